@@ -1,0 +1,54 @@
+# Each target is a line or two that one could type. Settings come from the environment and .env.
+
+PYTHON ?= python3
+BIN := .venv/bin
+FLASK := $(BIN)/flask --app wsgi
+
+.PHONY: run test lint format fuzz lock clean
+.DEFAULT_GOAL := run
+
+run: .venv/runtime
+	ENVIRONMENT=$${ENVIRONMENT:-development} $(FLASK) db upgrade
+	ENVIRONMENT=$${ENVIRONMENT:-development} $(FLASK) users bootstrap
+	ENVIRONMENT=$${ENVIRONMENT:-development} $(BIN)/python wsgi.py
+
+test: .venv/development
+	$(BIN)/pytest
+
+lint: .venv/development
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/development
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# FUZZ_EXAMPLES=10000 is the whole run; CI takes a shorter one.
+fuzz: .venv/development
+	$(BIN)/pytest tests/fuzz
+
+# After an edit of the dependencies in pyproject.toml.
+lock: .venv/development
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+		pyproject.toml -o requirements.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+		--extra dev -c requirements.txt pyproject.toml -o requirements-dev.txt
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/runtime: .venv/bin/python requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+.venv/development: .venv/bin/python requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@ .venv/runtime
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' \
+		|| { echo "The venv module is missing; on Debian: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv .venv

@@ -1,0 +1,1 @@
+"""API keys: long-lived credentials that a user makes for programs."""

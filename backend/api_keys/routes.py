@@ -1,0 +1,86 @@
+"""/v1/api-keys: a user's keys."""
+
+from typing import Any
+from uuid import UUID
+
+from flask import url_for
+
+from ..web.api import Blueprint, page, page_of
+from ..web.guard import actor, public, session_or_key
+from . import service
+from .models import ApiKey
+from .schemas import (
+    ApiKeySchema,
+    ChangeKeySchema,
+    CreateKeySchema,
+    KeyQuery,
+    NewApiKeySchema,
+    RevokeKeySchema,
+)
+
+blp = Blueprint("api_keys", __name__, url_prefix="/api-keys", description="API keys")
+
+
+@blp.route("", methods=["POST"])
+@session_or_key("keys:write")
+@blp.arguments(CreateKeySchema())
+@blp.response(201, NewApiKeySchema)
+@blp.fails("limit_reached")
+def create_key(wanted: dict[str, Any]) -> tuple[ApiKey, int, dict[str, str]]:
+    """Create an API key; its text is in this answer only"""
+    key = service.issue(actor(), **wanted)
+    return key, 201, {"Location": url_for("api_keys.get_key", key_id=key.id)}
+
+
+@blp.route("")
+@session_or_key("keys:read")
+@blp.arguments(KeyQuery(), location="query")
+@blp.response(200, page_of(ApiKeySchema))
+@blp.fails("forbidden")
+def list_keys(query: dict[str, Any]) -> dict[str, Any]:
+    """List API keys, newest first"""
+    return page(service.listing(actor(), **query))
+
+
+@blp.route("/<id:key_id>")
+@session_or_key("keys:read")
+@blp.response(200, ApiKeySchema)
+def get_key(key_id: UUID) -> ApiKey:
+    """Get an API key"""
+    return service.get(actor(), key_id)
+
+
+@blp.route("/<id:key_id>", methods=["PATCH"])
+@session_or_key("keys:write")
+@blp.arguments(ChangeKeySchema())
+@blp.response(200, ApiKeySchema)
+@blp.fails("insufficient_scope", "session_required", "conflict")
+def change_key(changes: dict[str, Any], key_id: UUID) -> ApiKey:
+    """Change an API key"""
+    return service.change(actor(), key_id, **changes)
+
+
+@blp.route("/<id:key_id>", methods=["DELETE"])
+@session_or_key("keys:write")
+@blp.response(204)
+@blp.fails("session_required")
+def delete_key(key_id: UUID) -> None:
+    """Delete an API key"""
+    service.delete(actor(), key_id)
+
+
+@blp.route("/<id:key_id>/revoke", methods=["POST"])
+@session_or_key("keys:write")
+@blp.response(200, ApiKeySchema)
+def revoke_key(key_id: UUID) -> ApiKey:
+    """Revoke an API key, for good"""
+    return service.revoke(actor(), key_id)
+
+
+@blp.route("/revoke", methods=["POST"])
+@public
+@blp.arguments(RevokeKeySchema())
+@blp.response(204)
+def revoke_held_key(body: dict[str, str]) -> None:
+    """Revoke the API key that one holds: for whoever finds a leaked one"""
+    service.revoke_by_possession(body["key"])

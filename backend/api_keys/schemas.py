@@ -1,0 +1,134 @@
+"""What goes in and out of the API key routes."""
+
+from typing import Any
+
+from marshmallow import ValidationError, fields, validate, validates_schema
+
+from ..web.api import Flag, Id, Integer, PageQuery, Schema, Time
+from .scopes import PATTERN
+
+STATUSES = ("active", "disabled", "expired", "revoked")
+_KEY = "bt_2mVq8Zr4KxY7nB1cWd9sLf3gHj6kPt5u0Q9mZc"
+
+
+def _name(**kwargs: object) -> fields.String:
+    return fields.String(
+        validate=validate.Length(1, 100),
+        metadata={"example": "deploys"},
+        **kwargs,  # type: ignore[arg-type]
+    )
+
+
+def _description(**kwargs: object) -> fields.String:
+    return fields.String(
+        validate=validate.Length(max=500),
+        allow_none=True,
+        metadata={"example": "Used by the deployment pipeline"},
+        **kwargs,  # type: ignore[arg-type]
+    )
+
+
+def _scopes(**kwargs: object) -> fields.List:
+    scope = fields.String(
+        validate=validate.Regexp(PATTERN + r"\Z", error="Not of the form area:act or area:*.")
+    )
+    return fields.List(
+        scope,
+        validate=validate.Length(max=50),
+        metadata={"example": ["reports:read"], "description": "What the key may do."},
+        **kwargs,  # type: ignore[arg-type]
+    )
+
+
+def _expires_at(**kwargs: object) -> Time:
+    about = {"example": "2027-11-23T09:00:00Z", "description": "Null: never."}
+    return Time(allow_none=True, metadata=about, **kwargs)  # type: ignore[arg-type]
+
+
+class ApiKeySchema(Schema):
+    """An API key, without its text."""
+
+    id = Id(metadata={"example": "0192d3a4-8888-7d8e-9f01-23456789abcd"})
+    name = _name()
+    description = _description()
+    hint = fields.String(
+        attribute="secret.hint",
+        metadata={"example": "bt_...mVqZ", "description": "Prefix and last four characters."},
+    )
+    scopes = _scopes()
+    expires_at = _expires_at()
+    disabled = fields.Boolean(metadata={"example": False})
+    status = fields.String(
+        validate=validate.OneOf(STATUSES),
+        metadata={
+            "example": "active",
+            "description": "Revoked, disabled, expired come in that order.",
+        },
+    )
+    created_at = Time(metadata={"example": "2026-11-23T09:00:00Z"})
+    updated_at = Time(metadata={"example": "2026-11-23T09:00:00Z"})
+    last_used_at = Time(
+        allow_none=True, metadata={"example": None, "description": "A few seconds late."}
+    )
+    last_used_ip = fields.String(allow_none=True, metadata={"example": None})
+    owner_id = Id(metadata={"example": "0192d3a4-5b6c-7d8e-9f01-23456789abcd"})
+
+
+class NewApiKeySchema(ApiKeySchema):
+    """An API key with its text, which is shown this once."""
+
+    key = fields.String(metadata={"example": _KEY})
+
+
+class CreateKeySchema(Schema):
+    """Create an API key."""
+
+    name = _name(required=True)
+    description = _description()
+    scopes = _scopes()
+    expires_in_days = Integer(
+        validate=validate.Range(1, 3650),
+        metadata={"example": 365, "description": "Instead of expires_at."},
+    )
+    expires_at = _expires_at()
+
+    @validates_schema
+    def _one_expiry(self, data: dict, **kwargs: object) -> None:
+        if "expires_in_days" in data and "expires_at" in data:
+            raise ValidationError("Not together with expires_in_days.", "expires_at")
+
+
+class ChangeKeySchema(Schema):
+    """Change an API key."""
+
+    name = _name()
+    description = _description()
+    scopes = _scopes()
+    expires_at = _expires_at()
+    disabled = Flag(metadata={"example": False})
+
+
+class RevokeKeySchema(Schema):
+    """Revoke the API key that one holds."""
+
+    key = fields.String(required=True, validate=validate.Length(1, 512), metadata={"example": _KEY})
+
+
+class OwnerId(Id):
+    """A user's id, or any."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        return "any" if value == "any" else super()._deserialize(value)
+
+
+class KeyQuery(PageQuery):
+    """Which keys to list."""
+
+    owner_id = OwnerId(
+        metadata={"description": "For an administrator's session: a user's id, or any."}
+    )
+    status = fields.String(validate=validate.OneOf(STATUSES))
+    search = fields.String(
+        validate=validate.Length(1, 100),
+        metadata={"description": "Literally, in name and description, in any case."},
+    )

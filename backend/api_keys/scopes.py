@@ -1,0 +1,57 @@
+"""What a key may do: pure rules about scopes, apart from tables and HTTP.
+
+A scope is `area:act`; `area:*` stands for every act of the area.
+"""
+
+from collections.abc import Iterable
+
+PATTERN = r"[a-z][a-z0-9_-]{0,31}:([a-z][a-z0-9_-]{0,31}|\*)"
+
+# The service's own. All other areas belong to the services that ask us to verify.
+OWN = frozenset(
+    {
+        "keys:read",
+        "keys:write",
+        "keys:verify",
+        "users:read",
+        "users:write",
+        "audit:read",
+        "tokens:introspect",
+    }
+)
+# What takes an administrator, and what takes an administrator or a service account.
+_ADMIN_AREAS = ("users:", "audit:")
+_FOR_SERVICES = frozenset({"keys:verify", "tokens:introspect"})
+
+
+def covers(held: Iterable[str], wanted: str) -> bool:
+    """True if `held` contains `wanted`, or the wildcard of its area."""
+    return wanted in held or f"{wanted.partition(':')[0]}:*" in held
+
+
+def within(inner: Iterable[str], outer: Iterable[str]) -> bool:
+    """True if `outer` covers all of `inner`."""
+    return all(covers(outer, each) for each in inner)
+
+
+def allowed(scope: str, role: str, kind: str) -> bool:
+    """True if the role lets an owner of this kind hold `scope`."""
+    if role == "admin":
+        return True
+    if scope.startswith(_ADMIN_AREAS):
+        return False
+    return kind == "service" or not any(covers((scope,), each) for each in _FOR_SERVICES)
+
+
+def effective(stored: Iterable[str], role: str, kind: str) -> frozenset[str]:
+    """What is left of the stored scopes under the owner's present role.
+
+    A wildcard that is too wide now still stands for those of our own scopes that it covers.
+    """
+    result: set[str] = set()
+    for scope in stored:
+        if allowed(scope, role, kind):
+            result.add(scope)
+        elif scope.endswith(":*"):
+            result |= {own for own in OWN if covers((scope,), own) and allowed(own, role, kind)}
+    return frozenset(result)

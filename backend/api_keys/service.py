@@ -1,0 +1,252 @@
+"""What may be done with API keys. The actor comes first: a session, or a key that manages keys."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import peewee as pw
+
+from ..core import clock, context, tokens
+from ..core.database import atomic, current, db_time, lock, on_postgres, page
+from ..core.errors import Conflict, Forbidden, Invalid, NotFound
+from ..core.identity import Identity
+from ..users.models import User
+from . import scopes as rules
+from .models import ApiKey, ApiKeySecret
+
+log = logging.getLogger(__name__)
+
+
+def issue(
+    actor: Identity,
+    *,
+    name: str,
+    description: str | None = None,
+    scopes: list[str] | None = None,
+    expires_in_days: int | None = None,
+    expires_at: datetime | None = None,
+    owner: User | None = None,
+) -> ApiKey:
+    """A new key of the actor's. Its text, as `key.key`, is not kept and never shown again.
+
+    Conflict `limit_reached` at MAX_KEYS_PER_USER keys that are not revoked. `owner` is for the
+    console, which owns nothing itself.
+    """
+    owner = owner or actor.user
+    if expires_in_days is not None:
+        expires_at = clock.now() + timedelta(days=expires_in_days)
+    _require_future(expires_at)
+    now = clock.now()
+    wanted = sorted(set(scopes or ()))
+    _require_within_own(actor, owner, wanted, expires_at)
+    text = context.service().keyring.new_api_key()
+    key = ApiKey(
+        owner=owner.id,
+        name=name,
+        description=description,
+        scopes=wanted,
+        expires_at=expires_at,
+        created_at=now,
+        updated_at=now,
+    )
+    _insert(key, text)
+    log.info("key.create", extra={"actor": actor.username, "key_id": str(key.id)})
+    key.key = text
+    return key
+
+
+@atomic
+def _insert(key: ApiKey, text: str) -> None:
+    # Holding the owner's row makes counting and inserting one step for everybody else.
+    if not lock(User.select(User.id).where(User.id == key.owner_id)):
+        raise NotFound("There is no such owner.")
+    most = context.settings().max_keys_per_user
+    if _of(key.owner_id).where(ApiKey.revoked_at.is_null()).count() >= most:
+        raise Conflict("limit_reached", f"At most {most} keys that are not revoked.")
+    key.save(force_insert=True)
+    secret_id, digest = context.service().keyring.digests(text)[0]
+    key.secret = ApiKeySecret.create(
+        key=key, digest=digest, secret_id=secret_id, hint=tokens.hint(text)
+    )
+
+
+def get(actor: Identity, key_id: UUID) -> ApiKey:
+    """The key, if it is the actor's or the actor is an admin in person; else NotFound."""
+    return _visible(actor, key_id)
+
+
+def listing(
+    actor: Identity,
+    *,
+    limit: int,
+    cursor: UUID | None = None,
+    owner_id: UUID | str | None = None,
+    status: str | None = None,
+    search: str | None = None,
+    unused_since: datetime | None = None,
+) -> tuple[list[ApiKey], UUID | None]:
+    """A page of the actor's keys, newest first, and the next cursor.
+
+    `owner_id`, an id or "any", is for an administrator's session: Forbidden for others.
+    """
+    if owner_id is not None and owner_id != actor.user_id and not actor.is_admin_in_person:
+        raise Forbidden("forbidden", "Only an administrator's session sees other people's keys.")
+    query = _keys() if owner_id == "any" else _of(owner_id or actor.user_id)
+    if status:
+        query = query.where(_has_status(status))
+    if unused_since:
+        last = pw.fn.COALESCE(ApiKey.last_used_at, ApiKey.created_at)
+        query = query.where(last < db_time(unused_since))
+    if search:
+        query = query.where(ApiKey.name.contains(search) | ApiKey.description.contains(search))
+    return page(query, limit, cursor)
+
+
+def change(actor: Identity, key_id: UUID, **changes: Any) -> ApiKey:
+    """The key after `changes` to name, description, scopes, expires_at or disabled.
+
+    Conflict for a revoked key: that is final.
+    """
+    _require_future(changes.get("expires_at"))
+    if "scopes" in changes:
+        changes["scopes"] = sorted(set(changes["scopes"]))
+    key = _change(actor, key_id, changes)
+    log.info("key.update", extra={"actor": actor.username, "key_id": str(key_id)})
+    return key
+
+
+@atomic
+def _change(actor: Identity, key_id: UUID, changes: dict[str, Any]) -> ApiKey:
+    key = _for_update(actor, key_id)
+    if "scopes" in changes or "expires_at" in changes:
+        _require_within_own(
+            actor,
+            key.owner,
+            changes.get("scopes", key.scopes),
+            changes.get("expires_at", key.expires_at),
+        )
+    if key.revoked_at is not None:
+        raise Conflict("conflict", "The key is revoked, and that is final.")
+    for name, value in changes.items():
+        setattr(key, name, value)
+    key.updated_at = clock.now()
+    key.save()
+    return key
+
+
+@atomic
+def revoke(actor: Identity, key_id: UUID) -> ApiKey:
+    """The key, which is never accepted again. Revoking it once more changes nothing."""
+    key = _for_update(actor, key_id, itself=True)
+    _revoke(key)
+    return key
+
+
+@atomic
+def revoke_by_possession(text: str) -> None:
+    """Revoke the key whose text is given, if there is one: who holds it may only kill it."""
+    if not tokens.is_api_key(text):
+        return
+    digests = [digest for _, digest in context.service().keyring.digests(text)]
+    for key in lock(_keys().where(ApiKeySecret.digest.in_(digests))):
+        _revoke(key)
+
+
+def _revoke(key: ApiKey) -> None:
+    if key.revoked_at is None:
+        key.revoked_at = key.updated_at = clock.now()
+        key.save()
+        log.info("key.revoke", extra={"key_id": str(key.id)})
+
+
+@atomic
+def delete(actor: Identity, key_id: UUID) -> None:
+    """Remove the key and its secrets."""
+    _for_update(actor, key_id).delete_instance()
+    log.info("key.delete", extra={"actor": actor.username, "key_id": str(key_id)})
+
+
+def write_last_used(notes: dict[str, tuple[datetime, str]]) -> None:
+    """Store when and from where keys were last used: {key id: (time, address)}, one statement."""
+    kind = "(%s::uuid, %s::timestamptz, %s)" if on_postgres() else "(?, ?, ?)"
+    values = ", ".join([kind] * len(notes))
+    current.execute_sql(
+        f"WITH used (id, at, ip) AS (VALUES {values})"  # noqa: S608 (only placeholders)
+        " UPDATE api_keys SET last_used_at = used.at, last_used_ip = used.ip FROM used"
+        " WHERE api_keys.id = used.id"
+        " AND (last_used_at IS NULL OR last_used_at < used.at)",
+        [part for key, (at, ip) in notes.items() for part in (key, db_time(at), ip)],
+    )
+
+
+def _keys() -> pw.ModelSelect:
+    """Keys with their secret, as `key.secret`."""
+    return ApiKey.select(ApiKey, ApiKeySecret).join(ApiKeySecret, attr="secret")
+
+
+def _of(owner_id: Any) -> pw.ModelSelect:
+    return _keys().where(ApiKey.owner == owner_id)
+
+
+def _visible(actor: Identity, key_id: UUID) -> ApiKey:
+    """The key if the actor may see it, else NotFound; locked when inside a transaction."""
+    query = _keys() if actor.is_admin_in_person else _of(actor.user_id)
+    query = query.where(ApiKey.id == key_id)
+    rows = lock(query) if current.in_transaction() else list(query)
+    if not rows:
+        raise NotFound
+    return rows[0]
+
+
+def _for_update(actor: Identity, key_id: UUID, *, itself: bool = False) -> ApiKey:
+    """The key's row, locked, if the actor may change it.
+
+    A key that manages keys acts on those that can do no more than itself, and on itself only where
+    `itself` says so: a leaked key must not be able to prolong its own life.
+    """
+    key = _visible(actor, key_id)
+    if actor.key_id == key.id:
+        if not itself:
+            raise Forbidden("session_required", "A key cannot change itself.")
+    elif actor.scopes is not None and not rules.within(key.scopes, actor.scopes):
+        raise Forbidden("insufficient_scope", "That key may do more than the one presented.")
+    return key
+
+
+def _has_status(status: str) -> Any:
+    """The condition that a key's status is `status`: revoked, disabled, expired or active."""
+    now = clock.now()
+    revoked = ApiKey.revoked_at.is_null(False)
+    expired = ApiKey.expires_at.is_null(False) & (ApiKey.expires_at <= now)
+    return {
+        "revoked": revoked,
+        "disabled": ~revoked & ApiKey.disabled,
+        "expired": ~revoked & ~ApiKey.disabled & expired,
+        "active": ~revoked & ~ApiKey.disabled & ~expired,
+    }[status]
+
+
+def _require_future(expires_at: datetime | None) -> None:
+    if expires_at is not None and expires_at <= clock.now():
+        raise Invalid("expires_at", "Must lie in the future.")
+
+
+def _require_within_own(
+    actor: Identity, owner: User, scopes: list[str], expires_at: datetime | None
+) -> None:
+    """Forbidden if the key would be able to do more, or live longer, than it may.
+
+    Its owner's role bounds it, and so does the key that mints or changes it.
+    """
+    if not all(rules.allowed(scope, owner.role, owner.kind) for scope in scopes):
+        raise Forbidden("insufficient_scope", "The owner's role does not allow these scopes.")
+    if actor.scopes is None:
+        return
+    if not rules.within(scopes, actor.scopes):
+        raise Forbidden("insufficient_scope", "Wider scopes than those of the key presented.")
+    last = ApiKey.get_by_id(actor.key_id).expires_at
+    if last is not None and (expires_at is None or expires_at > last):
+        raise Forbidden("insufficient_scope", "A longer life than that of the key presented.")

@@ -1,0 +1,77 @@
+"""The table of contents of the service: what it is made of, in the order it is put together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Flask
+
+from . import __version__, cli
+from .api_keys import routes as api_keys
+from .api_keys.service import write_last_used
+from .auth import routes as auth
+from .core.behind import WriteBehind
+from .core.context import Service
+from .core.database import open_database, release
+from .core.passwords import Hasher
+from .core.settings import Settings
+from .core.tokens import Keyring
+from .users import routes as users
+from .web import admission, docs, guard, health, openapi, problems
+from .web.envelope import Envelope
+
+# The subjects, in the order in which the documentation lists them. Yours goes here.
+V1 = (auth.blp, users.blp, api_keys.blp)
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """A service of its own, from `settings` or from the environment.
+
+    Each call gives another, with its own database and secrets; nothing is shared, connected or
+    written yet. SettingsError if it would not be safe to serve.
+    """
+    settings = (settings or Settings.load()).check()
+    service = _service(settings)
+
+    app = Flask(__package__, static_folder=None)
+    app.extensions["backend"] = service
+    app.config.update(MAX_CONTENT_LENGTH=admission.MAX_BODY, PROPAGATE_EXCEPTIONS=False)
+    app.url_map.merge_slashes = False  # another path is another resource, never a redirect
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+
+    api = openapi.init_app(app, __version__)
+    problems.init_app(app)
+    for blueprint in V1:
+        api.register_blueprint(blueprint, url_prefix=f"/v1{blueprint.url_prefix}")
+    api.register_blueprint(health.blp)
+    if settings.docs_enabled:
+        docs.init_app(app, api)
+    guard.init_app(app)
+    cli.init_app(app)
+
+    @app.teardown_request
+    def _give_back_connection(error: BaseException | None) -> None:
+        release(service.database)
+
+    app.wsgi_app = Envelope(app.wsgi_app, service)  # type: ignore[method-assign]
+    return app
+
+
+def _service(settings: Settings) -> Service:
+    database = open_database(settings)
+
+    def write(notes: dict[Any, Any]) -> None:
+        with service.active():
+            try:
+                write_last_used(notes)
+            finally:
+                release(database)
+
+    service = Service(
+        settings=settings,
+        database=database,
+        keyring=Keyring(settings),
+        hasher=Hasher(settings),
+        last_used=WriteBehind(write),
+    )
+    return service

@@ -1,0 +1,25 @@
+"""The sessions table."""
+
+import peewee as pw
+
+from ..core.clock import now
+from ..core.database import Model, UTCDateTimeField
+from ..users.models import User
+
+
+class Session(Model):
+    """One sign-in. It lives while its row is there, its epoch is the user's, and it is not expired.
+
+    `generation` counts rotations: the refresh token of the present generation is good, that of the
+    one before for a few seconds after `rotated_at`. `expires_at` moves with each refresh.
+    """
+
+    user = pw.ForeignKeyField(User, on_delete="CASCADE")
+    epoch = pw.IntegerField()
+    generation = pw.IntegerField(default=0)
+    rotated_at = UTCDateTimeField(null=True)
+    last_used_at = UTCDateTimeField(default=now)
+    expires_at = UTCDateTimeField()
+
+    class Meta:
+        table_name = "sessions"

@@ -1,0 +1,108 @@
+"""/v1/auth: signing in and out, accounts by registration, and who one is."""
+
+from typing import Any
+
+from flask import url_for
+
+from ..core.identity import Identity
+from ..users import service as users
+from ..users.models import User
+from ..users.schemas import RegisterSchema, UserSchema
+from ..web.api import Blueprint
+from ..web.guard import actor, admin, public, session, session_or_any_key
+from . import service
+from .schemas import (
+    ChangeMeSchema,
+    ChangePasswordSchema,
+    LoginSchema,
+    MeSchema,
+    RefreshSchema,
+    TokensSchema,
+)
+
+blp = Blueprint("auth", __name__, url_prefix="/auth", description="Signing in, and who one is")
+
+
+@blp.route("/register", methods=["POST"])
+@admin("users:write")
+@blp.arguments(RegisterSchema())
+@blp.response(201, UserSchema)
+@blp.fails("session_required", "username_taken", "email_taken", "password_too_weak")
+def register(account: dict[str, Any]) -> tuple[User, int, dict[str, str]]:
+    """Create an account"""
+    user = users.create(actor(), **account)
+    return user, 201, {"Location": url_for("users.get_user", user_id=user.id)}
+
+
+@blp.route("/login", methods=["POST"])
+@public
+@blp.arguments(LoginSchema())
+@blp.response(200, TokensSchema)
+@blp.fails("invalid_credentials")
+def login(credentials: dict[str, str]) -> dict[str, Any]:
+    """Sign in with username or e-mail address, and password"""
+    return service.login(**credentials)
+
+
+@blp.route("/refresh", methods=["POST"])
+@public
+@blp.arguments(RefreshSchema())
+@blp.response(200, TokensSchema)
+@blp.fails("invalid_credentials")
+def refresh(body: dict[str, str]) -> dict[str, Any]:
+    """Exchange a refresh token for fresh tokens"""
+    return service.refresh(body["refresh_token"])
+
+
+@blp.route("/logout", methods=["POST"])
+@session
+@blp.response(204)
+def logout() -> None:
+    """End the calling session"""
+    service.logout(actor())
+
+
+@blp.route("/logout-all", methods=["POST"])
+@session
+@blp.response(204)
+def logout_all() -> None:
+    """End all of one's sessions"""
+    service.logout_all(actor())
+
+
+@blp.route("/me")
+@session_or_any_key
+@blp.response(200, MeSchema)
+def me() -> dict[str, Any]:
+    """Who is calling, by session or by API key"""
+    return _me(actor())
+
+
+@blp.route("/me", methods=["PATCH"])
+@session
+@blp.arguments(ChangeMeSchema())
+@blp.response(200, UserSchema)
+@blp.fails("wrong_password", "username_taken")
+def change_me(changes: dict[str, str]) -> User:
+    """Change one's own username"""
+    return service.change_me(actor(), **changes)
+
+
+@blp.route("/password", methods=["POST"])
+@session
+@blp.arguments(ChangePasswordSchema())
+@blp.response(204)
+@blp.fails("wrong_password", "password_too_weak")
+def change_password(passwords: dict[str, str]) -> None:
+    """Change one's own password; all other sessions end"""
+    service.change_password(actor(), **passwords)
+
+
+def _me(identity: Identity) -> dict[str, Any]:
+    """The account with its `auth`; a session's has no key_id, a key's no session_id."""
+    auth: dict[str, Any] = {"method": identity.method, "scopes": None}
+    if identity.scopes is None:
+        auth["session_id"] = identity.session_id
+    else:
+        auth |= {"key_id": identity.key_id, "scopes": sorted(identity.scopes)}
+    return {**identity.user._asdict(), "auth": auth}

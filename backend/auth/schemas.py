@@ -1,0 +1,75 @@
+"""What goes in and out of the auth routes."""
+
+from marshmallow import fields, validate
+
+from ..users.schemas import UserSchema, password, username
+from ..web.api import Id, Schema
+
+_REFRESH_TOKEN = "btr_AZLTpFtsfY6fASNFZ4mrzQAAAAA.kFo2bS8u1n5mD3t0m9b6cXJv4yqYhT7wKpL2sQeRzWU"  # noqa: S105
+_ACCESS_TOKEN = "eyJhbGciOiJIUzI1NiIsImtpZCI6IjhmMTRlNDVmIiwidHlwIjoiYXQrand0In0.e30.c2ln"  # noqa: S105
+
+
+class LoginSchema(Schema):
+    """Sign in."""
+
+    username = fields.String(
+        required=True,
+        validate=validate.Length(1, 254),
+        metadata={"example": "alice", "description": "The username, or the e-mail address."},
+    )
+    password = password(required=True)
+
+
+class RefreshSchema(Schema):
+    """Exchange a refresh token."""
+
+    refresh_token = fields.String(
+        required=True, validate=validate.Length(1, 512), metadata={"example": _REFRESH_TOKEN}
+    )
+
+
+class TokensSchema(Schema):
+    """The tokens of a session."""
+
+    access_token = fields.String(metadata={"example": _ACCESS_TOKEN})
+    refresh_token = fields.String(metadata={"example": _REFRESH_TOKEN})
+    token_type = fields.String(metadata={"example": "Bearer"})
+    expires_in = fields.Integer(
+        metadata={"example": 600, "description": "Seconds for which the access token is good."}
+    )
+    user = fields.Nested(UserSchema())
+
+
+class AuthSchema(Schema):
+    """The credential that a request was made with."""
+
+    method = fields.String(
+        validate=validate.OneOf(["session", "api_key"]), metadata={"example": "session"}
+    )
+    session_id = Id(metadata={"example": "0192d3a4-7777-7d8e-9f01-23456789abcd"})
+    key_id = Id()
+    scopes = fields.List(
+        fields.String(),
+        allow_none=True,
+        metadata={"example": None, "description": "What the key may do now; null for a session."},
+    )
+
+
+class MeSchema(UserSchema):
+    """The caller's account, and the credential it was called with."""
+
+    auth = fields.Nested(AuthSchema())
+
+
+class ChangeMeSchema(Schema):
+    """Change one's own account."""
+
+    username = username()
+    current_password = password(required=True)
+
+
+class ChangePasswordSchema(Schema):
+    """Change one's own password."""
+
+    current_password = password(required=True)
+    new_password = password("purple elephants drink tea", required=True)

@@ -1,0 +1,1 @@
+"""What needs no HTTP: settings, database, passwords, tokens, logs, time."""

@@ -1,0 +1,206 @@
+"""The database: opening it, the base model, ids, times, transactions, and what counts as down.
+
+Models are bound to `CurrentDatabase`, which stands for the database of the service whose code is
+running, so that two apps in one process use two databases.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import peewee as pw
+from playhouse.pool import MaxConnectionsExceeded, PooledPostgresqlDatabase, PooledSqliteDatabase
+from playhouse.postgres_ext import DateTimeTZField
+
+from . import clock, context
+from .settings import ROOT, Settings
+
+# What a database that is down, full, locked or overloaded raises; answered with 503.
+DOWN = (pw.OperationalError, pw.InterfaceError, MaxConnectionsExceeded)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def open_database(settings: Settings) -> pw.Database:
+    """The database that DATABASE_URL names. It connects when it is first used."""
+    if settings.database_url.startswith("sqlite:"):
+        database = PooledSqliteDatabase(
+            str(sqlite_path(settings)),
+            pragmas={
+                "journal_mode": "wal",
+                "synchronous": "full",  # an acknowledged write survives a loss of power
+                "foreign_keys": 1,
+                "busy_timeout": settings.database_timeout * 1000,
+            },
+            timeout=settings.database_timeout,
+            max_connections=settings.database_pool_size,
+            # A transaction that begins by reading and then writes would fail at once with
+            # "database is locked" if it did not take the write lock at its start.
+            lock_type="IMMEDIATE",
+            check_same_thread=False,  # the pool hands a connection to one thread at a time
+        )
+    else:
+        database = PooledPostgresqlDatabase(
+            settings.database_url,
+            prefer_psycopg3=True,
+            max_connections=settings.database_pool_size,
+            timeout=settings.database_timeout,
+            stale_timeout=300,
+            connect_timeout=settings.database_timeout,
+            application_name="backend",
+            options=f"-c timezone=UTC -c statement_timeout={settings.database_timeout}s",
+        )
+    # A connection must not be shared with the parent process: both would read each other's rows.
+    os.register_at_fork(after_in_child=database.dispose)
+    return database
+
+
+def sqlite_path(settings: Settings) -> Path:
+    """The database file; a relative path counts from the folder of wsgi.py."""
+    return ROOT / settings.database_url.removeprefix("sqlite:///")
+
+
+def release(database: pw.Database) -> None:
+    """Give this thread's connection back to the pool, whatever state it is in."""
+    if database.is_closed():
+        return
+    if database.in_transaction():  # close() would raise inside of a transaction
+        database.rollback()
+        database._state.transactions.clear()
+    database.close()
+
+
+class CurrentDatabase(pw.DatabaseProxy):
+    """The database of the service whose code is running; of none, outside of any."""
+
+    @property
+    def obj(self) -> Any:
+        running = context._service.get(None)
+        return running.database if running else None
+
+    @obj.setter
+    def obj(self, value: Any) -> None:
+        """Peewee sets None at the start; which database it is depends on the context alone."""
+
+
+current = CurrentDatabase()
+
+
+def on_postgres() -> bool:
+    """True if the current database is PostgreSQL, False if it is SQLite."""
+    return isinstance(current.obj, pw.PostgresqlDatabase)
+
+
+def atomic(function: F) -> F:
+    """Decorator: run the function in one transaction, or within the one that is open."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        with current.obj.atomic():
+            return function(*args, **kwargs)
+
+    return wrapper  # type: ignore[return-value]
+
+
+def lock(rows: pw.ModelSelect) -> list[Any]:
+    """The rows, locked until the transaction ends. SQLite's transactions exclude each other."""
+    return list(rows.for_update() if on_postgres() else rows)
+
+
+def is_unique_violation(error: pw.IntegrityError, table: str, column: str) -> bool:
+    """True if `error` says that the value of this unique column is taken, on either database."""
+    said = str(error).partition("\n")[0]  # PostgreSQL repeats the value on the second line
+    return f"{table}.{column}" in said or f'"{table}_{column}"' in said
+
+
+# --- ids and times ---------------------------------------------------------------------------
+
+_last_id = 0
+_id_lock = threading.Lock()
+
+
+def new_id() -> uuid.UUID:
+    """A UUIDv7 (RFC 9562 section 5.7): ids made later in one process sort later.
+
+    The 12 bits behind the millisecond hold its fraction (section 6.2, method 3); the other 62
+    are random.
+    """
+    global _last_id
+    ticks = int(clock.timestamp() * 1000 * 4096)
+    with _id_lock:
+        # Two ids of one tick, or a clock that was set back a little: count on from the last.
+        if ticks <= _last_id < ticks + 10_000 * 4096:
+            ticks = _last_id + 1
+        _last_id = ticks
+    milliseconds, fraction = divmod(ticks, 4096)
+    tail = int.from_bytes(os.urandom(8)) & (1 << 62) - 1
+    return uuid.UUID(int=milliseconds << 80 | 7 << 76 | fraction << 64 | 2 << 62 | tail)
+
+
+class UTCDateTimeField(DateTimeTZField):
+    """An aware time in UTC: TIMESTAMPTZ on PostgreSQL, sortable text on SQLite.
+
+    Peewee's own fields drop or mix up the zone. The base class is the one that a generated
+    migration names, so that it stays TIMESTAMPTZ there.
+    """
+
+    if TYPE_CHECKING:  # what a field is to a row
+
+        def __get__(self, row: Any, owner: Any = None) -> Any: ...
+
+        def __set__(self, row: Any, value: datetime | None) -> None: ...
+
+    def db_value(self, value: datetime | None) -> Any:
+        return None if value is None else db_time(value)
+
+    def python_value(self, value: Any) -> datetime | None:
+        return None if value is None else from_db_time(value)
+
+
+def db_time(value: datetime) -> datetime | str:
+    """`value` as the current database compares it; for hand-written SQL."""
+    if value.tzinfo is None:
+        raise ValueError("a time without a zone")
+    value = value.astimezone(UTC)
+    return value if on_postgres() else value.isoformat(" ", "microseconds")
+
+
+def from_db_time(value: datetime | str) -> datetime:
+    """The time that `db_time` wrote."""
+    if isinstance(value, str):
+        return datetime.fromisoformat(value)
+    return value.astimezone(UTC)
+
+
+class Model(pw.Model):
+    """The base of all tables: a UUIDv7 and the time of creation."""
+
+    id = pw.UUIDField(primary_key=True, default=new_id)
+    created_at = UTCDateTimeField(default=clock.now)
+
+    class Meta:
+        database = current
+        legacy_table_names = False  # else index names differ between creating and dropping them
+        only_save_dirty = True
+
+
+def page(
+    query: pw.ModelSelect, limit: int, after: uuid.UUID | None
+) -> tuple[list[Any], uuid.UUID | None]:
+    """The newest `limit` rows of `query` older than the id `after`, and where the next page starts.
+
+    Keyset paging: ids are in order of time, so each page costs the same, and `after` may name a
+    row that is gone. The second value is None on the last page.
+    """
+    key = query.model.id
+    if after is not None:
+        query = query.where(key < after)
+    rows: list[Any] = list(query.order_by(key.desc()).limit(limit + 1))
+    return rows[:limit], rows[limit - 1].id if len(rows) > limit else None

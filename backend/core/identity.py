@@ -1,0 +1,33 @@
+"""Who is calling, and by what credential: the first argument of every service."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A resolved caller.
+
+    `scopes` is None for a session, which may do all that its role may; for a key it is what the
+    key holds and the owner's present role still allows. `user` is the row of the users table that
+    was read to decide, so that nobody has to read it twice.
+    """
+
+    user_id: UUID
+    username: str
+    role: str
+    method: Literal["session", "api_key", "console"]
+    session_id: UUID | None = None
+    key_id: UUID | None = None
+    scopes: frozenset[str] | None = None
+    user: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def is_admin_in_person(self) -> bool:
+        """True for an administrator's session and for the console, never for a key."""
+        return self.role == "admin" and self.method != "api_key"
+
+
+# Whoever can run commands on the machine is an administrator by definition.
+CONSOLE = Identity(user_id=UUID(int=0), username="console", role="admin", method="console")

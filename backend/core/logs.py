@@ -1,0 +1,102 @@
+"""Logs: JSON lines or readable text on the console, JSON lines in a file.
+
+`configure` is called by wsgi.py alone. Code of the service logs under its module's name and gives
+facts as `extra`; inside a host that never calls `configure`, the host decides what becomes of it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import time
+from logging.handlers import WatchedFileHandler
+from typing import TextIO
+
+from . import context
+from .settings import ROOT, Settings
+
+# What every record has; all else came in as `extra`.
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+# Tokens and keys, wherever they may turn up: the three parts of a JWT, our own, bcrypt hashes.
+_SECRETS = re.compile(
+    r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"
+    r"|\b[a-z][a-z0-9]{1,15}_[0-9A-Za-z]{38}\b"
+    r"|\b[a-z][a-z0-9]{1,15}r_[\w-]{20,}\.[\w-]+"
+    r"|\$2[aby]\$\d\d\$[./0-9A-Za-z]{53}"
+)
+_LONGEST = 8192  # characters of one value
+
+
+def redact(text: str) -> str:
+    """`text` with anything that looks like a token, a key or a hash taken out, and shortened."""
+    return _SECRETS.sub("[redacted]", text[:_LONGEST])
+
+
+def _facts(record: logging.LogRecord) -> dict[str, object]:
+    """The record's extra facts, and the id of the request it belongs to."""
+    call = context.call.get()
+    facts: dict[str, object] = {"request_id": call.request_id} if call else {}
+    for name, value in record.__dict__.items():
+        if name not in _STANDARD and value is not None:
+            facts[name] = redact(value) if isinstance(value, str) else value
+    return facts
+
+
+def _exception(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    return redact(formatter.formatException(record.exc_info)) if record.exc_info else ""
+
+
+class JSONFormatter(logging.Formatter):
+    """One JSON object a line: ts (RFC 3339, UTC), level, logger, msg, the facts, exc."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one line of ASCII."""
+        line: dict[str, object] = {
+            "ts": f"{_utc(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03}Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "msg": redact(record.getMessage()),
+            **_facts(record),
+        }
+        if record.exc_info:
+            line["exc"] = _exception(self, record)
+        return json.dumps(line, default=str, separators=(",", ":"))
+
+
+class TextFormatter(logging.Formatter):
+    """A line for people: time, level, message, facts; a traceback below it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one line, plus the lines of a traceback."""
+        facts = " ".join(
+            f"{name}={json.dumps(value, default=str)}" for name, value in _facts(record).items()
+        )
+        message = json.dumps(redact(record.getMessage()), ensure_ascii=False)[1:-1]
+        line = f"{_utc(record, '%H:%M:%S')} {record.levelname:<7} {message}  {facts}".rstrip()
+        return "\n".join(filter(None, [line, _exception(self, record)]))
+
+
+def _utc(record: logging.LogRecord, form: str) -> str:
+    return time.strftime(form, time.gmtime(record.created))
+
+
+def configure(settings: Settings, console: TextIO = sys.stdout) -> None:
+    """Send all logs of this process to the console, and to LOG_FILE if that is set."""
+    on_console = logging.StreamHandler(console)
+    as_text = settings.log_format == "text"
+    on_console.setFormatter(TextFormatter() if as_text else JSONFormatter())
+    handlers: list[logging.Handler] = [on_console]
+    if settings.log_file:
+        # Appends, and opens the file anew when logrotate has moved it: right with many processes,
+        # where a handler that rotates by itself loses lines.
+        in_file = WatchedFileHandler(ROOT / settings.log_file, encoding="utf-8")
+        in_file.setFormatter(JSONFormatter())
+        handlers.append(in_file)
+    logging.basicConfig(level=settings.log_level, handlers=handlers, force=True)
+    # Libraries: what goes wrong, not what they do. waitress warns of each request that queues.
+    for name in ("peewee", "peewee_migrate", "werkzeug", "psycopg"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)

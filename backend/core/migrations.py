@@ -1,0 +1,223 @@
+"""Migrations: what `flask db` does, around peewee-migrate.
+
+Never called while serving: peewee-migrate replays history under a process-wide patch of peewee.
+What it lacks is added here: a lock against a second process, no cascade when SQLite rebuilds a
+table, names of indexes that are the same in both directions, a copy before a downgrade.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import peewee as pw
+
+from . import clock
+from .database import Model
+from .settings import ROOT
+
+log = logging.getLogger(__name__)
+
+FOLDER = ROOT / "migrations"
+HISTORY = "migratehistory"  # peewee-migrate's table
+LOCK_SECONDS = 300
+
+TEMPLATE = '''"""{message}"""
+
+import peewee as pw
+import playhouse.postgres_ext as pw_pext
+from peewee_migrate import Migrator
+
+
+def migrate(migrator: Migrator, database: pw.Database, *, fake: bool = False) -> None:
+    {forwards}
+
+
+def rollback(migrator: Migrator, database: pw.Database, *, fake: bool = False) -> None:
+    {backwards}
+'''
+
+
+class MigrationError(Exception):
+    """The command cannot be carried out, for the reason that the text gives."""
+
+
+def known() -> list[str]:
+    """The names of all migrations in the folder, oldest first."""
+    return sorted(path.stem for path in FOLDER.glob("[0-9][0-9][0-9]_*.py"))
+
+
+def applied(database: pw.Database) -> list[str]:
+    """The names of the migrations that this database has had, oldest first."""
+    if not database.table_exists(HISTORY):
+        return []
+    rows = database.execute_sql(f"SELECT name FROM {HISTORY} ORDER BY id").fetchall()  # noqa: S608
+    return [name for (name,) in rows]
+
+
+def pending(database: pw.Database) -> list[str]:
+    """The names of the migrations that this database still needs."""
+    return [name for name in known() if name not in set(applied(database))]
+
+
+def upgrade(database: pw.Database) -> list[str]:
+    """Apply all pending migrations and return their names. A second process waits its turn."""
+    with _alone(database):
+        return list(_router(database).run())
+
+
+def downgrade(database: pw.Database, target: str) -> list[str]:
+    """Undo migrations, newest first, until `target` is the newest; "-1" undoes one.
+
+    Returns the names of what was undone. On SQLite a copy of the file is kept beside it first.
+    """
+    with _alone(database):
+        done = applied(database)
+        if target == "-1":
+            undo = done[-1:]
+        elif target in done:
+            undo = done[done.index(target) + 1 :]
+        else:
+            raise MigrationError(f"{target} is not among the applied migrations.")
+        if not undo:
+            raise MigrationError("There is nothing to undo.")
+        if isinstance(database, pw.SqliteDatabase):
+            _copy(database, undo[0])
+        for _ in undo:
+            _router(database).rollback()
+        return undo[::-1]
+
+
+def stamp(database: pw.Database, target: str) -> None:
+    """Record `target` and all before it as applied, and none after it, without running any."""
+    if target not in known():
+        raise MigrationError(f"There is no migration {target}.")
+    with _alone(database):
+        history = _router(database).model
+        wanted = known()[: known().index(target) + 1]
+        with database.atomic():
+            history.delete().execute()
+            for name in wanted:
+                history.create(name=name)
+
+
+def drift(database: pw.Database) -> str:
+    """What a migration would have to do for the models to match; empty if they do."""
+    return _difference(database)
+
+
+def revision(database: pw.Database, message: str) -> Path | None:
+    """Write the migration that leads from the last one to the models; None if they match.
+
+    The result is a draft: CHECK constraints, server defaults and partial indexes are not seen.
+    """
+    forwards = _difference(database)
+    if not forwards:
+        return None
+    backwards = _difference(database, reverse=True)
+    slug = re.sub("[^a-z0-9]+", "_", message.lower()).strip("_") or "change"
+    path = FOLDER / f"{len(known()) + 1:03}_{slug}.py"
+    text = TEMPLATE.format(
+        message=message.replace('"', "'"), forwards=forwards, backwards=backwards or "pass"
+    )
+    # Otherwise an index is created under the name of the class and dropped under the table's.
+    named = re.compile(r"^( +)(table_name = .+)$", re.MULTILINE)
+    path.write_text(named.sub(r"\1\2\n\1legacy_table_names = False", text), "utf-8")
+    return path
+
+
+def models() -> list[type[pw.Model]]:
+    """All models of all subjects: of each `models.py` in a folder of this package."""
+    package = Path(__file__).parents[1]
+    name = __package__.rpartition(".")[0]
+    modules = [
+        import_module(f"{name}.{path.parent.name}.models")
+        for path in sorted(package.glob("*/models.py"))
+    ]
+    found = {
+        each
+        for module in modules
+        for each in vars(module).values()
+        if isinstance(each, type) and issubclass(each, Model) and each is not Model
+    }
+    return list(pw.sort_models(found))
+
+
+# peewee-migrate is imported where it is used: serving needs `pending` alone, and not its 0.2 s.
+
+
+def _router(database: pw.Database) -> Any:
+    from peewee_migrate import Router
+
+    return Router(database, migrate_dir=FOLDER)
+
+
+def _difference(database: pw.Database, *, reverse: bool = False) -> str:
+    """The code that leads from the migrations to the models, or back."""
+    from peewee_migrate.router import compile_migrations
+
+    return str(compile_migrations(_state(database), models(), reverse=reverse)).strip()
+
+
+def _state(database: pw.Database) -> Any:
+    """The models as the migrations leave them; reads files only."""
+    from peewee_migrate import Migrator
+
+    router = _router(database)
+    migrator = Migrator(database)
+    for name in known():
+        router.run_one(name, migrator, fake=True)
+    return migrator
+
+
+@contextmanager
+def _alone(database: pw.Database) -> Iterator[None]:
+    """Hold the lock that lets one process at a time migrate this database."""
+    sqlite = isinstance(database, pw.SqliteDatabase)
+    with (_alone_on_sqlite if sqlite else _alone_on_postgres)(database):
+        try:
+            yield
+        finally:
+            # The connection was set up for migrating: it does not go back to the pool.
+            database.manual_close()
+
+
+@contextmanager
+def _alone_on_sqlite(database: Any) -> Iterator[None]:
+    path = Path(database.database)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # A lock that SQLite takes on a file beside: on every platform, and gone with the process.
+    with closing(
+        sqlite3.connect(f"{path}.migrate", timeout=LOCK_SECONDS, isolation_level=None)
+    ) as beside:
+        beside.execute("BEGIN EXCLUSIVE")
+        if not path.exists():
+            path.touch(mode=0o600)
+        # A rebuild drops the old table, and with foreign keys on that deletes all child rows.
+        database.pragma("foreign_keys", 0)
+        yield
+        broken = database.execute_sql("PRAGMA foreign_key_check").fetchall()
+        if broken:
+            raise MigrationError(f"Rows point to rows that are missing: {broken[:5]}")
+
+
+@contextmanager
+def _alone_on_postgres(database: Any) -> Iterator[None]:
+    database.execute_sql("SET statement_timeout = 0")
+    database.execute_sql("SELECT pg_advisory_lock(hashtext(%s))", (f"{__package__}:migrate",))
+    yield  # closing the connection gives the lock back
+
+
+def _copy(database: Any, name: str) -> None:
+    """Keep the database as it is in a file of its own, readable for its owner only."""
+    kept = Path(f"{database.database}.before-{name}-{clock.now():%Y%m%d%H%M%S%f}")
+    kept.touch(mode=0o600)
+    with closing(sqlite3.connect(kept)) as target:
+        database.connection().backup(target)
+    log.warning("database copied to %s", kept)

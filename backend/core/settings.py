@@ -1,0 +1,287 @@
+"""One typed list of settings, and what is refused as unsafe.
+
+Each comes from the environment, else `.env`, else `config/<ENVIRONMENT>.env`, else its default;
+an empty value counts as not set. This is the only module that reads `os.environ`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+
+# Where wsgi.py, config/, migrations/ and instance/ stand: beside this package.
+ROOT = Path(__file__).resolve().parents[2]
+
+SECRET_BYTES = 32
+
+# Secrets that stand in well-known tutorials, and words that stand in placeholders.
+EXAMPLE_SECRETS = frozenset(
+    {
+        "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
+        "192b9bdd22ab9ed4d12e236c78afcb9a393ec15f71bbf5dc987d54727823bcbf",
+    }
+)
+EXAMPLE_WORDS = ("change", "example", "secret", "insecure", "placeholder", "password", "testing")
+
+
+class SettingsError(Exception):
+    """The settings cannot be used. `problems` holds a sentence for each reason."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+# How a text becomes a value. Each raises ValueError for a text that is not of its form.
+def _text(text: str) -> str:
+    return text
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
+            raise ValueError
+        return int(text)
+
+    return parse
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in {"true", "false", "1", "0"}:
+        raise ValueError
+    return text.lower() in {"true", "1"}
+
+
+def _match(pattern: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError
+        return text
+
+    return parse
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = _list(text)
+    for origin in origins:
+        if not re.fullmatch(r"https?://[a-z0-9.\-\[\]:]+", origin):
+            raise ValueError
+    return origins
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    return tuple(ipaddress.ip_network(part) for part in _list(text))
+
+
+def _web_address(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError
+    return text.rstrip("/")
+
+
+def _database_url(text: str) -> str:
+    if text.startswith("postgres://"):
+        text = text.replace("postgres://", "postgresql://", 1)
+    if not text.startswith(("sqlite:///", "postgresql://")) or text == "sqlite:///":
+        raise ValueError
+    return text
+
+
+def _setting(parse: Callable[[str], Any], default: str, form: str, *, file: bool = False) -> Any:
+    """A field that `Settings.load` fills.
+
+    `{NAME}` in a default stands for another setting; `file` means that NAME_FILE works too.
+    """
+    about = {"parse": parse, "default": default, "form": form, "file": file}
+    return field(metadata=about, repr=not file)  # what may come from a file is a secret
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """All settings, parsed. A field's name in upper case is the setting's name."""
+
+    environment: str = _setting(_match("[a-z]+"), "production", "production, development, testing")
+    host: str = _setting(_text, "127.0.0.1", "address to listen on")
+    port: int = _setting(_whole(1, 65535), "8000", "1 to 65535")
+    public_url: str = _setting(_web_address, "http://127.0.0.1:{PORT}", "http(s)://host[/prefix]")
+    allow_http: bool = _setting(_flag, "false", "true or false")
+    threads: int = _setting(_whole(1, 1000), "8", "1 to 1000, for each process")
+    workers: int = _setting(_whole(1, 1000), "1", "1 to 1000 processes (gunicorn)")
+    database_url: str = _setting(
+        _database_url,
+        "sqlite:///instance/backend.db",
+        "sqlite:///path or postgresql://user:password@host/name",
+        file=True,
+    )
+    database_pool_size: int = _setting(_whole(1, 1000), "{THREADS}", "1 to 1000 connections")
+    database_timeout: int = _setting(_whole(1, 60), "3", "1 to 60 seconds")
+    secret_key: str = _setting(_text, "", "at least 32 random bytes", file=True)
+    secret_key_fallbacks: tuple[str, ...] = _setting(
+        _list, "", "earlier secrets, by comma", file=True
+    )
+    admin_username: str = _setting(_text, "admin", "3 to 64 letters, digits, . _ -")
+    admin_email: str = _setting(_text, "admin@example.com", "e-mail address")
+    admin_password: str = _setting(_text, "", "the first admin's password", file=True)
+    cors_origins: tuple[str, ...] = _setting(_origins, "", "exact origins, by comma; no *")
+    trusted_proxies: tuple[Network, ...] = _setting(_networks, "", "addresses or CIDRs, by comma")
+    trusted_hosts: tuple[str, ...] = _setting(_list, "", "host names, by comma; none: any")
+    jwt_issuer: str = _setting(_text, "{PUBLIC_URL}", "text")
+    jwt_audience: str = _setting(_text, "{PUBLIC_URL}", "text")
+    jwt_access_token_expire_minutes: int = _setting(_whole(1, 1440), "10", "1 to 1440 minutes")
+    jwt_refresh_token_expire_days: int = _setting(_whole(1, 3650), "7", "1 to 3650 days, idle")
+    session_absolute_days: int = _setting(_whole(1, 3650), "30", "1 to 3650 days")
+    refresh_grace_seconds: int = _setting(_whole(0, 300), "10", "0 to 300 seconds")
+    max_sessions_per_user: int = _setting(_whole(1, 10_000), "20", "1 to 10000")
+    password_min_length: int = _setting(_whole(8, 1024), "15", "8 to 1024 characters")
+    bcrypt_rounds: int = _setting(_whole(4, 18), "12", "4 to 18; in production at least 10")
+    api_key_prefix: str = _setting(_match("[a-z][a-z0-9]{1,15}"), "bt", "2 to 16 of a-z and 0-9")
+    max_keys_per_user: int = _setting(_whole(1, 1_000_000), "100", "1 to 1000000")
+    log_level: str = _setting(
+        _match("DEBUG|INFO|WARNING|ERROR"), "INFO", "DEBUG, INFO, WARNING, ERROR"
+    )
+    log_format: str = _setting(_match("json|text"), "json", "json or text")
+    log_file: str = _setting(_text, "", "path; JSON lines, beside the console")
+    docs_enabled: bool = _setting(_flag, "false", "true or false")
+    flask_debug: bool = _setting(_flag, "false", "true or false; refused in production")
+
+    @classmethod
+    def load(
+        cls, environ: Mapping[str, str] | None = None, dotenv: Path | None = ROOT / ".env"
+    ) -> Settings:
+        """Read and parse all settings. SettingsError names every one that cannot be used.
+
+        `environ` stands for the process's environment, `dotenv` for the `.env` file; tests give
+        their own.
+        """
+        given = _clean(os.environ if environ is None else environ)
+        if dotenv:
+            given = _clean(dotenv_values(dotenv)) | given
+        environment = given.get("ENVIRONMENT", "production")
+        if re.fullmatch("[a-z]+", environment):
+            given = _clean(dotenv_values(ROOT / "config" / f"{environment}.env")) | given
+        settings, problems = _parse(given)
+        if problems:
+            raise SettingsError(problems)
+        return settings
+
+    @property
+    def strict(self) -> bool:
+        """True in every environment but development and testing."""
+        return self.environment not in {"development", "testing"}
+
+    def check(self) -> Settings:
+        """These settings, if it is safe to serve with them; else SettingsError says why not."""
+        problems = unsafe(self)
+        if problems:
+            raise SettingsError(problems)
+        return self
+
+
+def _clean(values: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: text.strip() for name, text in values.items() if text and text.strip()}
+
+
+def _parse(given: dict[str, str]) -> tuple[Any, list[str]]:
+    """(settings, []) or (None, a sentence for each setting that cannot be parsed)."""
+    problems: list[str] = []
+    texts: dict[str, str] = {}
+    values: dict[str, Any] = {}
+    for each in fields(Settings):
+        name, about = each.name.upper(), each.metadata
+        try:
+            text = _read(given, name, file=about["file"])
+            text = about["default"].format_map(texts) if text is None else text
+            values[each.name] = about["parse"](text)
+            texts[name] = text
+        except OSError as error:
+            problems.append(f"{name}_FILE cannot be read: {error.strerror}.")
+        except ValueError:
+            # The text itself is not repeated: it may be a secret.
+            problems.append(f"{name} is not of the form: {about['form']}.")
+        except KeyError:
+            pass  # its default is made of a setting that was refused above
+    if problems:
+        return None, problems
+    if not values["secret_key"] and values["environment"] == "development":
+        values["secret_key"] = _development_secret(ROOT / "instance" / "secret_key")
+    return Settings(**values), []
+
+
+def _read(given: dict[str, str], name: str, *, file: bool) -> str | None:
+    if file and f"{name}_FILE" in given and name not in given:
+        return Path(given[f"{name}_FILE"]).read_text("utf-8").strip()
+    return given.get(name)
+
+
+def _development_secret(path: Path) -> str:
+    """The secret kept in `path`, made at the first start; readable for its owner only."""
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.touch(mode=0o600)
+    fresh.write_text(secrets.token_urlsafe(48), "ascii")
+    try:
+        os.link(fresh, path)  # atomic: of several processes that start at once, one wins
+    except FileExistsError:
+        pass
+    finally:
+        fresh.unlink()
+    return path.read_text("ascii")
+
+
+def unsafe(settings: Settings) -> list[str]:
+    """A sentence for each reason not to serve with these settings; none in development."""
+    if not settings.strict:
+        return [] if settings.secret_key else ["SECRET_KEY is not set."]
+    make_one = 'make one with: python -c "import secrets; print(secrets.token_urlsafe(48))"'
+    rules = [
+        (not settings.secret_key, f"SECRET_KEY is not set; {make_one}"),
+        (
+            bool(settings.secret_key) and len(settings.secret_key.encode()) < SECRET_BYTES,
+            f"SECRET_KEY is shorter than {SECRET_BYTES} bytes; {make_one}",
+        ),
+        (
+            any(map(_is_example, (settings.secret_key, *settings.secret_key_fallbacks))),
+            f"SECRET_KEY or a fallback of it is a known example value; {make_one}",
+        ),
+        (settings.flask_debug, "FLASK_DEBUG is on; unset it."),
+        (
+            settings.bcrypt_rounds < 10,
+            "BCRYPT_ROUNDS is below 10; leave it at 12 unless logins are too slow.",
+        ),
+        (
+            not (settings.public_url.startswith("https:") or settings.allow_http)
+            and not _is_loopback(urlsplit(settings.public_url).hostname or ""),
+            "PUBLIC_URL is http; serve over https, or say ALLOW_HTTP=true on a closed network.",
+        ),
+    ]
+    return [sentence for broken, sentence in rules if broken]
+
+
+def _is_example(secret: str) -> bool:
+    repetitive = 0 < len(set(secret)) < 8
+    placeholder = any(word in secret.lower() for word in EXAMPLE_WORDS)
+    return repetitive or placeholder or secret in EXAMPLE_SECRETS
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,32 @@
+"""The users table."""
+
+import peewee as pw
+
+from ..core.clock import now
+from ..core.database import Model, UTCDateTimeField
+
+
+class User(Model):
+    """A person or a service account.
+
+    The folded columns hold what must be unique: the lower-case username, and the e-mail address in
+    lower case with its domain in ASCII. `session_epoch` is copied into each session at sign-in;
+    raising it ends all sessions of the user in one write, also those that are just being made.
+    """
+
+    username = pw.CharField(max_length=64)
+    username_folded = pw.CharField(max_length=64, unique=True)
+    email = pw.CharField(max_length=254, null=True)
+    email_folded = pw.CharField(max_length=254, null=True, unique=True)
+    pending_email = pw.CharField(max_length=254, null=True)
+    password_hash = pw.CharField(max_length=60, null=True)
+    role = pw.CharField(max_length=16, constraints=[pw.Check("role IN ('user', 'admin')")])
+    kind = pw.CharField(max_length=16, constraints=[pw.Check("kind IN ('person', 'service')")])
+    is_active = pw.BooleanField(default=True)
+    mfa_enabled = pw.BooleanField(default=False)
+    session_epoch = pw.IntegerField(default=0)
+    updated_at = UTCDateTimeField(default=now)
+    last_login_at = UTCDateTimeField(null=True)
+
+    class Meta:
+        table_name = "users"

@@ -1,0 +1,108 @@
+"""What goes in and out of the user routes."""
+
+from marshmallow import fields, validate
+
+from ..core.passwords import MAX_LENGTH
+from ..web.api import Flag, Id, PageQuery, QueryFlag, Schema, Time
+from .service import MAX_EMAIL, fold_email
+
+ROLES = ("user", "admin")
+KINDS = ("person", "service")
+
+
+class Email(fields.Email):
+    """An e-mail address: ASCII local part, IDNA domain."""
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(**kwargs)  # type: ignore[arg-type]
+        self.validators = []  # ours, in place of marshmallow's own
+
+    def _deserialize(self, value: object, *args: object, **kwargs: object) -> str:
+        if not isinstance(value, str):
+            raise self.make_error("invalid")
+        try:
+            fold_email(value)
+        except ValueError:
+            raise self.make_error("invalid") from None
+        return value
+
+
+def username(**kwargs: object) -> fields.String:
+    """The field for a username."""
+    rule = validate.Regexp(
+        r"[A-Za-z0-9._-]{3,64}\Z", error="3 to 64 ASCII letters, digits, dots, _ and -."
+    )
+    return fields.String(validate=rule, metadata={"example": "alice"}, **kwargs)  # type: ignore[arg-type]
+
+
+def password(example: str = "correct horse battery staple", **kwargs: object) -> fields.String:
+    """The field for a password; how long it must at least be is the policy's business."""
+    return fields.String(
+        validate=validate.Length(1, MAX_LENGTH),
+        metadata={"example": example, "format": "password"},
+        load_only=True,
+        **kwargs,  # type: ignore[arg-type]
+    )
+
+
+def _email(**kwargs: object) -> Email:
+    about = {"example": "alice@example.com", "maxLength": MAX_EMAIL}
+    return Email(metadata=about, **kwargs)
+
+
+def _one_of(values: tuple[str, ...], **kwargs: object) -> fields.String:
+    return fields.String(
+        validate=validate.OneOf(values),
+        metadata={"example": values[0]},
+        **kwargs,  # type: ignore[arg-type]
+    )
+
+
+class UserSchema(Schema):
+    """An account."""
+
+    id = Id(metadata={"example": "0192d3a4-5b6c-7d8e-9f01-23456789abcd"})
+    username = fields.String(metadata={"example": "alice"})
+    email = fields.String(allow_none=True, metadata={"example": "alice@example.com"})
+    pending_email = fields.String(
+        allow_none=True,
+        metadata={"example": None, "description": "A new address that is not confirmed yet."},
+    )
+    role = _one_of(ROLES)
+    kind = _one_of(KINDS)
+    is_active = fields.Boolean(metadata={"example": True})
+    mfa_enabled = fields.Boolean(metadata={"example": False})
+    created_at = Time(metadata={"example": "2026-11-23T09:00:00Z"})
+    updated_at = Time(metadata={"example": "2026-11-23T09:00:00Z"})
+    last_login_at = Time(allow_none=True, metadata={"example": "2026-11-23T09:30:00Z"})
+
+
+class RegisterSchema(Schema):
+    """Create an account."""
+
+    username = username(required=True)
+    email = _email(allow_none=True)
+    password = password()
+    role = _one_of(ROLES)
+    kind = _one_of(KINDS)
+
+
+class ChangeUserSchema(Schema):
+    """Change an account."""
+
+    username = username()
+    email = _email(allow_none=True)
+    role = _one_of(ROLES)
+    is_active = Flag(metadata={"example": True})
+
+
+class UserQuery(PageQuery):
+    """Which accounts to list."""
+
+    search = fields.String(
+        validate=validate.Length(1, 254),
+        metadata={"description": "Literally, in username and e-mail, in any case."},
+    )
+    role = _one_of(ROLES)
+    kind = _one_of(KINDS)
+    is_active = QueryFlag()

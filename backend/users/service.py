@@ -1,0 +1,248 @@
+"""What may be done with accounts. The actor comes first: an administrator, or a key of one."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+import idna
+import peewee as pw
+
+from ..core import clock, context, passwords
+from ..core.database import atomic, current, is_unique_violation, lock, page
+from ..core.errors import Conflict, Forbidden, Invalid, NotFound
+from ..core.identity import Identity
+from .models import User
+
+log = logging.getLogger(__name__)
+
+_LOCAL_PART = re.compile(r"(?!\.)(?!.*\.\.)[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}(?<!\.)")
+MAX_EMAIL = 254  # RFC 5321 section 4.5.3.1.3, less the angle brackets
+
+
+def fold_email(email: str) -> str:
+    """The form under which an address is unique: lower case, the domain in ASCII (IDNA 2008).
+
+    ValueError for what is no address with an ASCII local part and a domain of two labels or more.
+    """
+    local, _, domain = email.rpartition("@")
+    if not _LOCAL_PART.fullmatch(local) or "." not in domain.strip("."):
+        raise ValueError("not an e-mail address")
+    try:
+        ascii_domain = idna.encode(domain, uts46=True, std3_rules=True).decode()
+    except (idna.IDNAError, UnicodeError):
+        raise ValueError("not an e-mail address") from None
+    folded = f"{local}@{ascii_domain}".lower()
+    if max(len(email), len(folded)) > MAX_EMAIL:
+        raise ValueError("too long")
+    return folded
+
+
+def find(name: str) -> User | None:
+    """The user who signs in as `name`, a username or an e-mail address; None if there is none."""
+    if "@" not in name:
+        return User.get_or_none(User.username_folded == name.lower())
+    try:
+        return User.get_or_none(User.email_folded == fold_email(name))
+    except ValueError:
+        return None
+
+
+def get(actor: Identity, user_id: UUID) -> User:
+    """The user, else NotFound."""
+    user = User.get_or_none(User.id == user_id)
+    if user is None:
+        raise NotFound
+    return user
+
+
+def listing(
+    actor: Identity,
+    *,
+    limit: int,
+    cursor: UUID | None = None,
+    search: str | None = None,
+    **equal: Any,
+) -> tuple[list[User], UUID | None]:
+    """A page of users, newest first, and the next cursor. `equal` filters by role, kind, is_active.
+
+    `search` is looked for literally in username and e-mail, without regard to case.
+    """
+    query = User.select()
+    if search:
+        query = query.where(User.username.contains(search) | User.email.contains(search))
+    for name, value in equal.items():
+        query = query.where(getattr(User, name) == value)
+    return page(query, limit, cursor)
+
+
+def create(
+    actor: Identity,
+    *,
+    username: str,
+    email: str | None = None,
+    password: str | None = None,
+    role: str = "user",
+    kind: str = "person",
+) -> User:
+    """A new account. Conflict if username or e-mail is taken, Invalid for what does not fit."""
+    if role == "admin":
+        _require_in_person(actor)
+    if kind == "person" and not email:
+        raise Invalid("email", "Required for a person.")
+    if kind == "person" and not password:
+        raise Invalid("password", "Required: there is no mail to send an invitation with.")
+    if kind == "service" and password:
+        raise Invalid("password", "A service account has no password.")
+    hashed = hash_password(password, "password") if password else None
+    now = clock.now()
+    user = User(password_hash=hashed, role=role, kind=kind, created_at=now, updated_at=now)
+    _name(user, username=username, email=email)
+    with _unique():
+        _insert(user)
+    log.info("user.create", extra={"actor": actor.username, "user_id": str(user.id)})
+    return user
+
+
+@atomic
+def _insert(user: User) -> None:
+    user.save(force_insert=True)
+
+
+def hash_password(password: str, field: str) -> str:
+    """The hash to store; Invalid, naming `field`, if the password is too weak.
+
+    Takes a quarter of a second: never call it inside a transaction.
+    """
+    passwords.require_strong(password, field, context.settings())
+    return context.service().hasher.hash(password)
+
+
+def change(actor: Identity, user_id: UUID, **changes: Any) -> User:
+    """The user after `changes` to username, email, role or is_active, which count at once.
+
+    Disabling ends all sessions for good. Conflict `last_admin` if nobody could administer after it.
+    """
+    with _unique():
+        user = _change(actor, user_id, changes)
+    log.info("user.update", extra={"actor": actor.username, "user_id": str(user_id)})
+    return user
+
+
+@atomic
+def _change(actor: Identity, user_id: UUID, changes: dict[str, Any]) -> User:
+    loses_admin = changes.get("role") == "user" or changes.get("is_active") is False
+    user = _for_update(user_id, loses_admin=loses_admin)
+    if user.role == "admin" or changes.get("role") == "admin":
+        _require_in_person(actor)
+    if user.kind == "person" and "email" in changes and not changes["email"]:
+        raise Invalid("email", "Required for a person.")
+    _name(user, **{name: changes.pop(name) for name in ("username", "email") if name in changes})
+    if user.is_active and changes.get("is_active") is False:
+        user.session_epoch += 1
+    for name, value in changes.items():
+        setattr(user, name, value)
+    user.updated_at = clock.now()
+    user.save()
+    return user
+
+
+@atomic
+def delete(actor: Identity, user_id: UUID) -> None:
+    """Remove the user with all sessions and keys. Conflict `last_admin` for the last one."""
+    user = _for_update(user_id, loses_admin=True)
+    if user.role == "admin":
+        _require_in_person(actor)
+    user.delete_instance()
+    log.info("user.delete", extra={"actor": actor.username, "user_id": str(user_id)})
+
+
+def rename(actor: Identity, *, username: str | None = None) -> User:
+    """The actor's own user under a new name, if one is given."""
+    user = get(actor, actor.user_id)
+    _name(user, username=username)
+    if username:
+        user.updated_at = clock.now()
+    with _unique(), current.atomic():
+        user.save()
+    return user
+
+
+def set_password(actor: Identity, user: User, password: str) -> None:
+    """Give the user a new password and end all sessions; for the console."""
+    replace_password(user.id, user.password_hash, hash_password(password, "password"))
+    log.info("password.change", extra={"actor": actor.username, "user_id": str(user.id)})
+
+
+def replace_password(user_id: UUID, old: str | None, new: str) -> bool:
+    """Store the hash `new` in place of `old` and end all sessions; False if it was another."""
+    same = User.password_hash.is_null() if old is None else User.password_hash == old
+    changed = User.update(
+        password_hash=new, session_epoch=User.session_epoch + 1, updated_at=clock.now()
+    ).where((User.id == user_id) & same)
+    return bool(changed.execute())
+
+
+def end_sessions(user_id: UUID) -> None:
+    """End all sessions of the user in one write, those included that are just being made."""
+    User.update(session_epoch=User.session_epoch + 1).where(User.id == user_id).execute()
+
+
+def admins() -> pw.ModelSelect:
+    """Those who can administer: active persons with the role and a password, in order of id."""
+    return (
+        User.select()
+        .where(
+            (User.role == "admin")
+            & (User.kind == "person")
+            & User.is_active
+            & User.password_hash.is_null(False)
+        )
+        .order_by(User.id)
+    )
+
+
+def _for_update(user_id: UUID, *, loses_admin: bool) -> User:
+    """The user's row, locked. Conflict if `loses_admin` would leave nobody to administer.
+
+    All administrators are locked first and in one order, so that two who demote each other wait
+    for each other instead of both seeing the other still there.
+    """
+    remaining = lock(admins()) if loses_admin else []
+    rows = lock(User.select().where(User.id == user_id))
+    if not rows:
+        raise NotFound
+    if [admin.id for admin in remaining] == [user_id]:
+        raise Conflict("last_admin", "The last administrator cannot be removed.")
+    return rows[0]
+
+
+def _require_in_person(actor: Identity) -> None:
+    if not actor.is_admin_in_person:
+        raise Forbidden("session_required", "Administrators are managed by an admin's session.")
+
+
+def _name(user: User, **names: Any) -> None:
+    if names.get("username"):
+        user.username = names["username"]
+        user.username_folded = names["username"].lower()
+    if "email" in names:
+        user.email = names["email"]
+        user.email_folded = fold_email(names["email"]) if names["email"] else None
+
+
+@contextmanager
+def _unique() -> Iterator[None]:
+    """Turn what the unique indexes say into the conflict it means."""
+    try:
+        yield
+    except pw.IntegrityError as error:
+        if is_unique_violation(error, "users", "username_folded"):
+            raise Conflict("username_taken", "That username is taken.") from None
+        if is_unique_violation(error, "users", "email_folded"):
+            raise Conflict("email_taken", "That e-mail address is taken.") from None
+        raise

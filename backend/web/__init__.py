@@ -1,0 +1,1 @@
+"""What all routes share: the guard, the API and its errors, headers, docs, health."""

@@ -1,0 +1,160 @@
+"""What a request must be before its schema looks at it: size, type, JSON, known parameters.
+
+Webargs takes a body of another type for an empty one, keeps the last of duplicate keys, ignores
+unknown query parameters, and lets texts through that a database cannot store. So the body is read
+and judged here, in the order in which the API promises its refusals, and the parser is handed the
+result.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+from flask import g, request
+from webargs.flaskparser import FlaskParser
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from ..core.errors import Failure
+
+MAX_BODY = 1024 * 1024  # bytes
+MAX_DEPTH = 64
+MAX_DIGITS = 400
+MAX_NAME = 64  # characters of a faulty field's name that are repeated
+
+# Control characters and lone surrogates: PostgreSQL refuses some, logs and terminals suffer.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def admit(view: Any) -> None:
+    """Raise the refusal that the body or the query of the current request deserves, if any."""
+    if (request.content_length or 0) > MAX_BODY:
+        raise RequestEntityTooLarge
+    if getattr(view, "takes_json", False):
+        g.json = _body()
+    elif "chunked" in request.headers.get("Transfer-Encoding", ""):
+        request.get_data()  # raises when it grows too large
+    _check_query(getattr(view, "query_names", frozenset()))
+
+
+def _body() -> dict[str, Any]:
+    """The JSON object that is the request's body."""
+    raw = request.get_data()
+    if not raw:
+        _invalid("json", {"_schema": ["A body is needed."]})
+    charset = request.mimetype_params.get("charset", "utf-8").lower()
+    if request.mimetype != "application/json" or charset not in {"utf-8", "utf8"}:
+        raise Failure("unsupported_media_type", "The body must be application/json in UTF-8.")
+    body = parse_json(raw)
+    if not isinstance(body, dict):
+        _invalid("json", {"_schema": ["Must be an object."]})
+    faults = {name: ["Holds control characters."] for name in body if not _printable(body, name)}
+    if faults:
+        _invalid("json", faults)
+    return body
+
+
+def parse_json(raw: bytes) -> Any:
+    """The value of a JSON text (RFC 8259), strictly; Failure `malformed_json` otherwise."""
+    try:
+        value = json.loads(
+            raw.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_refuse,
+            parse_int=_number(int),
+            parse_float=_number(float),
+        )
+        # Only where there are that many brackets can they be nested that deep.
+        if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+            raise ValueError
+    except (ValueError, RecursionError):
+        raise Failure("malformed_json", "The body is not acceptable JSON.") from None
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("duplicate key")
+    return result
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)  # NaN, Infinity
+
+
+def _number(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        if len(text) > MAX_DIGITS:
+            raise ValueError("too many digits")
+        value = kind(text)
+        if kind is float and math.isinf(value):
+            raise ValueError("too large")
+        return value
+
+    return parse
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level:
+        children: list[Any] = []
+        for each in level:
+            if isinstance(each, dict):
+                children.extend(each.values())
+            elif isinstance(each, list):
+                children.extend(each)
+        depth += any(isinstance(each, dict | list) for each in level)
+        level = children
+    return depth
+
+
+def _printable(body: dict[str, Any], name: str) -> bool:
+    return not any(_UNPRINTABLE.search(text) for text in _texts(name, body[name]))
+
+
+def _texts(*values: Any) -> Iterator[str]:
+    todo = list(values)
+    while todo:
+        each = todo.pop()
+        if isinstance(each, str):
+            yield each
+        elif isinstance(each, dict):
+            todo.extend(each.keys())
+            todo.extend(each.values())
+        elif isinstance(each, list):
+            todo.extend(each)
+
+
+def _check_query(known: frozenset[str]) -> None:
+    faults: dict[str, list[str]] = {}
+    for name, values in request.args.lists():
+        if name not in known:
+            faults[name] = ["Unknown parameter."]
+        elif len(values) > 1:
+            faults[name] = ["Given more than once."]
+        elif _UNPRINTABLE.search(values[0]):
+            faults[name] = ["Holds control characters."]
+    if faults:
+        _invalid("query", faults)
+
+
+def _invalid(location: str, faults: dict[str, Any]) -> NoReturn:
+    errors = {location: {str(name)[:MAX_NAME]: said for name, said in faults.items()}}
+    raise Failure("validation_error", "The input is not acceptable.", errors=errors)
+
+
+class AdmittedParser(FlaskParser):
+    """Hands on what was admitted, and tells faults in our own form."""
+
+    def load_json(self, req: Any, schema: Any) -> Any:
+        """The object that `admit` read."""
+        return g.json
+
+    def handle_error(self, error: Any, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse with the field errors that marshmallow found."""
+        [(location, faults)] = error.messages.items()
+        _invalid(location, faults)

@@ -1,0 +1,226 @@
+"""Our Api, Blueprint, Schema and fields: flask-smorest and marshmallow, made strict.
+
+A subject's routes and schemas are written with what stands here.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+import flask_smorest
+import marshmallow as ma
+from marshmallow import fields, validate
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import BaseConverter
+
+from . import problems
+from .admission import AdmittedParser
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+_ID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_RFC3339 = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+)
+
+
+class Schema(ma.Schema):
+    """The base of all schemas. Fields that are not declared are refused."""
+
+    class Meta:
+        unknown = ma.RAISE
+
+
+class Flag(fields.Boolean):
+    """true or false; no "yes", no 1."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid", input=value)
+        return value
+
+
+class QueryFlag(fields.Boolean):
+    """The texts true and false."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> bool:
+        if value not in ("true", "false"):
+            raise self.make_error("invalid", input=value)
+        return bool(value == "true")
+
+
+class Integer(fields.Integer):
+    """A whole number; no 1.0, no "1", no true."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> int:
+        if type(value) is not int:
+            raise self.make_error("invalid", input=value)
+        return value
+
+
+class QueryInteger(fields.Integer):
+    """A whole number in plain decimal digits."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> int:
+        if not re.fullmatch("[0-9]{1,9}", value):
+            raise self.make_error("invalid", input=value)
+        return int(value)
+
+
+class Id(fields.UUID):
+    """A UUID in lower case."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> UUID:
+        if not isinstance(value, str) or not re.fullmatch(_ID, value):
+            raise self.make_error("invalid_uuid")
+        return UUID(value)
+
+
+class Time(fields.AwareDateTime):
+    """A time as RFC 3339 writes it; in answers always UTC, with Z."""
+
+    def _serialize(self, value: Any, *args: Any, **kwargs: Any) -> str | None:
+        return None if value is None else value.isoformat().replace("+00:00", "Z")
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> datetime:
+        if not isinstance(value, str) or not _RFC3339.fullmatch(value):
+            raise self.make_error("invalid", input=value, obj_type="datetime")
+        try:
+            return datetime.fromisoformat(value.upper()).astimezone(UTC)
+        except (ValueError, OverflowError):
+            raise self.make_error("invalid", input=value, obj_type="datetime") from None
+
+
+class Cursor(fields.String):
+    """The id after which a page goes on, as 22 characters that mean nothing to the client."""
+
+    def _serialize(self, value: Any, *args: Any, **kwargs: Any) -> str | None:
+        if value is None:
+            return None
+        return base64.urlsafe_b64encode(value.bytes).rstrip(b"=").decode()
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            cursor = UUID(bytes=base64.urlsafe_b64decode(f"{value}=="))
+        except ValueError:
+            raise self.make_error("invalid") from None
+        if self._serialize(cursor) != value:
+            raise self.make_error("invalid")
+        return cursor
+
+
+class PageQuery(Schema):
+    """`limit` and `cursor`, which every list takes."""
+
+    limit = QueryInteger(
+        load_default=50,
+        validate=validate.Range(1, 100),
+        metadata={"description": "How many at most.", "example": 50},
+    )
+    cursor = Cursor(
+        load_default=None,
+        metadata={"description": "`next` of the page before."},
+    )
+
+
+def page_of(schema: type[Schema]) -> type[ma.Schema]:
+    """The schema of a list of `schema`: `items`, newest first, and `next`."""
+    name = schema.__name__.removesuffix("Schema")
+    members: dict[str, Any] = {
+        "items": fields.List(fields.Nested(schema())),
+        "next": Cursor(
+            allow_none=True,
+            metadata={"description": "Cursor of the next page; null on the last.", "example": None},
+        ),
+    }
+    return Schema.from_dict(members, name=f"{name}Page")
+
+
+def page(result: tuple[list[Any], UUID | None]) -> dict[str, Any]:
+    """What `page_of` dumps, from what a service's listing returns."""
+    items, after = result
+    return {"items": items, "next": after}
+
+
+def example(schema: ma.Schema) -> dict[str, Any]:
+    """An example of what the schema describes, from the `example` of each field's metadata."""
+    return {field.data_key or name: _field_example(field) for name, field in schema.fields.items()}
+
+
+def _field_example(field: fields.Field) -> Any:
+    if isinstance(field, fields.List):
+        return field.metadata.get("example", [_field_example(field.inner)])
+    if isinstance(field, fields.Nested):
+        return example(field.schema)
+    return field.metadata.get("example")
+
+
+class Blueprint(flask_smorest.Blueprint):
+    """A subject's routes. Requests are parsed strictly, examples come from the schemas."""
+
+    ARGUMENTS_PARSER = AdmittedParser()
+
+    def arguments(self, schema: ma.Schema, *, location: str = "json") -> Callable[[View], View]:
+        """Decorator: validate the body, or the query, and hand it to the view as a dict."""
+        shown = {"example": example(schema)} if location == "json" else {}
+        parse = super().arguments(schema, location=location, **shown)
+
+        def decorate(view: View) -> View:
+            parsed = parse(view)
+            if location == "json":
+                parsed.takes_json = True
+            else:
+                parsed.query_names = frozenset(schema.fields)
+            return parsed
+
+        return decorate
+
+    def response(
+        self, status: int, schema: type[ma.Schema] | None = None, **kwargs: Any
+    ) -> Callable[[View], View]:
+        """Decorator: dump what the view returns, with an example in the documentation."""
+        if schema is None:
+            return super().response(status, **kwargs)
+        instance = schema()
+        kwargs.setdefault("example", example(instance))
+        return super().response(status, instance, **kwargs)
+
+    @staticmethod
+    def fails(*codes: str) -> Callable[[View], View]:
+        """Decorator: the codes that the view's service answers with, for the documentation."""
+        unknown = set(codes) - set(problems.CODES)
+        if unknown:
+            raise ValueError(f"unknown error codes: {unknown}")
+
+        def decorate(view: View) -> View:
+            view.fails = codes  # type: ignore[attr-defined]
+            return view
+
+        return decorate
+
+
+class IdConverter(BaseConverter):
+    """The part of a path that is an id: a UUID in lower case. Anything else is another path."""
+
+    regex = _ID
+
+    def to_python(self, value: str) -> UUID:
+        return UUID(value)
+
+
+class Api(flask_smorest.Api):
+    """Registers the blueprints of the subjects, and answers errors as problem documents."""
+
+    def handle_http_exception(self, error: HTTPException) -> Any:
+        """A problem document instead of flask-smorest's own form, headers kept."""
+        return problems.from_http(error)
+
+    def register_all(self, blueprints: Iterable[Blueprint], **options: Any) -> None:
+        """Register the blueprints, in the order in which the documentation lists them."""
+        for blueprint in blueprints:
+            self.register_blueprint(blueprint, **options)

@@ -1,0 +1,142 @@
+"""What surrounds the Flask application for each request, 404 and 500 included.
+
+Finds out who really called through trusted proxies, gives the request its id, lets the code inside
+run as part of this service, completes the headers, and writes one line to the log.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import logging
+import re
+import secrets
+import time
+from collections.abc import Iterable
+from typing import Any
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from ..core import context
+from ..core.context import Call, Service
+from ..core.settings import Network
+from . import problems
+from .headers import completer
+
+log = logging.getLogger(__name__)
+
+_REQUEST_ID = re.compile("[A-Za-z0-9._-]{1,64}")
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9a-f:.]+\](:[0-9]{1,5})?")
+_ALWAYS_OPEN = frozenset({"/healthz", "/readyz"})  # asked by machines that know no host name
+
+
+class Envelope:
+    """WSGI middleware around the application of one service."""
+
+    def __init__(self, app: WSGIApplication, service: Service) -> None:
+        self._app = app
+        self._service = service
+        self._complete = completer(service.settings)
+        self._hosts = frozenset(host.lower() for host in service.settings.trusted_hosts)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        started = time.perf_counter()
+        see_through_proxies(environ, self._service.settings.trusted_proxies)
+        request_id = environ.get("HTTP_X_REQUEST_ID", "")
+        if not _REQUEST_ID.fullmatch(request_id):
+            request_id = secrets.token_hex(8)
+        call = Call(request_id, environ.get("REMOTE_ADDR") or "", environ["REQUEST_METHOD"])
+        status = "500"
+
+        def start(line: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+            nonlocal status
+            status = line[:3]
+            headers = [*self._complete(environ, headers), ("X-Request-ID", request_id)]
+            return start_response(line, headers, *exc_info)
+
+        token = context.call.set(call)
+        try:
+            with self._service.active():
+                return self._inside(environ, start)
+        finally:
+            _log(call, int(status), (time.perf_counter() - started) * 1000)
+            context.call.reset(token)
+
+    def _inside(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        if self._hosts and environ.get("PATH_INFO") not in _ALWAYS_OPEN:
+            host = environ.get("HTTP_HOST", "").lower()
+            if host not in self._hosts and re.sub(":[0-9]+$", "", host) not in self._hosts:
+                return _refuse("bad_request", "This host name is not served here.", start)
+        try:
+            return self._app(environ, start)
+        except Exception as error:
+            # The last resort: what even the error handlers did not catch.
+            log.exception("unexpected error", exc_info=error)
+            return _refuse("internal_error", None, start)
+
+
+def _refuse(code: str, detail: str | None, start: StartResponse) -> Iterable[bytes]:
+    status = problems.CODES[code][0]
+    body = json.dumps(problems.problem(code, detail)).encode()
+    headers = [("Content-Type", problems.MEDIA_TYPE), ("Content-Length", str(len(body)))]
+    start(f"{status} {problems.title(status)}", headers)
+    return [body]
+
+
+def _log(call: Call, status: int, milliseconds: float) -> None:
+    fields = {
+        "method": call.method,
+        "route": call.route,
+        "status": status,
+        "ms": round(milliseconds, 2),
+        "who": call.who,
+        "ip": call.address,
+    }
+    log.info("%s %s %s", call.method, call.route or "-", status, extra=fields)
+
+
+def see_through_proxies(environ: WSGIEnvironment, trusted: tuple[Network, ...]) -> None:
+    """Replace address, scheme, host and prefix by those that trusted proxies tell of.
+
+    X-Forwarded-For is read from the right, and the first address that is not a trusted proxy's is
+    the client's. What an untrusted peer sends in such headers is ignored.
+    """
+    peer = _address(environ.get("REMOTE_ADDR") or "")
+    if peer is None:
+        return
+    environ["REMOTE_ADDR"] = str(peer)
+    if not trusted or not _is_trusted(peer, trusted):
+        return
+    for hop in reversed(environ.get("HTTP_X_FORWARDED_FOR", "").split(",")):
+        client = _address(hop.strip())
+        if client is None:
+            break  # nothing to the left of what cannot be read is worth believing
+        environ["REMOTE_ADDR"] = str(client)
+        if not _is_trusted(client, trusted):
+            break
+    scheme = _last(environ, "HTTP_X_FORWARDED_PROTO").lower()
+    if scheme in {"http", "https"}:
+        environ["wsgi.url_scheme"] = scheme
+    host = _last(environ, "HTTP_X_FORWARDED_HOST")
+    if _HOST.fullmatch(host):
+        environ["HTTP_HOST"] = host
+    prefix = _last(environ, "HTTP_X_FORWARDED_PREFIX").rstrip("/")
+    if _PREFIX.fullmatch(prefix):
+        environ["SCRIPT_NAME"] = prefix + environ.get("SCRIPT_NAME", "")
+
+
+def _last(environ: WSGIEnvironment, name: str) -> str:
+    return str(environ.get(name, "")).rpartition(",")[2].strip()
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The IP address that `text` is, an IPv4-mapped one as IPv4; None if it is none."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _is_trusted(address: Any, trusted: tuple[Network, ...]) -> bool:
+    return any(address in network for network in trusted)

@@ -1,0 +1,145 @@
+"""The guard: who is calling, by what credential, and may they pass.
+
+Every route carries one mark, which is enforced here and documented from the same value. A route
+without a mark is refused when the app is built, so that nothing is open by mistake.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from flask import Flask, current_app, request
+from flask.typing import ResponseReturnValue
+
+from ..api_keys import scopes
+from ..auth import identify
+from ..core import context
+from ..core.errors import Failure, Forbidden, Unauthenticated
+from ..core.identity import Identity
+from . import admission
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+_ACCESS_TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may call a route. `key` is the scope that an API key needs; "" means any key will do."""
+
+    public: bool = False
+    admin: bool = False
+    key: str | None = None
+
+    def codes(self) -> list[str]:
+        """The error codes that the guard answers with."""
+        if self.public:
+            return []
+        codes = ["ambiguous_credentials", "unauthenticated", "invalid_credentials"]
+        if self.admin:
+            codes.append("forbidden")
+        if self.key is None:
+            codes.append("session_required")
+        elif self.key:
+            codes.append("insufficient_scope")
+        return codes
+
+
+def _mark(access: Access) -> Callable[[View], View]:
+    def decorate(view: View) -> View:
+        view.access = access  # type: ignore[attr-defined]
+        return view
+
+    return decorate
+
+
+# The marks. Each stands directly under @blp.route.
+public = _mark(Access(public=True))
+session = _mark(Access())
+session_or_any_key = _mark(Access(key=""))
+
+
+def session_or_key(scope: str) -> Callable[[View], View]:
+    """Mark: a session, or an API key that holds `scope`."""
+    return _mark(Access(key=scope))
+
+
+def admin(scope: str | None = None) -> Callable[[View], View]:
+    """Mark: an administrator's session, or an API key that holds `scope`, if one is named."""
+    return _mark(Access(admin=True, key=scope))
+
+
+def actor() -> Identity:
+    """Who is calling. For views that are not public."""
+    call = context.call.get()
+    assert call is not None
+    assert call.identity is not None, "a public route has no actor"
+    return call.identity
+
+
+def init_app(app: Flask) -> None:
+    """Put the guard before every view of the app. RuntimeError if one has no mark."""
+    unmarked = [name for name, view in app.view_functions.items() if not hasattr(view, "access")]
+    if unmarked:
+        raise RuntimeError(f"views without an access mark: {', '.join(unmarked)}")
+    app.before_request(_guard)
+
+
+def _guard() -> ResponseReturnValue | None:
+    rule = request.url_rule
+    if rule is None:
+        return None  # 404 or 405, which the dispatch raises
+    call = context.call.get()
+    if call is not None:
+        call.route = rule.rule
+    if request.method == "OPTIONS" and getattr(rule, "provide_automatic_options", False):
+        return "", 204, {"Allow": ", ".join(sorted(rule.methods or ()))}
+    view: Any = current_app.view_functions[rule.endpoint]
+    if not view.access.public:
+        _enforce(view.access, identify_caller())
+    admission.admit(view)
+    return None
+
+
+def _enforce(access: Access, identity: Identity) -> None:
+    call = context.call.get()
+    if call is not None:
+        call.identity = identity
+        call.who = f"user:{identity.user_id}"
+        if identity.method == "api_key":
+            call.who += f" key:{identity.key_id}"
+    if identity.method != "api_key":
+        if access.admin and identity.role != "admin":
+            raise Forbidden("forbidden", "This takes an administrator.")
+    elif access.key is None:
+        raise Forbidden("session_required", "This takes a signed-in person, not an API key.")
+    elif access.key and not scopes.covers(identity.scopes or (), access.key):
+        raise Forbidden(
+            "insufficient_scope",
+            f"The API key lacks the scope {access.key}.",
+            challenge=f'error="insufficient_scope", scope="{access.key}"',
+        )
+
+
+def identify_caller() -> Identity:
+    """The identity behind the request's credential (RFC 6750 section 2.1, or X-API-Key).
+
+    Failure `unauthenticated` if nothing was sent, Unauthenticated if it is not good.
+    """
+    scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
+    bearer = bearer.strip() if scheme.lower() == "bearer" else ""
+    key = request.headers.get("X-API-Key", "").strip()
+    if bearer and key and bearer != key:
+        raise Failure("ambiguous_credentials", "Two different credentials were sent.")
+    if not bearer and not key:
+        raise Failure("unauthenticated", "No credential was sent.")
+    try:
+        if not key and _ACCESS_TOKEN.fullmatch(bearer):
+            return identify.by_access_token(bearer)
+        return identify.by_api_key(key or bearer)
+    except Unauthenticated as refusal:
+        refusal.challenge = identify.INVALID_TOKEN
+        raise

@@ -1,0 +1,51 @@
+"""Headers that every response carries, and CORS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..core.settings import Settings
+
+Headers = list[tuple[str, str]]
+
+# ASVS 5.0 V3.4, V14.3; a response that needs another value (a page, an asset) sets its own.
+STANDARD: Headers = [
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; base-uri 'none'; frame-ancestors 'none'",
+    ),
+    ("Cache-Control", "no-store"),
+]
+HSTS = ("Strict-Transport-Security", "max-age=63072000; includeSubDomains")
+
+_EXPOSED = "X-Request-ID, Retry-After, RateLimit, RateLimit-Policy, Location, WWW-Authenticate"
+_PREFLIGHT: Headers = [
+    ("Access-Control-Allow-Methods", "GET, POST, PATCH, DELETE"),
+    ("Access-Control-Allow-Headers", "Authorization, Content-Type, X-API-Key, X-Request-ID"),
+    ("Access-Control-Max-Age", "600"),
+]
+
+
+def completer(settings: Settings) -> Callable[[dict[str, Any], Headers], Headers]:
+    """A function that returns a response's headers together with those that it lacks."""
+    standard = [*STANDARD, HSTS] if settings.public_url.startswith("https:") else STANDARD
+    always = [(name, value, name.lower()) for name, value in standard]
+    origins = frozenset(settings.cors_origins)
+
+    def complete(environ: dict[str, Any], headers: Headers) -> Headers:
+        present = {name.lower() for name, _ in headers}
+        result = headers + [(name, value) for name, value, low in always if low not in present]
+        if origins:
+            result.append(("Vary", "Origin"))
+            origin = environ.get("HTTP_ORIGIN")
+            if origin in origins:
+                result.append(("Access-Control-Allow-Origin", origin))
+                result.append(("Access-Control-Expose-Headers", _EXPOSED))
+                if "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ:
+                    result += _PREFLIGHT
+        return result
+
+    return complete

@@ -1,0 +1,124 @@
+"""Errors as HTTP tells them: RFC 9457 problem details, from one table of codes."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from flask import Flask, Response
+from werkzeug.exceptions import HTTPException
+
+from ..core import context
+from ..core.database import DOWN
+from ..core.errors import Failure, Unavailable
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+# Each stable code: its status, and what it means to a programmer who reads the documentation.
+CODES: dict[str, tuple[int, str]] = {
+    "malformed_json": (400, "The body is not JSON as RFC 8259 has it, in UTF-8."),
+    "ambiguous_credentials": (400, "Two different credentials were sent."),
+    "bad_request": (400, "The request cannot be understood."),
+    "unauthenticated": (401, "No credential was sent."),
+    "invalid_credentials": (401, "The credentials are not valid."),
+    "forbidden": (403, "This takes another role."),
+    "insufficient_scope": (403, "The API key lacks the scope for this."),
+    "session_required": (403, "This takes a signed-in person, not an API key."),
+    "wrong_password": (403, "The current password is wrong."),
+    "not_found": (404, "There is no such resource."),
+    "method_not_allowed": (405, "The resource has no such method."),
+    "username_taken": (409, "That username is taken."),
+    "email_taken": (409, "That e-mail address is taken."),
+    "last_admin": (409, "The last administrator cannot be removed."),
+    "limit_reached": (409, "There are as many as are allowed."),
+    "conflict": (409, "The present state does not allow this."),
+    "payload_too_large": (413, "The body is larger than 1 MiB."),
+    "unsupported_media_type": (415, "The body must be application/json in UTF-8."),
+    "validation_error": (422, "The input is not acceptable; `errors` says what and where."),
+    "password_too_weak": (422, "The password does not meet the policy."),
+    "internal_error": (500, "A fault of ours."),
+    "unavailable": (503, "Not now; try again after `Retry-After` seconds."),
+}
+
+# What Werkzeug raises by itself.
+_OF_STATUS = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "payload_too_large",
+    415: "unsupported_media_type",
+}
+
+# RFC 9110 renamed two phrases; Python follows with 3.13.
+_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+
+
+def title(status: int) -> str:
+    """The phrase of a status (RFC 9110 section 15)."""
+    return _TITLES.get(status) or HTTPStatus(status).phrase
+
+
+def problem(
+    code: str, detail: str | None = None, errors: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The members of the problem document for `code`."""
+    status, meaning = CODES[code]
+    call = context.call.get()
+    members: dict[str, Any] = {
+        "type": "about:blank",
+        "title": title(status),
+        "status": status,
+        "code": code,
+        "detail": detail or meaning,
+        "request_id": call.request_id if call else None,
+    }
+    if errors:
+        members["errors"] = errors
+    return members
+
+
+def answer(failure: Failure) -> Response:
+    """The response that tells of `failure`."""
+    status = CODES[failure.code][0]
+    body = json.dumps(problem(failure.code, failure.detail, failure.errors))
+    response = Response(body, status, content_type=MEDIA_TYPE)
+    if failure.retry_after is not None:
+        response.headers["Retry-After"] = str(failure.retry_after)
+    if status == 401 or failure.challenge:
+        response.headers["WWW-Authenticate"] = f"Bearer {failure.challenge or ''}".rstrip()
+    return response
+
+
+def from_http(error: HTTPException) -> Response:
+    """The response for what Werkzeug raised, with the headers it set (`Allow` of a 405)."""
+    code = _OF_STATUS.get(error.code or 500, "internal_error")
+    response = answer(Failure(code, CODES[code][1]))
+    for name, value in error.get_headers():
+        if name.lower() not in {"content-type", "content-length"}:
+            response.headers[name] = value
+    return response
+
+
+def init_app(app: Flask) -> None:
+    """Answer every failure with a problem document."""
+    app.register_error_handler(Failure, answer)
+    app.register_error_handler(HTTPException, from_http)
+    for kind in DOWN:
+        app.register_error_handler(kind, _down)
+    app.register_error_handler(Exception, unexpected)
+
+
+def _down(error: Exception) -> Response:
+    log.error("database unavailable: %s", error)
+    return answer(Unavailable("The database does not answer. Try again shortly."))
+
+
+def unexpected(error: Exception) -> Response:
+    """The response to a fault of ours; what it was goes to the log alone."""
+    log.exception("unexpected error", exc_info=error)
+    return answer(Failure("internal_error", CODES["internal_error"][1]))

@@ -1,0 +1,268 @@
+"""The front door for tests: a client, and Alice, Bob and Root behind it, on both databases.
+
+Every test that asks for `client` (or for anyone) runs on SQLite, and again on PostgreSQL where
+TEST_POSTGRES_URL names a server on which databases may be made. With CI=true that must be set.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from backend.app import create_app
+from backend.core import clock, migrations
+from backend.core.context import Service
+from backend.core.database import open_database
+from backend.core.identity import CONSOLE
+from backend.core.settings import Settings
+from backend.users import service as users
+from backend.web import openapi
+
+PASSWORD = "correct horse battery staple"
+POSTGRES_URL = os.environ.get("TEST_POSTGRES_URL", "")
+ENGINES = ("sqlite", "postgres")
+
+if os.environ.get("CI") == "true" and not POSTGRES_URL:
+    raise pytest.UsageError("CI=true: set TEST_POSTGRES_URL, no test may be skipped")
+
+
+def make_settings(**values: object) -> Settings:
+    """Settings for a test. Names are settings' names in lower case, values are their text."""
+    environ = {"ENVIRONMENT": "testing", "THREADS": "64"}
+    environ |= {name.upper(): str(value) for name, value in values.items()}
+    return Settings.load(environ, dotenv=None)
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def fresh_database(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], str]]:
+    """A function that returns the URL of a migrated, empty database.
+
+    On SQLite each time another file; on PostgreSQL one database for the session, emptied.
+    """
+    if request.param == "sqlite":
+        folder = tmp_path_factory.mktemp("sqlite")
+        template = folder / "template.db"
+        migrate(f"sqlite:///{template}")
+        yield lambda: f"sqlite:///{shutil.copy(template, folder / f'{uuid.uuid4().hex}.db')}"
+        return
+    if not POSTGRES_URL:
+        pytest.skip("TEST_POSTGRES_URL is not set")
+    with scratch_postgres() as url:
+        migrate(url)
+
+        def empty() -> str:
+            with psycopg.connect(url) as connection:
+                connection.execute("TRUNCATE users CASCADE")
+            return url
+
+        yield empty
+
+
+class scratch_postgres:
+    """Context manager: the URL of a new, empty PostgreSQL database, dropped at the end."""
+
+    def __init__(self) -> None:
+        self.name = f"test_{uuid.uuid4().hex}"
+
+    def __enter__(self) -> str:
+        self._execute(f"CREATE DATABASE {self.name}")
+        return f"{POSTGRES_URL.rpartition('/')[0]}/{self.name}"
+
+    def __exit__(self, *exc: object) -> None:
+        self._execute(f"DROP DATABASE {self.name} WITH (FORCE)")
+
+    def _execute(self, statement: str) -> None:
+        with psycopg.connect(POSTGRES_URL, autocommit=True) as connection:
+            connection.execute(statement)
+
+
+def migrate(url: str) -> None:
+    """Bring the database up to date."""
+    database = open_database(make_settings(database_url=url))
+    migrations.upgrade(database)
+    database.close_all()
+
+
+@pytest.fixture
+def make_app(fresh_database: Callable[[], str]) -> Iterator[Callable[..., Flask]]:
+    """A function that builds an app with given settings, by default on a database of this test.
+
+    `make_app(bcrypt_rounds=5)`; a second app on the same database: `database_url=url_of(app)`.
+    """
+    made: list[Flask] = []
+
+    def make(**values: object) -> Flask:
+        values.setdefault("database_url", None)
+        if values["database_url"] is None:
+            values["database_url"] = fresh_database()
+        made.append(create_app(make_settings(**values)))
+        return made[-1]
+
+    yield make
+    for app in made:
+        service = service_of(app)
+        service.last_used.close()
+        service.database.close_all()
+
+
+@pytest.fixture
+def app(make_app: Callable[..., Flask]) -> Flask:
+    """An app with the settings of a test, on an empty database."""
+    return make_app()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    """A client of `app` that sends no credential. Each answer is held against the documentation."""
+    return client_of(app)
+
+
+def client_of(app: Flask) -> FlaskClient:
+    """A client of the app. Each answer is held against the documentation."""
+    app.test_client_class = DocumentedClient
+    return app.test_client()
+
+
+def service_of(app: Flask) -> Service:
+    """The service inside of the app."""
+    return app.extensions["backend"]
+
+
+def url_of(app: Flask) -> str:
+    """The URL of the app's database."""
+    return service_of(app).settings.database_url
+
+
+class DocumentedClient(FlaskClient):
+    """Fails the test that provokes a 5xx which is not promised, or an undocumented error code."""
+
+    def open(self, *args: Any, **kwargs: Any) -> TestResponse:
+        response = super().open(*args, **kwargs)
+        if response.status_code >= 400 and response.mimetype == "application/problem+json":
+            rules = self.application.url_map.bind("localhost")
+            path, method = response.request.path, response.request.method
+            if response.json["code"] not in {"not_found", "method_not_allowed", "bad_request"}:
+                endpoint, found = rules.match(path, method)
+                view = self.application.view_functions[endpoint]
+                assert response.json["code"] in openapi.codes_of(view, has_id=bool(found))
+        return response
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody who is signed in. `get`, `post`, `patch`, `delete` send the access token."""
+
+    client: FlaskClient
+    id: str
+    username: str
+    access_token: str
+    refresh_token: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.access_token}"}
+
+    def get(self, path: str, **kwargs: Any) -> TestResponse:
+        return self.client.get(path, headers=self.headers, **kwargs)
+
+    def post(self, path: str, json: Any = None, **kwargs: Any) -> TestResponse:
+        return self.client.post(path, headers=self.headers, json=json, **kwargs)
+
+    def patch(self, path: str, json: Any, **kwargs: Any) -> TestResponse:
+        return self.client.patch(path, headers=self.headers, json=json, **kwargs)
+
+    def delete(self, path: str, **kwargs: Any) -> TestResponse:
+        return self.client.delete(path, headers=self.headers, **kwargs)
+
+    def new_key(self, **wanted: Any) -> dict[str, Any]:
+        """The answer to creating a key of this person's; its text is `["key"]`."""
+        response = self.post("/v1/api-keys", {"name": "test", **wanted})
+        assert response.status_code == 201, response.json
+        return response.json
+
+    def again(self) -> Person:
+        """The same person, signed in once more."""
+        return sign_in(self.client, self.username)
+
+
+def sign_in(client: FlaskClient, username: str, password: str = PASSWORD) -> Person:
+    """Sign in and return who that is."""
+    response = client.post("/v1/auth/login", json={"username": username, "password": password})
+    assert response.status_code == 200, response.json
+    body = response.json
+    return Person(client, body["user"]["id"], username, body["access_token"], body["refresh_token"])
+
+
+def add_user(client: FlaskClient, username: str, **account: Any) -> None:
+    """Create an account as the console would, with PASSWORD unless another is given."""
+    account = {"email": f"{username}@example.com", "password": PASSWORD, **account}
+    service = service_of(client.application)
+    with service.active():
+        users.create(CONSOLE, username=username, **account)
+        service.database.close()
+
+
+@pytest.fixture
+def root(client: FlaskClient) -> Person:
+    """The one administrator, signed in."""
+    add_user(client, "root", role="admin")
+    return sign_in(client, "root")
+
+
+@pytest.fixture
+def alice(client: FlaskClient) -> Person:
+    """A user, signed in."""
+    add_user(client, "alice")
+    return sign_in(client, "alice")
+
+
+@pytest.fixture
+def bob(client: FlaskClient) -> Person:
+    """Another user, signed in."""
+    add_user(client, "bob")
+    return sign_in(client, "bob")
+
+
+@pytest.fixture
+def travel(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A function that moves the clock: travel(days=8), travel(seconds=-600)."""
+
+    def move(**duration: float) -> None:
+        monkeypatch.setattr(clock, "shift", clock.shift + timedelta(**duration))
+
+    return move
+
+
+def by_key(key: str) -> dict[str, str]:
+    """The header that presents an API key."""
+    return {"X-API-Key": key}
+
+
+def assert_problem(response: TestResponse, status: int, code: str, *fields: str) -> None:
+    """The response is a problem document with this status and code, and names these fields.
+
+    Fields are written `json.email`.
+    """
+    assert (response.status_code, response.json.get("code")) == (status, code), response.json
+    assert response.content_type == "application/problem+json"
+    assert response.json["status"] == status
+    assert response.json["request_id"] == response.headers["X-Request-ID"]
+    found = {
+        f"{place}.{name}"
+        for place, names in response.json.get("errors", {}).items()
+        for name in names
+    }
+    assert found == set(fields), response.json
