@@ -1,5 +1,8 @@
 """gunicorn with the settings of the service: `gunicorn -c config/gunicorn.conf.py wsgi:app`."""
 
+import logging
+
+from backend.core import logs
 from backend.core.settings import Settings
 
 _settings = Settings.load()
@@ -10,7 +13,13 @@ threads = _settings.threads
 worker_class = "gthread"
 graceful_timeout = 25  # seconds for requests in flight after SIGTERM
 keepalive = 15
-max_requests = 0
 control_socket_disable = True  # no control socket in the home directory
 forwarded_allow_ips = ""  # the application reads X-Forwarded-*, from TRUSTED_PROXIES only
-limit_request_line = 8190
+
+
+def on_starting(server):
+    """Write gunicorn's own lines as all others are written."""
+    logs.configure(_settings)
+    own = logging.getLogger("gunicorn.error")
+    own.handlers.clear()
+    own.propagate = True
