@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -146,6 +148,20 @@ def url_of(app: Flask) -> str:
     return service_of(app).settings.database_url
 
 
+@contextmanager
+def statements(app: Flask) -> Iterator[list[str]]:
+    """The SQL that this thread runs on the app's database while the block lasts."""
+    database, thread, ran = service_of(app).database, threading.get_ident(), []
+
+    def hook(event: Any) -> None:
+        if threading.get_ident() == thread:
+            ran.append(event.sql)
+
+    database.query_hooks.append(hook)
+    yield ran
+    database.query_hooks.remove(hook)
+
+
 class DocumentedClient(FlaskClient):
     """Fails the test that provokes a 5xx which is not promised, or an undocumented error code."""
 
@@ -192,6 +208,10 @@ class Person:
         response = self.post("/v1/api-keys", {"name": "test", **wanted})
         assert response.status_code == 201, response.json
         return response.json
+
+    def with_key(self, key: dict[str, Any]) -> Person:
+        """The same person, who sends this key in place of the access token."""
+        return replace(self, access_token=key["key"])
 
     def again(self) -> Person:
         """The same person, signed in once more."""
@@ -244,6 +264,16 @@ def travel(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(clock, "shift", clock.shift + timedelta(**duration))
 
     return move
+
+
+def refresh(client: FlaskClient, token: str) -> TestResponse:
+    """The answer to exchanging a refresh token."""
+    return client.post("/v1/auth/refresh", json={"refresh_token": token})
+
+
+def by_token(token: str) -> dict[str, str]:
+    """The header that presents an access token."""
+    return {"Authorization": f"Bearer {token}"}
 
 
 def by_key(key: str) -> dict[str, str]:

@@ -1,0 +1,360 @@
+"""Tokens as text: what is accepted, and in which place; everything else is refused alike."""
+
+import base64
+import random
+import string
+from collections.abc import Callable
+from typing import Any
+
+import jwt
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from .conftest import (
+    Person,
+    assert_problem,
+    by_key,
+    by_token,
+    client_of,
+    refresh,
+    service_of,
+    sign_in,
+    url_of,
+)
+
+BASE64 = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
+OTHER_SECRET = "another secret, of which nobody has heard yet"
+ISSUER = "http://127.0.0.1:8000"
+
+
+def me(client: FlaskClient, token: str) -> TestResponse:
+    """The answer to an access token."""
+    return client.get("/v1/auth/me", headers=by_token(token))
+
+
+def respelled(token: str) -> str:
+    """The token with another last character, which stands for the same bytes."""
+    other = token[:-1] + BASE64[BASE64.index(token[-1]) ^ 1]
+    tail, other_tail = (base64.urlsafe_b64decode(text[-43:] + "=") for text in (token, other))
+    assert tail == other_tail
+    return other
+
+
+def altered(text: str, chance: random.Random) -> str:
+    """The text with one thing about it changed."""
+    place = chance.randrange(len(text))
+    character = chance.choice(string.ascii_letters + string.digits + string.punctuation)
+    result = chance.choice(
+        [
+            text[:place] + character + text[place + 1 :],
+            text[:place] + character + text[place:],
+            text[:place] + text[place + 1 :],
+            text[:place] or "x",
+            text[place:] + text[:place],
+            text[:place] + text[place:].swapcase(),
+            text + character,
+            f"{text}.{text}",
+        ]
+    )
+    return result if result != text else altered(text, chance)
+
+
+def forged(
+    app: Flask,
+    valid: str,
+    *,
+    claims: dict[str, Any] | None = None,
+    without: str = "",
+    header: dict[str, Any] | None = None,
+    algorithm: str = "HS256",
+) -> str:
+    """The valid access token with other claims or another header, signed with the right key."""
+    payload = jwt.decode(valid, options={"verify_signature": False}) | (claims or {})
+    payload.pop(without, None)
+    key = service_of(app).keyring._secrets[0].access if algorithm != "none" else ""
+    headers = jwt.get_unverified_header(valid) | {"alg": algorithm} | (header or {})
+    return jwt.encode(payload, key, algorithm, headers=headers)
+
+
+# --- refresh tokens ---
+
+
+def test_a_refresh_token_says_what_it_is(alice: Person) -> None:
+    assert alice.refresh_token.startswith("btr_")
+
+
+def test_an_altered_refresh_token_is_refused_and_ends_nothing(
+    client: FlaskClient, alice: Person
+) -> None:
+    chance = random.Random(1)
+    for _ in range(100):
+        response = refresh(client, altered(alice.refresh_token, chance))
+        assert_problem(response, 401, "invalid_credentials")
+    assert refresh(client, alice.refresh_token).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [
+        respelled,
+        lambda token: token.replace("btr_", "bt_"),
+        lambda token: token.replace("btr_", "acmer_"),
+        lambda token: token.removeprefix("btr_"),
+        lambda token: token + "=",
+        lambda token: token + " ",
+        lambda token: " " + token,
+        lambda token: token.upper(),
+        lambda token: token.replace(".", "．"),
+    ],
+    ids=["respelled", "key", "prefix", "bare", "padded", "space", "indented", "upper", "full-width"],
+)
+def test_another_spelling_of_a_refresh_token_is_refused_and_ends_nothing(
+    client: FlaskClient, alice: Person, alter: Callable[[str], str]
+) -> None:
+    response = refresh(client, alter(alice.refresh_token))
+    assert_problem(response, 401, "invalid_credentials")
+    assert refresh(client, alice.refresh_token).status_code == 200
+
+
+def test_another_secret_makes_all_tokens_worthless(
+    app: Flask, alice: Person, make_app: Callable[..., Flask]
+) -> None:
+    other = client_of(make_app(database_url=url_of(app), secret_key=OTHER_SECRET))
+    assert_problem(me(other, alice.access_token), 401, "invalid_credentials")
+    assert_problem(refresh(other, alice.refresh_token), 401, "invalid_credentials")
+    assert me(alice.client, alice.access_token).status_code == 200
+    assert refresh(alice.client, alice.refresh_token).status_code == 200
+
+
+def test_a_new_secret_with_the_old_one_as_fallback_keeps_sessions_alive(
+    app: Flask, client: FlaskClient, alice: Person, make_app: Callable[..., Flask]
+) -> None:
+    url, old = url_of(app), service_of(app).settings.secret_key
+    both = make_app(database_url=url, secret_key=OTHER_SECRET, secret_key_fallbacks=old)
+    assert me(client_of(both), alice.access_token).status_code == 200
+    moved = refresh(client_of(both), alice.refresh_token)
+    assert moved.status_code == 200
+    # What is written now needs the new secret alone.
+    new = client_of(make_app(database_url=url, secret_key=OTHER_SECRET))
+    assert_problem(me(client, moved.json["access_token"]), 401, "invalid_credentials")
+    assert me(new, moved.json["access_token"]).status_code == 200
+    assert refresh(new, moved.json["refresh_token"]).status_code == 200
+
+
+# --- access tokens ---
+
+
+def test_an_access_token_has_the_claims_that_other_services_read(alice: Person) -> None:
+    header = jwt.get_unverified_header(alice.access_token)
+    claims = jwt.decode(alice.access_token, options={"verify_signature": False})
+    assert (header["typ"], header["alg"]) == ("at+jwt", "HS256")
+    assert header["kid"]
+    assert set(claims) == {
+        *("iss", "aud", "sub", "sid", "jti", "iat", "nbf", "exp", "username", "role")
+    }
+    assert (claims["iss"], claims["aud"], claims["sub"]) == (ISSUER, ISSUER, alice.id)
+    assert (claims["username"], claims["role"]) == ("alice", "user")
+    assert claims["sid"] == alice.get("/v1/auth/me").json["auth"]["session_id"]
+    assert claims["exp"] - claims["iat"] == 600
+
+
+def test_each_access_token_has_an_id_of_its_own(client: FlaskClient, alice: Person) -> None:
+    tokens = [alice.access_token, refresh(client, alice.refresh_token).json["access_token"]]
+    ids = {jwt.decode(each, options={"verify_signature": False})["jti"] for each in tokens}
+    assert len(ids) == 2
+
+
+def test_an_access_token_is_good_for_ten_minutes_and_five_seconds(
+    alice: Person, travel: Callable[..., None]
+) -> None:
+    travel(minutes=10, seconds=3)
+    assert alice.get("/v1/auth/me").status_code == 200
+    travel(seconds=3)
+    response = alice.get("/v1/auth/me")
+    assert_problem(response, 401, "invalid_credentials")
+    assert response.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
+
+
+def test_an_access_token_may_come_from_a_clock_five_seconds_ahead(
+    alice: Person, travel: Callable[..., None]
+) -> None:
+    travel(seconds=-4)
+    assert alice.get("/v1/auth/me").status_code == 200
+    travel(seconds=-4)
+    assert_problem(alice.get("/v1/auth/me"), 401, "invalid_credentials")
+
+
+def test_an_expired_access_token_does_not_end_its_session(
+    client: FlaskClient, alice: Person, travel: Callable[..., None]
+) -> None:
+    travel(hours=1)
+    assert_problem(alice.get("/v1/auth/me"), 401, "invalid_credentials")
+    fresh = refresh(client, alice.refresh_token).json
+    assert me(client, fresh["access_token"]).status_code == 200
+
+
+def test_three_hundred_alterations_of_an_access_token_are_refused_with_one_body(
+    client: FlaskClient, alice: Person
+) -> None:
+    chance = random.Random(2)
+    tokens = [altered(alice.access_token, chance) for _ in range(299)]
+    bodies = set()
+    for token in [*tokens, respelled(alice.access_token)]:
+        response = me(client, token)
+        assert response.status_code == 401, token
+        assert response.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
+        bodies.add(tuple(sorted((response.json | {"request_id": ""}).items())))
+    assert len(bodies) == 1
+    assert me(client, alice.access_token).status_code == 200
+
+
+@pytest.mark.parametrize("claim", ["iss", "aud", "sub", "sid", "jti", "iat", "nbf", "exp"])
+def test_an_access_token_that_lacks_a_claim_is_refused(
+    app: Flask, client: FlaskClient, alice: Person, claim: str
+) -> None:
+    assert me(client, forged(app, alice.access_token)).status_code == 200
+    token = forged(app, alice.access_token, without=claim)
+    assert_problem(me(client, token), 401, "invalid_credentials")
+
+
+@pytest.mark.parametrize(
+    ("claim", "value"),
+    [
+        ("iss", "https://elsewhere.example"),
+        ("iss", ISSUER + "/"),
+        ("iss", None),
+        ("aud", "https://elsewhere.example"),
+        ("aud", ["https://elsewhere.example"]),
+        ("aud", None),
+        ("sub", "alice"),
+        ("sub", 1),
+        ("sub", "00000000-0000-7000-8000-000000000000"),
+        ("sid", "00000000-0000-7000-8000-000000000000"),
+        ("sid", ["00000000-0000-7000-8000-000000000000"]),
+        ("sid", "\ud800"),
+        ("exp", 1),
+        ("exp", "soon"),
+        ("exp", None),
+        ("exp", {}),
+        ("exp", -(10**300)),
+        ("nbf", 10**300),
+        ("nbf", 9_999_999_999),
+        ("nbf", "now"),
+        ("iat", 9_999_999_999),
+        ("iat", "now"),
+    ],
+)
+def test_an_access_token_with_another_claim_is_refused(
+    app: Flask, client: FlaskClient, alice: Person, claim: str, value: Any
+) -> None:
+    token = forged(app, alice.access_token, claims={claim: value})
+    assert_problem(me(client, token), 401, "invalid_credentials")
+
+
+def test_an_access_token_for_the_session_of_another_is_refused(
+    app: Flask, client: FlaskClient, alice: Person, bob: Person
+) -> None:
+    token = forged(app, alice.access_token, claims={"sub": bob.id})
+    assert_problem(me(client, token), 401, "invalid_credentials")
+
+
+def test_name_and_role_in_an_access_token_are_not_believed(
+    app: Flask, client: FlaskClient, alice: Person
+) -> None:
+    token = forged(app, alice.access_token, claims={"username": "root", "role": "admin"})
+    answer = me(client, token).json
+    assert (answer["username"], answer["role"]) == ("alice", "user")
+    assert_problem(client.get("/v1/users", headers=by_token(token)), 403, "forbidden")
+
+
+@pytest.mark.filterwarnings("ignore::jwt.InsecureKeyLengthWarning")
+@pytest.mark.parametrize(
+    ("algorithm", "header"),
+    [
+        ("none", {}),
+        ("none", {"typ": "JWT"}),
+        ("HS384", {}),
+        ("HS512", {}),
+        ("HS256", {"typ": "JWT"}),
+        ("HS256", {"typ": "AT+JWT"}),
+        ("HS256", {"typ": None}),
+        ("HS256", {"kid": "other"}),
+        ("HS256", {"kid": ""}),
+        ("HS256", {"crit": ["b64"], "b64": True}),
+    ],
+)
+def test_an_access_token_with_another_header_is_refused(
+    app: Flask, client: FlaskClient, alice: Person, algorithm: str, header: dict[str, Any]
+) -> None:
+    token = forged(app, alice.access_token, algorithm=algorithm, header=header)
+    assert_problem(me(client, token), 401, "invalid_credentials")
+
+
+def test_an_access_token_without_its_signature_is_refused(
+    client: FlaskClient, alice: Person
+) -> None:
+    signed, _, _ = alice.access_token.rpartition(".")
+    for token in (signed, f"{signed}.", f"{signed}.AAAA"):
+        assert_problem(me(client, token), 401, "invalid_credentials")
+
+
+@pytest.mark.parametrize("setting", ["jwt_issuer", "jwt_audience"])
+def test_a_service_of_another_name_refuses_the_access_token(
+    app: Flask, alice: Person, make_app: Callable[..., Flask], setting: str
+) -> None:
+    other = make_app(database_url=url_of(app), **{setting: "https://elsewhere.example"})
+    assert_problem(me(client_of(other), alice.access_token), 401, "invalid_credentials")
+    assert me(client_of(other), sign_in(client_of(other), "alice").access_token).status_code == 200
+
+
+# --- each in its place ---
+
+
+def test_every_kind_of_token_is_refused_in_the_place_of_every_other(
+    client: FlaskClient, alice: Person
+) -> None:
+    key = alice.new_key()["key"]
+    kinds = {"access": alice.access_token, "refresh": alice.refresh_token, "key": key}
+    places: dict[str, Callable[[str], TestResponse]] = {
+        "bearer": lambda text: me(client, text),
+        "x-api-key": lambda text: client.get("/v1/auth/me", headers=by_key(text)),
+        "body": lambda text: refresh(client, text),
+    }
+    good = {("access", "bearer"), ("key", "bearer"), ("key", "x-api-key"), ("refresh", "body")}
+    for kind, text in kinds.items():
+        for place, present in places.items():
+            response = present(text)
+            if (kind, place) in good:
+                assert response.status_code == 200, (kind, place)
+            else:
+                assert_problem(response, 401, "invalid_credentials")
+    assert alice.get("/v1/auth/me").status_code == 200
+
+
+@pytest.mark.parametrize("scheme", ["bearer", "BEARER"])
+def test_the_scheme_is_read_in_any_case(client: FlaskClient, alice: Person, scheme: str) -> None:
+    headers = {"Authorization": f"{scheme} {alice.access_token}"}
+    assert client.get("/v1/auth/me", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic YTpi", "Token {}", "{}"])
+def test_another_scheme_counts_as_nothing_sent(
+    client: FlaskClient, alice: Person, header: str
+) -> None:
+    headers = {"Authorization": header.format(alice.access_token)}
+    response = client.get("/v1/auth/me", headers=headers)
+    assert_problem(response, 401, "unauthenticated")
+    assert response.headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_a_token_in_the_address_is_not_a_credential(client: FlaskClient, alice: Person) -> None:
+    response = client.get(f"/v1/auth/me?access_token={alice.access_token}")
+    assert_problem(response, 401, "unauthenticated")
+
+
+def test_what_surrounds_an_access_token_is_part_of_it(client: FlaskClient, alice: Person) -> None:
+    for around in ("\xa0{}", "{}\xa0", "{}\x1f", "{}\x85", '"{}"', "{},", "{} x"):
+        response = me(client, around.format(alice.access_token))
+        assert_problem(response, 401, "invalid_credentials")
