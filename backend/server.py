@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import logging
+import select
 import signal
 import threading
 import time
@@ -65,8 +66,8 @@ def _serve(app: Flask, settings: Settings) -> None:
         threads=settings.threads,
         ident=None,  # no Server header
         # Idle connections cost a descriptor each, not a thread; 100, the default, is an outage.
-        connection_limit=4000,
-        asyncore_use_poll=True,  # select() ends at 1,024 descriptors
+        connection_limit=_most_connections(),
+        asyncore_use_poll=hasattr(select, "poll"),  # select() ends at 1,024 descriptors
         channel_timeout=60,
         max_request_body_size=2 * MAX_BODY,  # bodies above MAX_BODY get our own 413
         max_request_header_size=64 * 1024,
@@ -77,6 +78,16 @@ def _serve(app: Flask, settings: Settings) -> None:
     draining = app.extensions["backend"].draining
     threading.Thread(target=_drain, args=(server, stop, draining), daemon=True).start()
     server.run()
+
+
+def _most_connections() -> int:
+    """4000, or what the limit of descriptors leaves beside databases and files."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 400
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(4000, max(100, soft - 100)) if soft > 0 else 4000
 
 
 def _drain(server: Any, stop: threading.Event, draining: threading.Event) -> None:

@@ -92,20 +92,21 @@ def test_a_key_text_is_shown_once_and_never_again(alice: Person, root: Person) -
 
 
 WITHIN_LIMITS = [
-        {"name": "x"},
-        {"name": "ü" * 100},
-        {"description": "\N{KEY}" * 500},
-        {"description": ""},
-        {"description": None},
-        {"scopes": []},
-        {"scopes": [f"area{n}:act" for n in range(50)]},
-        {"scopes": ["a:*", "a:b", f"a{'-' * 31}:b{'_' * 31}"]},
-        {"expires_at": None},
-    ]
+    {"name": "x"},
+    {"name": "ü" * 100},
+    {"description": "\N{KEY}" * 500},
+    {"description": ""},
+    {"description": None},
+    {"scopes": []},
+    {"scopes": [f"area{n}:act" for n in range(50)]},
+    {"scopes": ["a:*", "a:b", f"a{'-' * 31}:b{'_' * 31}"]},
+    {"expires_at": None},
+]
 
 
 def test_what_is_just_within_the_limits_is_stored_as_sent(
-    alice: Person, Any], subtests: pytest.Subtests) -> None:
+    alice: Person, subtests: pytest.Subtests
+) -> None:
     for wanted in WITHIN_LIMITS:
         with subtests.test(wanted=wanted):
             key = alice.new_key(**wanted)
@@ -116,43 +117,44 @@ def test_what_is_just_within_the_limits_is_stored_as_sent(
 
 
 BEYOND_LIMITS = [
-        ({}, "json.name"),
-        ({"name": ""}, "json.name"),
-        ({"name": "x" * 101}, "json.name"),
-        ({"name": None}, "json.name"),
-        ({"name": 1}, "json.name"),
-        ({"name": "a\nb"}, "json.name"),
-        ({"name": "x", "description": "x" * 501}, "json.description"),
-        ({"name": "x", "description": "a\0b"}, "json.description"),
-        ({"name": "x", "scopes": None}, "json.scopes"),
-        ({"name": "x", "scopes": "a:b"}, "json.scopes"),
-        ({"name": "x", "scopes": [f"area{n}:act" for n in range(51)]}, "json.scopes"),
-        ({"name": "x", "expires_in_days": 0}, "json.expires_in_days"),
-        ({"name": "x", "expires_in_days": 3651}, "json.expires_in_days"),
-        ({"name": "x", "expires_in_days": 1.0}, "json.expires_in_days"),
-        ({"name": "x", "expires_in_days": "1"}, "json.expires_in_days"),
-        ({"name": "x", "expires_in_days": True}, "json.expires_in_days"),
-        ({"name": "x", "expires_in_days": None}, "json.expires_in_days"),
-        (
-            {"name": "x", "expires_in_days": 1, "expires_at": "2999-01-01T00:00:00Z"},
-            "json.expires_at",
-        ),
-        ({"name": "x", "expires_in_days": 1, "expires_at": None}, "json.expires_at"),
-        ({"name": "x", "disabled": True}, "json.disabled"),
-        ({"name": "x", "key": "bt_mine"}, "json.key"),
-    ]
+    ({}, "json.name"),
+    ({"name": ""}, "json.name"),
+    ({"name": "x" * 101}, "json.name"),
+    ({"name": None}, "json.name"),
+    ({"name": 1}, "json.name"),
+    ({"name": "a\nb"}, "json.name"),
+    ({"name": "x", "description": "x" * 501}, "json.description"),
+    ({"name": "x", "description": "a\0b"}, "json.description"),
+    ({"name": "x", "scopes": None}, "json.scopes"),
+    ({"name": "x", "scopes": "a:b"}, "json.scopes"),
+    ({"name": "x", "scopes": [f"area{n}:act" for n in range(51)]}, "json.scopes"),
+    ({"name": "x", "expires_in_days": 0}, "json.expires_in_days"),
+    ({"name": "x", "expires_in_days": 3651}, "json.expires_in_days"),
+    ({"name": "x", "expires_in_days": 1.0}, "json.expires_in_days"),
+    ({"name": "x", "expires_in_days": "1"}, "json.expires_in_days"),
+    ({"name": "x", "expires_in_days": True}, "json.expires_in_days"),
+    ({"name": "x", "expires_in_days": None}, "json.expires_in_days"),
+    (
+        {"name": "x", "expires_in_days": 1, "expires_at": "2999-01-01T00:00:00Z"},
+        "json.expires_at",
+    ),
+    ({"name": "x", "expires_in_days": 1, "expires_at": None}, "json.expires_at"),
+    ({"name": "x", "disabled": True}, "json.disabled"),
+    ({"name": "x", "key": "bt_mine"}, "json.key"),
+]
 
 
-def test_what_exceeds_the_limits_is_refused(
-    alice: Person, Any], subtests: pytest.Subtests) -> None:
+def test_what_exceeds_the_limits_is_refused(alice: Person, subtests: pytest.Subtests) -> None:
     for body, fault in BEYOND_LIMITS:
         with subtests.test(body=body):
             assert_problem(alice.post("/v1/api-keys", body), 422, "validation_error", fault)
             assert names(alice) == []
 
 
-NO_SCOPES = ["", "a", "a:", ":b", "A:b", "a:B", "1a:b", "a:1b", "*:b", "*", "a:b:c", "a b:c", "a:**"]
-    + [f"a{'x' * 32}:b", f"a:b{'x' * 32}", " a:b", "a:b ", "ä:b"]
+NO_SCOPES = """
+a a: :b A:b a:B 1a:b a:1b *:b * a:b:c a:** a.b:c a:b.c a/b:c ä:b a:ä -a:b a:-b a:_b a;b a:b,c:d
+""".split()
+NO_SCOPES += ["", "a b:c", " a:b", "a:b ", f"a{'x' * 32}:b", f"a:b{'x' * 32}"]
 
 
 def test_a_scope_is_an_area_and_an_act(alice: Person, subtests: pytest.Subtests) -> None:
@@ -170,19 +172,20 @@ def test_days_count_from_the_creation(alice: Person, days: int) -> None:
 
 
 TIMES = [
-        ("2999-01-01T00:00:00Z", "2999-01-01T00:00:00Z"),
-        ("2999-01-01t00:00:00z", "2999-01-01T00:00:00Z"),
-        ("2999-01-01T01:30:00+02:00", "2998-12-31T23:30:00Z"),
-        ("2998-12-31T19:00:00-05:00", "2999-01-01T00:00:00Z"),
-        ("2999-01-01T00:00:00.25Z", "2999-01-01T00:00:00.250000Z"),
-        ("2999-01-01T00:00:00.123456789Z", "2999-01-01T00:00:00.123456Z"),
-        ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59Z"),
-        ("9999-12-31T23:59:59+23:59", "9999-12-31T00:00:59Z"),
-    ]
+    ("2999-01-01T00:00:00Z", "2999-01-01T00:00:00Z"),
+    ("2999-01-01t00:00:00z", "2999-01-01T00:00:00Z"),
+    ("2999-01-01T01:30:00+02:00", "2998-12-31T23:30:00Z"),
+    ("2998-12-31T19:00:00-05:00", "2999-01-01T00:00:00Z"),
+    ("2999-01-01T00:00:00.25Z", "2999-01-01T00:00:00.250000Z"),
+    ("2999-01-01T00:00:00.123456789Z", "2999-01-01T00:00:00.123456Z"),
+    ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59Z"),
+    ("9999-12-31T23:59:59+23:59", "9999-12-31T00:00:59Z"),
+]
 
 
 def test_an_expiry_is_any_rfc_3339_time_and_shown_in_utc(
-    alice: Person, subtests: pytest.Subtests) -> None:
+    alice: Person, subtests: pytest.Subtests
+) -> None:
     for sent, kept in TIMES:
         with subtests.test(sent=sent):
             key = alice.new_key(expires_at=sent)
@@ -193,12 +196,31 @@ def test_an_expiry_is_any_rfc_3339_time_and_shown_in_utc(
             assert status_by(alice.client, key) == 200
 
 
-NO_TIMES = ["2999-01-01T00:00:00", "2999-01-01", "2999-01-01 00:00:00Z", "2999-01-01T00:00Z"]
-    + ["2999-02-30T00:00:00Z", "2999-01-01T25:00:00Z", "2999-01-01T00:00:00+24:00"]
-    + ["2999-01-01T00:00:00 Z", "2999-W01-1T00:00:00Z", "+12999-01-01T00:00:00Z", "tomorrow"]
-    + ["9999-12-31T23:59:59-00:01", "0001-01-01T00:00:00+00:01", "0000-01-01T00:00:00Z"]
-    + ["2999-01-01T00:00:00\u0660Z", "", 32503680000, True, ["2999-01-01T00:00:00Z"]]
-    + ["1999-01-01T00:00:00Z", "0001-01-01T00:00:00Z"],  # the past
+NO_TIMES = [
+    "2999-01-01T00:00:00",
+    "2999-01-01",
+    "2999-01-01 00:00:00Z",
+    "2999-01-01T00:00Z",
+    "2999-01-01T00:00:00 Z",
+    "2999-01-01T00:00:00,5Z",
+    "2999-01-01T00:00:00+0100",
+    "2999-01-01T00:00:00+24:00",
+    "2999-01-01T25:00:00Z",
+    "2999-02-30T00:00:00Z",
+    "2999-W01-1T00:00:00Z",
+    "+12999-01-01T00:00:00Z",
+    "\u0662999-01-01T00:00:00Z",
+    "9999-12-31T23:59:59-00:01",
+    "0001-01-01T00:00:00+00:01",
+    "0000-01-01T00:00:00Z",
+    "tomorrow",
+    "",
+    32503680000,
+    True,
+    ["2999-01-01T00:00:00Z"],
+    "1999-01-01T00:00:00Z",  # well formed, and past
+    "0001-01-01T00:00:00Z",
+]
 
 
 def test_other_times_and_past_ones_are_refused(alice: Person, subtests: pytest.Subtests) -> None:
@@ -274,30 +296,30 @@ def test_a_page_holds_50_unless_another_number_up_to_100_is_asked(alice: Person)
 
 
 BAD_QUERIES = [
-        ("limit=0", "limit"),
-        ("limit=101", "limit"),
-        ("limit=-1", "limit"),
-        ("limit=", "limit"),
-        ("limit=1.0", "limit"),
-        ("limit=%201", "limit"),
-        ("limit=1&limit=1", "limit"),
-        (f"limit={'9' * 30}", "limit"),
-        ("cursor=", "cursor"),
-        ("cursor=x", "cursor"),
-        (f"cursor={'A' * 21}", "cursor"),
-        (f"cursor={'A' * 21}B", "cursor"),  # spare bits set
-        (f"cursor={'A' * 22}==", "cursor"),
-        ("cursor=0192d3a4-8888-7d8e-9f01-23456789abcd", "cursor"),
-        ("cursor=%C3%A9", "cursor"),
-        ("status=gone", "status"),
-        ("status=", "status"),
-        ("search=", "search"),
-        ("search=%00", "search"),
-        (f"search={'x' * 101}", "search"),
-        ("owner_id=me", "owner_id"),
-        ("owner_id=0192D3A4-8888-7D8E-9F01-23456789ABCD", "owner_id"),
-        ("order=name", "order"),
-    ]
+    ("limit=0", "limit"),
+    ("limit=101", "limit"),
+    ("limit=-1", "limit"),
+    ("limit=", "limit"),
+    ("limit=1.0", "limit"),
+    ("limit=%201", "limit"),
+    ("limit=1&limit=1", "limit"),
+    (f"limit={'9' * 30}", "limit"),
+    ("cursor=", "cursor"),
+    ("cursor=x", "cursor"),
+    (f"cursor={'A' * 21}", "cursor"),
+    (f"cursor={'A' * 21}B", "cursor"),  # spare bits set
+    (f"cursor={'A' * 22}==", "cursor"),
+    ("cursor=0192d3a4-8888-7d8e-9f01-23456789abcd", "cursor"),
+    ("cursor=%C3%A9", "cursor"),
+    ("status=gone", "status"),
+    ("status=", "status"),
+    ("search=", "search"),
+    ("search=%00", "search"),
+    (f"search={'x' * 101}", "search"),
+    ("owner_id=me", "owner_id"),
+    ("owner_id=0192D3A4-8888-7D8E-9F01-23456789ABCD", "owner_id"),
+    ("order=name", "order"),
+]
 
 
 def test_a_bad_query_is_refused(root: Person, subtests: pytest.Subtests) -> None:
@@ -417,22 +439,21 @@ def test_null_clears_description_and_expiry(alice: Person) -> None:
 
 
 BAD_CHANGES = [
-        ({"name": None}, "name"),
-        ({"name": ""}, "name"),
-        ({"scopes": None}, "scopes"),
-        ({"scopes": ["a"]}, "scopes"),
-        ({"disabled": None}, "disabled"),
-        ({"disabled": "yes"}, "disabled"),
-        ({"disabled": 1}, "disabled"),
-        ({"expires_in_days": 1}, "expires_in_days"),
-        ({"status": "active"}, "status"),
-        ({"owner_id": "0192d3a4-8888-7d8e-9f01-23456789abcd"}, "owner_id"),
-        ({"revoked_at": None}, "revoked_at"),
-    ]
+    ({"name": None}, "name"),
+    ({"name": ""}, "name"),
+    ({"scopes": None}, "scopes"),
+    ({"scopes": ["a"]}, "scopes"),
+    ({"disabled": None}, "disabled"),
+    ({"disabled": "yes"}, "disabled"),
+    ({"disabled": 1}, "disabled"),
+    ({"expires_in_days": 1}, "expires_in_days"),
+    ({"status": "active"}, "status"),
+    ({"owner_id": "0192d3a4-8888-7d8e-9f01-23456789abcd"}, "owner_id"),
+    ({"revoked_at": None}, "revoked_at"),
+]
 
 
-def test_a_change_is_held_to_the_same_limits(
-    alice: Person, Any], subtests: pytest.Subtests) -> None:
+def test_a_change_is_held_to_the_same_limits(alice: Person, subtests: pytest.Subtests) -> None:
     for changes, fault in BAD_CHANGES:
         with subtests.test(changes=changes):
             key = alice.new_key()
@@ -536,7 +557,9 @@ def test_revoking_by_possession_never_tells_whether_there_was_such_a_key(
 NO_TEXTS = [{}, {"key": None}, {"key": 1}, {"key": "a\0"}, {"token": "x"}]
 
 
-def test_revoking_by_possession_takes_a_text(client: FlaskClient, Any], subtests: pytest.Subtests) -> None:
+def test_revoking_by_possession_takes_a_text(
+    client: FlaskClient, subtests: pytest.Subtests
+) -> None:
     for body in NO_TEXTS:
         with subtests.test(body=body):
             response = client.post("/v1/api-keys/revoke", json=body)
@@ -581,15 +604,15 @@ def test_an_admins_session_manages_the_keys_of_others(
 
 
 OTHER_PATHS = [
-        "/v1/api-keys/",
-        f"{NO_SUCH}/",
-        f"{NO_SUCH}/revoke/",
-        NO_SUCH.upper().replace("/V1/API-KEYS", "/v1/api-keys"),
-        NO_SUCH.replace("-8888-", "8888"),
-        NO_SUCH[:-1],
-        "/v1/api-keys/1",
-        "/v1/api-keys/any",
-    ]
+    "/v1/api-keys/",
+    f"{NO_SUCH}/",
+    f"{NO_SUCH}/revoke/",
+    NO_SUCH.upper().replace("/V1/API-KEYS", "/v1/api-keys"),
+    NO_SUCH.replace("-8888-", "8888"),
+    NO_SUCH[:-1],
+    "/v1/api-keys/1",
+    "/v1/api-keys/any",
+]
 
 
 def test_other_spellings_of_a_path_lead_nowhere(alice: Person, subtests: pytest.Subtests) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-import pytest
 from flask.testing import FlaskClient
 
 from .conftest import PASSWORD, Person, add_user, assert_problem, sign_in
@@ -111,32 +110,31 @@ def test_the_password_is_asked_for_whatever_is_changed(alice: Person) -> None:
     assert_problem(response, 422, "validation_error", "json.current_password")
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("id", "0192d3a4-5b6c-7d8e-9f01-23456789abcd"),
-        ("role", "admin"),
-        ("kind", "service"),
-        ("is_active", True),
-        ("mfa_enabled", False),
-        ("password", "another battery staple"),
-        ("password_hash", "$2b$04$"),
-        ("session_epoch", 1),
-        ("pending_email", "alice@example.org"),
-        ("username_folded", "root"),
-    ],
-)
-def test_nobody_may_set_the_rest_of_their_account(alice: Person, name: str, value: Any) -> None:
+def test_nobody_may_set_the_rest_of_their_account(alice: Person) -> None:
     before = alice.get("/v1/auth/me").json
-    response = alice.patch("/v1/auth/me", {name: value, "current_password": PASSWORD})
-    assert_problem(response, 422, "validation_error", f"json.{name}")
+    rest: dict[str, Any] = {
+        "id": "0192d3a4-5b6c-7d8e-9f01-23456789abcd",
+        "role": "admin",
+        "kind": "service",
+        "is_active": True,
+        "mfa_enabled": False,
+        "password": "another battery staple",
+        "password_hash": "$2b$04$",
+        "session_epoch": 1,
+        "pending_email": "alice@example.org",
+        "username_folded": "root",
+    }
+    for name, value in rest.items():
+        response = alice.patch("/v1/auth/me", {name: value, "current_password": PASSWORD})
+        assert_problem(response, 422, "validation_error", f"json.{name}")
     assert alice.get("/v1/auth/me").json == before
 
 
-@pytest.mark.parametrize("username", ["ab", "a" * 65, "a b c", "älice", "", None, 7, ["alice"]])
-def test_a_username_that_is_none_is_refused(alice: Person, username: Any) -> None:
-    response = alice.patch("/v1/auth/me", {"username": username, "current_password": PASSWORD})
-    assert_problem(response, 422, "validation_error", "json.username")
+def test_a_username_that_is_none_is_refused(alice: Person) -> None:
+    for username in ("ab", "a" * 65, "a b c", "\u00e4lice", "", None, 7, True, ["alice"], {}):
+        wanted = {"username": username, "current_password": PASSWORD}
+        response = alice.patch("/v1/auth/me", wanted)
+        assert_problem(response, 422, "validation_error", "json.username")
 
 
 def test_a_key_cannot_change_its_owner(alice: Person) -> None:

@@ -1,7 +1,6 @@
 """Sessions: signing in and out, refreshing, what ends a session."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from flask import Flask
@@ -57,11 +56,9 @@ def test_login_answers_tokens_and_the_user(client: FlaskClient, alice: Person) -
     assert "Set-Cookie" not in response.headers
 
 
-@pytest.mark.parametrize("name", ["ALICE", "alice@example.com", "Alice@EXAMPLE.com"])
-def test_login_takes_username_or_email_in_any_case(
-    client: FlaskClient, alice: Person, name: str
-) -> None:
-    assert sign_in(client, name).id == alice.id
+def test_login_takes_username_or_email_in_any_case(client: FlaskClient, alice: Person) -> None:
+    for name in ("alice", "ALICE", "alice@example.com", "Alice@EXAMPLE.com"):
+        assert sign_in(client, name).id == alice.id
 
 
 def test_unknown_wrong_and_disabled_are_told_alike(
@@ -92,10 +89,10 @@ def test_login_tells_each_faulty_field(client: FlaskClient) -> None:
     assert_problem(response, 422, "validation_error", "json.remember")
 
 
-@pytest.mark.parametrize("name", ["alice ", " alice", "alice@", "@example.com", "a@b@c.d", "'--", "%"])
-def test_login_takes_no_other_spelling(client: FlaskClient, alice: Person, name: str) -> None:
-    response = client.post("/v1/auth/login", json={"username": name, "password": PASSWORD})
-    assert_problem(response, 401, "invalid_credentials")
+def test_login_takes_no_other_spelling(client: FlaskClient, alice: Person) -> None:
+    for name in ("alice ", " alice", "alice@", "@example.com", "alice@b@example.com", "%", "\\"):
+        response = client.post("/v1/auth/login", json={"username": name, "password": PASSWORD})
+        assert_problem(response, 401, "invalid_credentials")
 
 
 def test_login_never_repeats_the_password(client: FlaskClient, alice: Person) -> None:
@@ -172,6 +169,7 @@ def test_a_token_two_rotations_old_ends_the_session_at_once(
 def test_the_reuse_of_one_session_ends_no_other(client: FlaskClient, alice: Person) -> None:
     other = alice.again()
     newer(refresh(client, newer(refresh(client, alice.refresh_token))))
+    assert_problem(refresh(client, alice.refresh_token), 401, "invalid_credentials")
     assert_ended(alice)
     assert_goes_on(other)
 
@@ -214,9 +212,10 @@ def test_a_session_ends_after_thirty_days_however_busy(
     assert_problem(refresh(client, token), 401, "invalid_credentials")
 
 
-@pytest.mark.parametrize("value", [None, 1, True, [], {}, "", "a\nb"])
-def test_refresh_takes_nothing_but_text(client: FlaskClient, value: Any) -> None:
-    assert_problem(refresh(client, value), 422, "validation_error", "json.refresh_token")
+def test_refresh_takes_nothing_but_text(client: FlaskClient) -> None:
+    for value in (None, 1, True, [], {}, "", "a\nb", "lone \ud800"):
+        response = client.post("/v1/auth/refresh", json={"refresh_token": value})
+        assert_problem(response, 422, "validation_error", "json.refresh_token")
 
 
 # --- how many ---

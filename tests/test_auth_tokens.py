@@ -95,27 +95,23 @@ def test_an_altered_refresh_token_is_refused_and_ends_nothing(
     assert refresh(client, alice.refresh_token).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "alter",
-    [
-        respelled,
-        lambda token: token.replace("btr_", "bt_"),
-        lambda token: token.replace("btr_", "acmer_"),
-        lambda token: token.removeprefix("btr_"),
-        lambda token: token + "=",
-        lambda token: token + " ",
-        lambda token: " " + token,
-        lambda token: token.upper(),
-        lambda token: token.replace(".", "．"),
-    ],
-    ids=["respelled", "key", "prefix", "bare", "padded", "space", "indented", "upper", "full-width"],
-)
 def test_another_spelling_of_a_refresh_token_is_refused_and_ends_nothing(
-    client: FlaskClient, alice: Person, alter: Callable[[str], str]
+    client: FlaskClient, alice: Person
 ) -> None:
-    response = refresh(client, alter(alice.refresh_token))
-    assert_problem(response, 401, "invalid_credentials")
-    assert refresh(client, alice.refresh_token).status_code == 200
+    token = alice.refresh_token
+    for other in (
+        respelled(token),
+        token.replace("btr_", "bt_"),
+        token.replace("btr_", "acmer_"),
+        token.removeprefix("btr_"),
+        token.upper(),
+        token.replace(".", "\N{FULLWIDTH FULL STOP}"),
+        f"{token}=",
+        f"{token} ",
+        f" {token}",
+    ):
+        assert_problem(refresh(client, other), 401, "invalid_credentials")
+    assert refresh(client, token).status_code == 200
 
 
 def test_another_secret_makes_all_tokens_worthless(
@@ -210,47 +206,32 @@ def test_three_hundred_alterations_of_an_access_token_are_refused_with_one_body(
     assert me(client, alice.access_token).status_code == 200
 
 
-@pytest.mark.parametrize("claim", ["iss", "aud", "sub", "sid", "jti", "iat", "nbf", "exp"])
 def test_an_access_token_that_lacks_a_claim_is_refused(
-    app: Flask, client: FlaskClient, alice: Person, claim: str
+    app: Flask, client: FlaskClient, alice: Person
 ) -> None:
     assert me(client, forged(app, alice.access_token)).status_code == 200
-    token = forged(app, alice.access_token, without=claim)
-    assert_problem(me(client, token), 401, "invalid_credentials")
+    for claim in ("iss", "aud", "sub", "sid", "jti", "iat", "nbf", "exp"):
+        token = forged(app, alice.access_token, without=claim)
+        assert_problem(me(client, token), 401, "invalid_credentials")
 
 
-@pytest.mark.parametrize(
-    ("claim", "value"),
-    [
-        ("iss", "https://elsewhere.example"),
-        ("iss", ISSUER + "/"),
-        ("iss", None),
-        ("aud", "https://elsewhere.example"),
-        ("aud", ["https://elsewhere.example"]),
-        ("aud", None),
-        ("sub", "alice"),
-        ("sub", 1),
-        ("sub", "00000000-0000-7000-8000-000000000000"),
-        ("sid", "00000000-0000-7000-8000-000000000000"),
-        ("sid", ["00000000-0000-7000-8000-000000000000"]),
-        ("sid", "\ud800"),
-        ("exp", 1),
-        ("exp", "soon"),
-        ("exp", None),
-        ("exp", {}),
-        ("exp", -(10**300)),
-        ("nbf", 10**300),
-        ("nbf", 9_999_999_999),
-        ("nbf", "now"),
-        ("iat", 9_999_999_999),
-        ("iat", "now"),
-    ],
-)
 def test_an_access_token_with_another_claim_is_refused(
-    app: Flask, client: FlaskClient, alice: Person, claim: str, value: Any
+    app: Flask, client: FlaskClient, alice: Person
 ) -> None:
-    token = forged(app, alice.access_token, claims={claim: value})
-    assert_problem(me(client, token), 401, "invalid_credentials")
+    nobody = "00000000-0000-7000-8000-000000000000"
+    others: dict[str, list[Any]] = {
+        "iss": ["https://elsewhere.example", f"{ISSUER}/", ""],
+        "aud": ["https://elsewhere.example", ["https://elsewhere.example"], None, 1],
+        "sub": ["alice", 1, None, nobody, f"{alice.id}\n", alice.id.upper()],
+        "sid": [nobody, [nobody], None, "\ud800", ""],
+        "exp": [1, "soon", None, {}, -(10**300)],
+        "nbf": [9_999_999_999, 10**300, "now", None],
+        "iat": [9_999_999_999, "now", None],
+    }
+    for claim, values in others.items():
+        for value in values:
+            token = forged(app, alice.access_token, claims={claim: value})
+            assert_problem(me(client, token), 401, "invalid_credentials")
 
 
 def test_an_access_token_for_the_session_of_another_is_refused(
@@ -270,26 +251,23 @@ def test_name_and_role_in_an_access_token_are_not_believed(
 
 
 @pytest.mark.filterwarnings("ignore::jwt.InsecureKeyLengthWarning")
-@pytest.mark.parametrize(
-    ("algorithm", "header"),
-    [
+def test_an_access_token_with_another_header_is_refused(
+    app: Flask, client: FlaskClient, alice: Person
+) -> None:
+    others: list[tuple[str, dict[str, Any]]] = [
         ("none", {}),
         ("none", {"typ": "JWT"}),
         ("HS384", {}),
         ("HS512", {}),
         ("HS256", {"typ": "JWT"}),
-        ("HS256", {"typ": "AT+JWT"}),
         ("HS256", {"typ": None}),
         ("HS256", {"kid": "other"}),
         ("HS256", {"kid": ""}),
-        ("HS256", {"crit": ["b64"], "b64": True}),
-    ],
-)
-def test_an_access_token_with_another_header_is_refused(
-    app: Flask, client: FlaskClient, alice: Person, algorithm: str, header: dict[str, Any]
-) -> None:
-    token = forged(app, alice.access_token, algorithm=algorithm, header=header)
-    assert_problem(me(client, token), 401, "invalid_credentials")
+        ("HS256", {"crit": ["exp"]}),
+    ]
+    for algorithm, header in others:
+        token = forged(app, alice.access_token, algorithm=algorithm, header=header)
+        assert_problem(me(client, token), 401, "invalid_credentials")
 
 
 def test_an_access_token_without_its_signature_is_refused(
@@ -333,20 +311,18 @@ def test_every_kind_of_token_is_refused_in_the_place_of_every_other(
     assert alice.get("/v1/auth/me").status_code == 200
 
 
-@pytest.mark.parametrize("scheme", ["bearer", "BEARER"])
-def test_the_scheme_is_read_in_any_case(client: FlaskClient, alice: Person, scheme: str) -> None:
-    headers = {"Authorization": f"{scheme} {alice.access_token}"}
-    assert client.get("/v1/auth/me", headers=headers).status_code == 200
+def test_the_scheme_is_read_in_any_case(client: FlaskClient, alice: Person) -> None:
+    for scheme in ("bearer", "BEARER"):
+        headers = {"Authorization": f"{scheme} {alice.access_token}"}
+        assert client.get("/v1/auth/me", headers=headers).status_code == 200
 
 
-@pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic YTpi", "Token {}", "{}"])
-def test_another_scheme_counts_as_nothing_sent(
-    client: FlaskClient, alice: Person, header: str
-) -> None:
-    headers = {"Authorization": header.format(alice.access_token)}
-    response = client.get("/v1/auth/me", headers=headers)
-    assert_problem(response, 401, "unauthenticated")
-    assert response.headers["WWW-Authenticate"] == "Bearer"
+def test_another_scheme_counts_as_nothing_sent(client: FlaskClient, alice: Person) -> None:
+    for header in ("", "Bearer", "Bearer ", "Basic YTpi", "Token {}", "Bearer:{}", "{}"):
+        headers = {"Authorization": header.format(alice.access_token)}
+        response = client.get("/v1/auth/me", headers=headers)
+        assert_problem(response, 401, "unauthenticated")
+        assert response.headers["WWW-Authenticate"] == "Bearer"
 
 
 def test_a_token_in_the_address_is_not_a_credential(client: FlaskClient, alice: Person) -> None:
@@ -355,6 +331,6 @@ def test_a_token_in_the_address_is_not_a_credential(client: FlaskClient, alice: 
 
 
 def test_what_surrounds_an_access_token_is_part_of_it(client: FlaskClient, alice: Person) -> None:
-    for around in ("\xa0{}", "{}\xa0", "{}\x1f", "{}\x85", '"{}"', "{},", "{} x"):
+    for around in ('"{}"', "<{}>", "{},", "{} x", "{}=", "\xa0{}", "{}\xa0", "{}\x85"):
         response = me(client, around.format(alice.access_token))
         assert_problem(response, 401, "invalid_credentials")

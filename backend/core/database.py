@@ -10,6 +10,7 @@ import functools
 import os
 import threading
 import uuid
+import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,9 +58,21 @@ def open_database(settings: Settings) -> pw.Database:
             application_name="backend",
             options=f"-c timezone=UTC -c statement_timeout={settings.database_timeout}s",
         )
-    # A connection must not be shared with the parent process: both would read each other's rows.
-    os.register_at_fork(after_in_child=database.dispose)
+    _forget_connections_at_fork(database)
     return database
+
+
+def _forget_connections_at_fork(database: pw.Database) -> None:
+    """A connection shared with a child process would hand each the other's rows."""
+    if hasattr(os, "register_at_fork"):  # everywhere but on Windows
+        reference = weakref.ref(database)  # what is registered cannot be taken back
+
+        def dispose() -> None:
+            living = reference()
+            if living is not None:
+                living.dispose()
+
+        os.register_at_fork(after_in_child=dispose)
 
 
 def sqlite_path(settings: Settings) -> Path:

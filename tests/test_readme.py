@@ -1,0 +1,96 @@
+"""What README says, done literally: the first calls, and adding a resource."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from waitress.server import create_server
+
+from backend.app import create_app
+
+from .conftest import PASSWORD, add_user, client_of, make_settings, migrate
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+TREE = ("backend", "config", "migrations", "tests", "wsgi.py", "pyproject.toml")
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of README in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """Where a service listens that has an administrator called admin, with PASSWORD."""
+    url = f"sqlite:///{tmp_path}/readme.db"
+    migrate(url)
+    app = create_app(make_settings(database_url=url))
+    add_user(client_of(app), "admin", role="admin")
+    server = create_server(app, host="127.0.0.1", port=0, threads=2)
+    threading.Thread(target=server.run, daemon=True).start()
+    yield f"http://127.0.0.1:{server.effective_port}"
+    server.trigger.pull_trigger(server.close)
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+def test_the_first_calls_work_as_they_stand(address: str) -> None:
+    [script] = blocks("sh")
+    script = script.replace("http://127.0.0.1:8000", address)
+    script = script.replace("the password that was printed", PASSWORD)
+    script = script.replace("curl -s", "curl -sS --fail-with-body")
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '"method":"session"' in done.stdout
+    assert '"method":"api_key"' in done.stdout
+    assert '"username":"alice"' in done.stdout
+
+
+def test_a_resource_is_added_as_described(tmp_path: Path) -> None:
+    for name in TREE:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, tmp_path / name)
+    files = dict(
+        re.match(r"# (\S+)\n(.*)", code, re.DOTALL).groups()
+        for code in blocks("python")
+        if code.startswith("# ")
+    )
+    assert len(files) == 6
+    new_import, new_tuple = files.pop("backend/app.py").splitlines()
+    app = tmp_path / "backend" / "app.py"
+    text = app.read_text().replace("from .users import", f"{new_import}\nfrom .users import")
+    app.write_text(re.sub(r"^V1 = .*$", new_tuple, text, flags=re.MULTILINE))
+    (tmp_path / "backend" / "notes").mkdir()
+    (tmp_path / "backend" / "notes" / "__init__.py").write_text('"""Notes."""\n')
+    for name, code in files.items():
+        (tmp_path / name).write_text(code)
+
+    def run(*command: str) -> str:
+        environ = {"PATH": os.environ["PATH"], "ENVIRONMENT": "development", "CI": "false"}
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    scripts = Path(sys.executable).parent
+    flask = [str(scripts / "flask"), "--app", "wsgi", "db"]
+    run(*flask, "upgrade")
+    assert "004_notes_of_users" in run(*flask, "revision", "-m", "notes of users")
+    assert "applied 004_notes_of_users" in run(*flask, "upgrade")
+    run(*flask, "check")
+    assert "1 passed" in run(sys.executable, "-m", "pytest", "tests/test_notes.py")
+    run(*flask, "downgrade")
