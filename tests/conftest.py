@@ -7,13 +7,18 @@ TEST_POSTGRES_URL names a server on which databases may be made. With CI=true th
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
+import subprocess
+import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -27,7 +32,7 @@ from backend.core import clock, migrations
 from backend.core.context import Service
 from backend.core.database import open_database
 from backend.core.identity import CONSOLE
-from backend.core.settings import Settings
+from backend.core.settings import ROOT, Settings
 from backend.users import service as users
 from backend.web import openapi
 
@@ -98,6 +103,67 @@ def migrate(url: str) -> None:
     database.close_all()
 
 
+@pytest.fixture(params=ENGINES)
+def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a new database that no migration has seen."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'test.db'}"
+        return
+    if not POSTGRES_URL:
+        pytest.skip("TEST_POSTGRES_URL is not set")
+    with scratch_postgres() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of all that runs: processes find no `.env` of ours there, and leave nothing here."""
+    return copy_tree(tmp_path_factory.mktemp("tree"))
+
+
+def copy_tree(folder: Path) -> Path:
+    """Copy all that runs into the folder and return it."""
+    for name in ("backend", "config", "migrations"):
+        shutil.copytree(ROOT / name, folder / name)
+    shutil.copy2(ROOT / "wsgi.py", folder)
+    return folder
+
+
+def process_environ(**values: object) -> dict[str, str]:
+    """The environment of a process that serves in production, with settings as for `make_app`.
+
+    None takes a setting away.
+    """
+    values = {"secret_key": secrets.token_urlsafe(48), **values}
+    given = {name.upper(): str(text) for name, text in values.items() if text is not None}
+    return {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"} | given
+
+
+def run(
+    tree: Path, program: str, *arguments: str, stdin: str = "", **values: object
+) -> subprocess.CompletedProcess[str]:
+    """Run `python`, `flask` or `gunicorn` in the tree to its end, in production."""
+    return subprocess.run(
+        [Path(sys.executable).parent / program, *arguments],
+        cwd=tree,
+        env=process_environ(**values),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
+    """The first true value that the condition gives; the test fails if none comes in time."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.01)
+    return value
+
+
 @pytest.fixture
 def make_app(fresh_database: Callable[[], str]) -> Iterator[Callable[..., Flask]]:
     """A function that builds an app with given settings, by default on a database of this test.
@@ -130,6 +196,23 @@ def app(make_app: Callable[..., Flask]) -> Flask:
 def client(app: Flask) -> FlaskClient:
     """A client of `app` that sends no credential. Each answer is held against the documentation."""
     return client_of(app)
+
+
+@pytest.fixture
+def make_bare_app(tmp_path: Path) -> Callable[..., Flask]:
+    """As make_app, with a database that cannot be opened: for what needs none, run once."""
+
+    def make(**values: object) -> Flask:
+        values.setdefault("database_url", f"sqlite:///{tmp_path}/missing/backend.db")
+        return create_app(make_settings(**values))
+
+    return make
+
+
+@pytest.fixture
+def bare(make_bare_app: Callable[..., Flask]) -> FlaskClient:
+    """A client of an app that has no database. Each answer is held against the documentation."""
+    return client_of(make_bare_app())
 
 
 def client_of(app: Flask) -> FlaskClient:
@@ -167,6 +250,7 @@ class DocumentedClient(FlaskClient):
 
     def open(self, *args: Any, **kwargs: Any) -> TestResponse:
         response = super().open(*args, **kwargs)
+        assert response.status_code != 500, response.text
         if response.status_code >= 400 and response.mimetype == "application/problem+json":
             rules = self.application.url_map.bind("localhost")
             path, method = response.request.path, response.request.method

@@ -151,10 +151,9 @@ def test_what_exceeds_the_limits_is_refused(alice: Person, subtests: pytest.Subt
             assert names(alice) == []
 
 
-NO_SCOPES = """
-a a: :b A:b a:B 1a:b a:1b *:b * a:b:c a:** a.b:c a:b.c a/b:c ä:b a:ä -a:b a:-b a:_b a;b a:b,c:d
-""".split()
-NO_SCOPES += ["", "a b:c", " a:b", "a:b ", f"a{'x' * 32}:b", f"a:b{'x' * 32}"]
+NO_SCOPES = ["", "a", "a:", ":b", "*", "*:b", "a:**", "a:b:c", "A:b", "a:B", "1a:b", "a:1b"]
+NO_SCOPES += ["-a:b", "a:_b", "a.b:c", "a:b.c", "a/b:c", "ä:b", "a:ä", "a:b,c:d"]
+NO_SCOPES += ["a b:c", " a:b", "a:b ", f"a{'x' * 32}:b", f"a:b{'x' * 32}"]
 
 
 def test_a_scope_is_an_area_and_an_act(alice: Person, subtests: pytest.Subtests) -> None:

@@ -22,6 +22,7 @@ from .conftest import (
 )
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+HASHES: list[Any] = [hashlib.md5, hashlib.sha1, hashlib.sha256, hashlib.sha512]
 
 
 def checksum(text: str) -> str:
@@ -139,6 +140,3 @@ def test_the_database_holds_neither_the_text_nor_a_plain_digest_of_it(
     for found in [*texts, *digests]:
         assert found not in kept
         assert found.upper() not in kept
-
-
-HASHES: list[Any] = [hashlib.md5, hashlib.sha1, hashlib.sha256, hashlib.sha512]

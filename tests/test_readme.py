@@ -69,7 +69,7 @@ def test_a_resource_is_added_as_described(tmp_path: Path) -> None:
         if code.startswith("# ")
     )
     assert len(files) == 6
-    new_import, new_tuple = files.pop("backend/app.py").splitlines()
+    new_import, _, new_tuple = files.pop("backend/app.py").splitlines()
     app = tmp_path / "backend" / "app.py"
     text = app.read_text().replace("from .users import", f"{new_import}\nfrom .users import")
     app.write_text(re.sub(r"^V1 = .*$", new_tuple, text, flags=re.MULTILINE))

@@ -111,7 +111,9 @@ class ChangeKeySchema(Schema):
 class RevokeKeySchema(Schema):
     """Revoke the API key that one holds."""
 
-    key = fields.String(required=True, validate=validate.Length(1, 512), metadata={"example": _KEY})
+    key = fields.String(
+        required=True, validate=validate.Length(1, 4096), metadata={"example": _KEY}
+    )
 
 
 class OwnerId(Id):

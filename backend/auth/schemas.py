@@ -24,7 +24,7 @@ class RefreshSchema(Schema):
     """Exchange a refresh token."""
 
     refresh_token = fields.String(
-        required=True, validate=validate.Length(1, 512), metadata={"example": _REFRESH_TOKEN}
+        required=True, validate=validate.Length(1, 4096), metadata={"example": _REFRESH_TOKEN}
     )
 
 

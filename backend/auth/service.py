@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from ..core import clock, context
+from ..core import clock, context, passwords
 from ..core.database import atomic
 from ..core.errors import Forbidden, Unauthenticated
 from ..core.identity import Identity
@@ -156,8 +156,9 @@ def change_me(actor: Identity, current_password: str, **changes: Any) -> User:
 
 def change_password(actor: Identity, current_password: str, new_password: str) -> None:
     """Replace the actor's password and end all sessions but the calling one."""
+    passwords.require_strong(new_password, "new_password", context.settings())
     old = _require_password(actor, current_password)
-    new = users.hash_password(new_password, "new_password")
+    new = context.service().hasher.hash(new_password)
     _replace_password(actor, old, new)
     log.info("password.change", extra={"user_id": str(actor.user_id)})
 

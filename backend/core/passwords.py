@@ -19,6 +19,11 @@ from .settings import Settings
 MAX_LENGTH = 1024  # characters
 
 
+def normalised(password: str) -> str:
+    """The form of a password that is counted and hashed, however it was typed (NFC)."""
+    return unicodedata.normalize("NFC", password)
+
+
 class Hasher:
     """bcrypt over base64(HMAC-SHA-384(key = the hash's own salt, password)).
 
@@ -47,8 +52,7 @@ class Hasher:
 
     def _bcrypt(self, password: str, salt: bytes) -> bytes:
         salt = salt[:29]  # "$2b$12$" and 22 characters
-        text = unicodedata.normalize("NFC", password).encode()
-        inner = hmac.digest(salt[7:], text, hashlib.sha384)
+        inner = hmac.digest(salt[7:], normalised(password).encode(), hashlib.sha384)
         with self._place():
             return bcrypt.hashpw(base64.b64encode(inner), salt)
 
@@ -65,7 +69,7 @@ class Hasher:
 
 def require_strong(password: str, field: str, settings: Settings) -> None:
     """Raise Invalid `password_too_weak`, naming `field`, for a password that is too short."""
-    if len(unicodedata.normalize("NFC", password)) < settings.password_min_length:
+    if len(normalised(password)) < settings.password_min_length:
         raise Invalid(
             field, f"At least {settings.password_min_length} characters.", "password_too_weak"
         )

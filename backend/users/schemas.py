@@ -1,8 +1,8 @@
 """What goes in and out of the user routes."""
 
-from marshmallow import fields, validate
+from marshmallow import ValidationError, fields, validate
 
-from ..core.passwords import MAX_LENGTH
+from ..core.passwords import MAX_LENGTH, normalised
 from ..web.api import Flag, Id, PageQuery, QueryFlag, Schema, Time
 from .service import MAX_EMAIL, fold_email
 
@@ -38,11 +38,16 @@ def username(**kwargs: object) -> fields.String:
 def password(example: str = "correct horse battery staple", **kwargs: object) -> fields.String:
     """The field for a password; how long it must at least be is the policy's business."""
     return fields.String(
-        validate=validate.Length(1, MAX_LENGTH),
-        metadata={"example": example, "format": "password"},
+        validate=_password_length,
+        metadata={"example": example, "format": "password", "minLength": 1},
         load_only=True,
         **kwargs,  # type: ignore[arg-type]
     )
+
+
+def _password_length(text: str) -> None:
+    if not 1 <= len(normalised(text)) <= MAX_LENGTH:
+        raise ValidationError(f"1 to {MAX_LENGTH} characters.")
 
 
 def _email(**kwargs: object) -> Email:
@@ -101,7 +106,7 @@ class UserQuery(PageQuery):
 
     search = fields.String(
         validate=validate.Length(1, 254),
-        metadata={"description": "Literally, in username and e-mail, in any case."},
+        metadata={"description": "Literally, in username and e-mail, in either case."},
     )
     role = _one_of(ROLES)
     kind = _one_of(KINDS)

@@ -30,7 +30,7 @@ def fold_email(email: str) -> str:
     ValueError for what is no address with an ASCII local part and a domain of two labels or more.
     """
     local, _, domain = email.rpartition("@")
-    if not _LOCAL_PART.fullmatch(local) or "." not in domain.strip("."):
+    if not _LOCAL_PART.fullmatch(local) or "." not in domain or domain.endswith("."):
         raise ValueError("not an e-mail address")
     try:
         ascii_domain = idna.encode(domain, uts46=True, std3_rules=True).decode()
@@ -45,7 +45,8 @@ def fold_email(email: str) -> str:
 def find(name: str) -> User | None:
     """The user who signs in as `name`, a username or an e-mail address; None if there is none."""
     if "@" not in name:
-        return User.get_or_none(User.username_folded == name.lower())
+        # Some letters outside of ASCII have lower cases within it.
+        return User.get_or_none(User.username_folded == name.lower()) if name.isascii() else None
     try:
         return User.get_or_none(User.email_folded == fold_email(name))
     except ValueError:
@@ -70,7 +71,7 @@ def listing(
 ) -> tuple[list[User], UUID | None]:
     """A page of users, newest first, and the next cursor. `equal` filters by role, kind, is_active.
 
-    `search` is looked for literally in username and e-mail, without regard to case.
+    `search` is looked for literally in username and e-mail, without regard to the case of a to z.
     """
     query = User.select()
     if search:
@@ -135,10 +136,10 @@ def change(actor: Identity, user_id: UUID, **changes: Any) -> User:
 
 @atomic
 def _change(actor: Identity, user_id: UUID, changes: dict[str, Any]) -> User:
-    loses_admin = changes.get("role") == "user" or changes.get("is_active") is False
-    user = _for_update(user_id, loses_admin=loses_admin)
-    if user.role == "admin" or changes.get("role") == "admin":
+    if changes.get("role") == "admin":
         _require_in_person(actor)
+    loses_admin = changes.get("role") == "user" or changes.get("is_active") is False
+    user = _for_update(actor, user_id, loses_admin=loses_admin)
     if user.kind == "person" and "email" in changes and not changes["email"]:
         raise Invalid("email", "Required for a person.")
     _name(user, **{name: changes.pop(name) for name in ("username", "email") if name in changes})
@@ -146,18 +147,16 @@ def _change(actor: Identity, user_id: UUID, changes: dict[str, Any]) -> User:
         user.session_epoch += 1
     for name, value in changes.items():
         setattr(user, name, value)
-    user.updated_at = clock.now()
-    user.save()
+    if user.dirty_fields:
+        user.updated_at = clock.now()
+        user.save()
     return user
 
 
 @atomic
 def delete(actor: Identity, user_id: UUID) -> None:
     """Remove the user with all sessions and keys. Conflict `last_admin` for the last one."""
-    user = _for_update(user_id, loses_admin=True)
-    if user.role == "admin":
-        _require_in_person(actor)
-    user.delete_instance()
+    _for_update(actor, user_id, loses_admin=True).delete_instance()
     log.info("user.delete", extra={"actor": actor.username, "user_id": str(user_id)})
 
 
@@ -206,8 +205,10 @@ def admins() -> pw.ModelSelect:
     )
 
 
-def _for_update(user_id: UUID, *, loses_admin: bool) -> User:
-    """The user's row, locked. Conflict if `loses_admin` would leave nobody to administer.
+def _for_update(actor: Identity, user_id: UUID, *, loses_admin: bool) -> User:
+    """The user's row, locked, if the actor may touch it.
+
+    Conflict if `loses_admin` would leave nobody to administer.
 
     All administrators are locked first and in one order, so that two who demote each other wait
     for each other instead of both seeing the other still there.
@@ -216,6 +217,8 @@ def _for_update(user_id: UUID, *, loses_admin: bool) -> User:
     rows = lock(User.select().where(User.id == user_id))
     if not rows:
         raise NotFound
+    if rows[0].role == "admin":
+        _require_in_person(actor)
     if [admin.id for admin in remaining] == [user_id]:
         raise Conflict("last_admin", "The last administrator cannot be removed.")
     return rows[0]

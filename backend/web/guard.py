@@ -130,8 +130,8 @@ def identify_caller() -> Identity:
     Failure `unauthenticated` if nothing was sent, Unauthenticated if it is not good.
     """
     scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
-    bearer = bearer.strip() if scheme.lower() == "bearer" else ""
-    key = request.headers.get("X-API-Key", "").strip()
+    bearer = bearer.strip(" \t") if scheme.lower() == "bearer" else ""
+    key = request.headers.get("X-API-Key", "").strip(" \t")
     if bearer and key and bearer != key:
         raise Failure("ambiguous_credentials", "Two different credentials were sent.")
     if not bearer and not key:

@@ -1,0 +1,648 @@
+"""The commands of `flask --app wsgi`: what they print, what they refuse, and how they say so."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import UUID
+
+import click
+import pytest
+from click.testing import Result
+from flask import Flask
+
+from backend.app import create_app
+from backend.core import migrations
+from backend.core.database import open_database
+
+from .conftest import (
+    PASSWORD,
+    Person,
+    assert_problem,
+    by_key,
+    client_of,
+    make_settings,
+    migrate,
+    process_environ,
+    run,
+    service_of,
+    sign_in,
+)
+
+OTHER_PASSWORD = "another horse another battery"
+UNKNOWN_ID = "0192d3a4-5b6c-7d8e-9f01-23456789abcd"
+
+
+class Flasks(Protocol):
+    """A command of `flask`: its arguments, and what it reads from standard input."""
+
+    def __call__(self, *arguments: str, stdin: str = "") -> Result: ...
+
+
+def flask_of(app: Flask) -> Flasks:
+    """The `flask` command for the app, in this process."""
+
+    def invoke(*arguments: str, stdin: str = "") -> Result:
+        with app.app_context():
+            return app.test_cli_runner().invoke(args=list(arguments), input=stdin)
+
+    return invoke
+
+
+@pytest.fixture
+def flask(app: Flask) -> Flasks:
+    """The `flask` command for `app`."""
+    return flask_of(app)
+
+
+@pytest.fixture
+def migrated(tmp_path: Path) -> str:
+    """The URL of a migrated SQLite database, for processes."""
+    url = f"sqlite:///{tmp_path / 'test.db'}"
+    migrate(url)
+    return url
+
+
+def assert_done(result: Result, *lines: str) -> None:
+    """The command succeeded and printed these lines."""
+    assert (result.exit_code, result.stderr) == (0, ""), result.output
+    assert result.stdout.splitlines() == list(lines)
+
+
+def assert_refused(result: Result, *sentences: str) -> None:
+    """The command failed with exactly these sentences on stderr, and printed nothing."""
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [f"Error: {sentence}" for sentence in sentences]
+    assert result.stdout == ""
+
+
+def assert_misused(result: Result, words: str) -> None:
+    """The command was called in a way that it does not know; it tells its usage."""
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Usage: ")
+    assert words in result.stderr
+    assert result.stdout == ""
+
+
+def commands(app: Flask) -> Iterator[tuple[str, click.Command]]:
+    """All commands of ours, with the words that call them."""
+    for name in ("db", "users", "keys", "doctor"):
+        group = app.cli.commands[name]
+        if isinstance(group, click.Group):
+            for verb, command in group.commands.items():
+                yield f"{name} {verb}", command
+        else:
+            yield name, group
+
+
+def test_every_command_says_what_it_does_and_takes_no_secret_as_an_argument(app: Flask) -> None:
+    found = dict(commands(app))
+    assert len(found) >= 17
+    for name, command in found.items():
+        assert re.match(r"[A-Z].+\.", command.help or ""), name
+        for parameter in command.params:
+            flag = getattr(parameter, "is_flag", False)
+            assert flag or not re.search("password|secret|text", str(parameter.name)), name
+
+
+def test_an_option_or_argument_that_is_not_known_is_told(app: Flask, flask: Flasks) -> None:
+    for name, _ in commands(app):
+        message = ["-m", "x"] if name == "db revision" else []
+        surplus = flask(*name.split(), *message, *["surplus"] * 9)
+        assert "surplus" in surplus.stderr
+        assert (surplus.exit_code, surplus.stdout) == (2, "")
+        if name != "db downgrade":  # takes -1
+            assert_misused(flask(*name.split(), "--nonsense"), "No such option")
+
+
+# --- db ---
+
+
+def test_db_upgrade_current_history_downgrade_and_stamp(empty_database: str) -> None:
+    app = create_app(make_settings(database_url=empty_database))
+    flask = flask_of(app)
+    names = migrations.known()
+    assert_done(flask("db", "current"), "none")
+    assert_done(flask("db", "history"), *[f"[ ] {name}" for name in names])
+    assert_done(flask("db", "upgrade"), *[f"applied {name}" for name in names])
+    assert_done(flask("db", "upgrade"), "The database is up to date.")
+    assert_done(flask("db", "current"), names[-1])
+    assert_done(flask("db", "downgrade"), f"undone {names[-1]}")
+    assert_done(flask("db", "downgrade", "-1"), f"undone {names[-2]}")
+    assert_done(flask("db", "upgrade"), *[f"applied {name}" for name in names[-2:]])
+    assert_done(flask("db", "downgrade", names[0]), *[f"undone {name}" for name in names[:0:-1]])
+    marked = [f"[ ] {name}" for name in names]
+    assert_done(flask("db", "history"), marked[0].replace(" ", "x", 1), *marked[1:])
+    assert_done(flask("db", "stamp", names[-1]), f"stamped {names[-1]}")
+    assert_done(flask("db", "current"), names[-1])
+    service_of(app).database.close_all()
+
+
+def test_db_refuses_what_it_cannot_do(flask: Flasks) -> None:
+    newest = migrations.known()[-1]
+    assert_refused(flask("db", "stamp", "nonsense"), "There is no migration nonsense.")
+    nonsense = "nonsense is not among the applied migrations."
+    assert_refused(flask("db", "downgrade", "nonsense"), nonsense)
+    assert_refused(flask("db", "downgrade", "-2"), nonsense.replace("nonsense", "-2"))
+    assert_refused(flask("db", "downgrade", newest), "There is nothing to undo.")
+    assert_misused(flask("db", "stamp"), "Missing argument 'NAME'")
+    assert_misused(flask("db", "revision"), "Missing option '-m'")
+
+
+def test_db_check_and_revision_find_nothing_to_do(flask: Flasks) -> None:
+    assert_done(flask("db", "check"), "The models match the migrations.")
+    assert_done(flask("db", "revision", "-m", "More"), "The models match the migrations.")
+
+
+def test_db_check_fails_where_a_migration_is_missing(
+    flask: Flasks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "migrations").mkdir()
+    for name in migrations.known()[:-1]:
+        text = (migrations.FOLDER / f"{name}.py").read_text("utf-8")
+        (tmp_path / "migrations" / f"{name}.py").write_text(text, "utf-8")
+    monkeypatch.setattr(migrations, "FOLDER", tmp_path / "migrations")
+    checked = flask("db", "check")
+    assert checked.exit_code == 1
+    assert "create_model" in checked.stdout
+    assert "flask db revision" in checked.stderr
+
+
+# --- users ---
+
+
+def test_users_create_prints_the_id_and_the_account_can_sign_in(app: Flask, flask: Flasks) -> None:
+    made = flask(
+        "users", "create", "alice", "alice@example.com", "--password-stdin", stdin=f"{PASSWORD}\n"
+    )
+    assert made.exit_code == 0, made.output
+    alice = sign_in(client_of(app), "alice")
+    assert made.stdout == f"{UUID(alice.id)}\n"
+    me = alice.get("/v1/auth/me").json
+    assert (me["role"], me["kind"], me["email"]) == ("user", "person", "alice@example.com")
+
+
+def test_users_create_makes_administrators_and_service_accounts(app: Flask, flask: Flasks) -> None:
+    root = ("root", "root@example.com", "--admin", "--password-stdin")
+    assert flask("users", "create", *root, stdin=PASSWORD).exit_code == 0
+    assert flask("users", "create", "robot", "--service").exit_code == 0
+    listed = sign_in(client_of(app), "root").get("/v1/users").json["items"]
+    assert {(user["username"], user["role"], user["kind"]) for user in listed} == {
+        ("root", "admin", "person"),
+        ("robot", "user", "service"),
+    }
+
+
+def test_users_create_refuses_in_sentences(flask: Flasks, alice: Person) -> None:
+    def create(*arguments: str, password: str = PASSWORD) -> Result:
+        return flask("users", "create", *arguments, "--password-stdin", stdin=f"{password}\n")
+
+    rule = "3 to 64 ASCII letters, digits, dots, _ and -."
+    assert_refused(create("a b", "b@example.com"), f'username: ["{rule}"]')
+    assert_refused(create("bob", "nonsense"), 'email: ["Not a valid email address."]')
+    assert_refused(create("ALICE", "b@example.com"), "That username is taken.")
+    assert_refused(create("bob", "alice@EXAMPLE.com"), "That e-mail address is taken.")
+    short = "At least 15 characters."
+    weak = create("bob", "b@example.com", password="short")
+    assert_refused(weak, f'password: ["{short}"]', short)
+    assert flask("users", "create", "bob").exit_code == 1
+    unasked = flask("users", "create", "bob", "b@example.com", stdin=f"{PASSWORD}\n")
+    assert_refused(unasked, "no terminal to ask for a password on; use --password-stdin.")
+    assert_misused(flask("users", "create"), "Missing argument 'USERNAME'")
+    listed = flask("users", "list")
+    assert [line.split()[1] for line in listed.stdout.splitlines()] == ["alice"]
+
+
+def test_a_person_needs_an_address_and_a_password(flask: Flasks) -> None:
+    nowhere = flask("users", "create", "bob", "--password-stdin", stdin=f"{PASSWORD}\n")
+    needed = "Required for a person."
+    assert_refused(nowhere, f'email: ["{needed}"]', needed)
+    empty = flask("users", "create", "bob", "b@example.com", "--password-stdin", stdin="\n")
+    assert_refused(empty, 'password: ["1 to 1024 characters."]')
+    assert_done(flask("users", "list"))
+
+
+def test_users_list_shows_all_newest_first(
+    app: Flask, flask: Flasks, root: Person, alice: Person
+) -> None:
+    for number in range(105):
+        assert flask("users", "create", f"robot-{number}", "--service").exit_code == 0
+    assert flask("users", "disable", "alice").exit_code == 0
+    lines = [line.split() for line in flask("users", "list").stdout.splitlines()]
+    assert len(lines) == 107
+    assert lines[0][1:] == ["robot-104", "user", "service", "active"]
+    assert lines[-2] == [alice.id, "alice", "user", "person", "disabled"]
+    assert lines[-1] == [root.id, "root", "admin", "person", "active"]
+    shown = [json.loads(line) for line in flask("users", "list", "--json").stdout.splitlines()]
+    assert [user["id"] for user in shown] == [line[0] for line in lines]
+    assert shown[-1] == root.get(f"/v1/users/{root.id}").json
+    assert not any("hash" in name for name in shown[0])
+
+
+def test_users_set_password_ends_the_sessions(flask: Flasks, alice: Person) -> None:
+    given = f"{OTHER_PASSWORD}\r\n"
+    assert_done(flask("users", "set-password", "alice", "--password-stdin", stdin=given))
+    assert_problem(alice.get("/v1/auth/me"), 401, "invalid_credentials")
+    assert sign_in(alice.client, "alice", OTHER_PASSWORD).id == alice.id
+
+
+def test_users_set_password_refuses_in_sentences(flask: Flasks, alice: Person) -> None:
+    short = "At least 15 characters."
+    weak = flask("users", "set-password", "alice", "--password-stdin", stdin="short\n")
+    assert_refused(weak, f'password: ["{short}"]', short)
+    assert flask("users", "set-password", "alice", "--password-stdin").exit_code == 1
+    nobody = flask("users", "set-password", "nobody", "--password-stdin", stdin=PASSWORD)
+    assert_refused(nobody, "There is no such user.")
+    assert alice.get("/v1/auth/me").status_code == 200
+
+
+def test_a_service_account_gets_no_password(flask: Flasks, root: Person) -> None:
+    assert flask("users", "create", "robot", "--service").exit_code == 0
+    given = flask("users", "set-password", "robot", "--password-stdin", stdin=f"{PASSWORD}\n")
+    assert given.exit_code == 1
+    account = {"username": "robot", "password": PASSWORD}
+    assert_problem(root.client.post("/v1/auth/login", json=account), 401, "invalid_credentials")
+
+
+def test_users_disable_and_enable(flask: Flasks, root: Person, alice: Person) -> None:
+    key = alice.new_key()["key"]
+    assert_done(flask("users", "disable", "ALICE"))
+    refused = alice.client.get("/v1/auth/me", headers=by_key(key))
+    assert_problem(refused, 401, "invalid_credentials")
+    assert_done(flask("users", "enable", "alice@example.com"))
+    assert alice.client.get("/v1/auth/me", headers=by_key(key)).status_code == 200
+    assert_problem(alice.get("/v1/auth/me"), 401, "invalid_credentials")
+    last = "The last administrator cannot be removed."
+    assert_refused(flask("users", "disable", "root"), last)
+    for verb in ("disable", "enable"):
+        assert_refused(flask("users", verb, "nobody"), "There is no such user.")
+
+
+# --- users bootstrap ---
+
+
+def test_users_bootstrap_makes_the_first_administrator_once(
+    make_app: Callable[..., Flask],
+) -> None:
+    account = {"admin_username": "boss", "admin_email": "boss@example.com"}
+    app = make_app(**account, admin_password=PASSWORD)
+    flask = flask_of(app)
+    assert_done(flask("users", "bootstrap"), "First administrator: boss")
+    boss = sign_in(client_of(app), "boss")
+    assert boss.get(f"/v1/users/{boss.id}").json["role"] == "admin"
+    for _ in range(2):
+        assert_done(flask("users", "bootstrap"), "There is an administrator already.")
+    assert boss.get("/v1/auth/me").status_code == 200
+
+
+def test_users_bootstrap_leaves_another_administrator_alone(flask: Flasks, root: Person) -> None:
+    assert_done(flask("users", "bootstrap"), "There is an administrator already.")
+    assert len(root.get("/v1/users").json["items"]) == 1
+
+
+def test_users_bootstrap_refuses_in_sentences(make_app: Callable[..., Flask]) -> None:
+    short = "At least 15 characters."
+    weak = flask_of(make_app(admin_password="short"))("users", "bootstrap")
+    assert_refused(weak, f'password: ["{short}"]', short)
+    for values in ({"admin_username": "a b"}, {"admin_email": "nonsense"}):
+        refused = flask_of(make_app(admin_password=PASSWORD, **values))("users", "bootstrap")
+        assert refused.exit_code == 1
+        assert re.match(r"Error: (username|email): ", refused.stderr)
+        assert PASSWORD not in refused.output
+
+
+def test_development_prints_a_generated_password_once(make_app: Callable[..., Flask]) -> None:
+    app = make_app(environment="development", secret_key="k" * 40, bcrypt_rounds=4)
+    made = flask_of(app)("users", "bootstrap")
+    assert made.stdout.startswith("First administrator: admin\n")
+    [password] = re.findall(r"^Password: +(\S{20,})   \(shown this once\)$", made.stdout, re.M)
+    assert sign_in(client_of(app), "admin", password).username == "admin"
+    assert password not in flask_of(app)("users", "bootstrap").output
+
+
+def test_production_prints_no_password_where_there_is_no_terminal(
+    tree: Path, migrated: str
+) -> None:
+    refused = run(tree, "flask", "--app", "wsgi", "users", "bootstrap", database_url=migrated)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == (
+        "Error: ADMIN_PASSWORD is not set, and there is no terminal to show a generated one on.\n"
+    )
+
+
+def test_production_prints_a_generated_password_on_a_terminal(tree: Path, migrated: str) -> None:
+    terminal, end = pty.openpty()
+    process = subprocess.Popen(
+        [Path(sys.executable).parent / "flask", "--app", "wsgi", "users", "bootstrap"],
+        cwd=tree,
+        env=process_environ(database_url=migrated),
+        stdin=end,
+        stdout=end,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(end)
+    assert process.wait(30) == 0
+    shown = os.read(terminal, 10_000).decode()
+    os.close(terminal)
+    [password] = re.findall(r"^Password: +(\S{20,})   \(shown this once\)\r$", shown, re.M)
+    app = create_app(make_settings(database_url=migrated))
+    assert sign_in(client_of(app), "admin", password).username == "admin"
+    service_of(app).database.close_all()
+
+
+# --- keys ---
+
+
+def test_keys_create_prints_the_text_and_the_key_works(flask: Flasks, alice: Person) -> None:
+    made = flask("keys", "create", "alice", "deploys", "--expires-in-days", "30")
+    assert made.exit_code == 0, made.output
+    key = made.stdout.strip()
+    assert re.fullmatch("bt_[0-9A-Za-z]{38}", key)
+    assert alice.client.get("/v1/auth/me", headers=by_key(key)).json["id"] == alice.id
+    [listed] = alice.get("/v1/api-keys").json["items"]
+    assert (listed["name"], listed["status"]) == ("deploys", "active")
+
+
+def test_keys_create_gives_scopes(flask: Flasks, root: Person) -> None:
+    scopes = ["--scope", "users:read", "--scope", "keys:read"]
+    assert flask("keys", "create", "root", "audit", *scopes).exit_code == 0
+    [listed] = root.get("/v1/api-keys").json["items"]
+    assert listed["scopes"] == ["keys:read", "users:read"]
+
+
+def test_keys_create_refuses_in_sentences(make_app: Callable[..., Flask]) -> None:
+    app = make_app(max_keys_per_user=1)
+    flask = flask_of(app)
+    assert flask("users", "create", "robot", "--service").exit_code == 0
+
+    def create(*arguments: str) -> Result:
+        return flask("keys", "create", *arguments)
+
+    assert_refused(create("nobody", "x"), "There is no such user.")
+    assert_refused(
+        create("robot", "x", "--scope", "users:write"),
+        "The owner's role does not allow these scopes.",
+    )
+    for wrong in (
+        ["robot", ""],
+        ["robot", "x" * 101],
+        ["robot", "x", "--scope", "nonsense"],
+        ["robot", "x", "--expires-in-days", "0"],
+        ["robot", "x", "--expires-in-days", "99999999999"],
+    ):
+        refused = create(*wrong)
+        assert (refused.exit_code, refused.stdout) == (1, ""), wrong
+        assert re.match(r"Error: (name|scopes|expires_in_days): .+\n$", refused.stderr)
+    assert_misused(create("robot", "x", "--expires-in-days", "soon"), "not a valid integer")
+    assert_misused(create("robot"), "Missing argument 'NAME'")
+    assert_done(flask("keys", "list"))
+    assert create("robot", "first").exit_code == 0
+    assert_refused(create("robot", "second"), "At most 1 keys that are not revoked.")
+
+
+def test_a_name_of_a_key_holds_no_control_characters(flask: Flasks, alice: Person) -> None:
+    for name in ("two\nlines", "\x1b[31mred", "nul\x7f"):
+        assert flask("keys", "create", "alice", name).exit_code == 1, name
+    assert alice.get("/v1/api-keys").json["items"] == []
+
+
+def test_keys_list_shows_all_of_everybody_newest_first(
+    flask: Flasks, alice: Person, bob: Person
+) -> None:
+    assert_done(flask("keys", "list"))
+    first = alice.new_key(name="first")
+    second = bob.new_key(name="second")
+    bob.post(f"/v1/api-keys/{second['id']}/revoke")
+    shown = flask("keys", "list").stdout.splitlines()
+    assert [line.split()[0] for line in shown] == [second["id"], first["id"]]
+    assert re.fullmatch(
+        rf"\S+  bt_\.\.\.{second['key'][-4:]} +revoked +never used +second", shown[0]
+    )
+    assert re.fullmatch(rf"\S+  bt_\.\.\.{first['key'][-4:]} +active +never used +first", shown[1])
+    rows = [json.loads(line) for line in flask("keys", "list", "--json").stdout.splitlines()]
+    assert rows == [
+        bob.get(f"/v1/api-keys/{second['id']}").json,
+        alice.get(f"/v1/api-keys/{first['id']}").json,
+    ]
+    for text in (*shown, json.dumps(rows)):
+        assert first["key"] not in text
+        assert second["key"] not in text
+
+
+def test_keys_list_finds_those_that_were_not_used_since_a_day(
+    app: Flask, flask: Flasks, alice: Person, travel: Callable[..., None]
+) -> None:
+    old = alice.new_key(name="old")
+    travel(days=400)
+    alice = alice.again()
+    new = alice.new_key(name="new")
+    day = new["created_at"][:10]
+    listed = flask("keys", "list", "--unused-since", day)
+    assert listed.exit_code == 0, listed.exception
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == [old["id"]]
+    alice.client.get("/v1/auth/me", headers=by_key(old["key"]))
+    service_of(app).last_used.flush()
+    assert_done(flask("keys", "list", "--unused-since", day))
+    for wrong in ("yesterday", "2026-13-01", "2026-02-30"):
+        assert_misused(flask("keys", "list", "--unused-since", wrong), "does not match the format")
+
+
+def test_keys_revoke_ends_a_key(flask: Flasks, alice: Person) -> None:
+    key = alice.new_key()
+    for _ in range(2):
+        assert_done(flask("keys", "revoke", key["id"]))
+    refused = alice.client.get("/v1/auth/me", headers=by_key(key["key"]))
+    assert_problem(refused, 401, "invalid_credentials")
+    assert_refused(flask("keys", "revoke", UNKNOWN_ID), "There is no such resource.")
+    assert_misused(flask("keys", "revoke", "nonsense"), "not a valid UUID")
+
+
+def test_keys_check_tells_the_form_of_a_text_and_asks_nobody() -> None:
+    unreachable = "postgresql://nobody@127.0.0.1:1/nowhere"
+    app = create_app(make_settings(database_url=unreachable))
+    flask = flask_of(app)
+    key = service_of(app).keyring.new_api_key()
+    right = "That has the form of an API key, and its checksum is right."
+    assert_done(flask("keys", "check", stdin=f"{key}\n"), right)
+    wrong = "that is not the text of an API key: its form or its checksum is wrong."
+    typo = key[:10] + ("a" if key[10] != "a" else "b") + key[11:]
+    for text in (typo, key[:-1], key + "a", "", "nonsense", f"x{key}", "\ud800"):
+        with_error = flask("keys", "check", stdin=text.encode("utf-8", "replace").decode())
+        assert_refused(with_error, wrong)
+
+
+# --- doctor ---
+
+
+def test_doctor_finds_nothing_wrong_with_a_good_installation(flask: Flasks) -> None:
+    assert_done(flask("doctor"), "0 warnings, nothing fatal.")
+
+
+def test_doctor_tells_what_is_doubtful_and_still_succeeds(tmp_path: Path, migrated: str) -> None:
+    (tmp_path / "test.db").chmod(0o644)
+    values = {"workers": 2, "threads": 8, "database_pool_size": 2, "secret_key": "short"}
+    app = create_app(make_settings(database_url=migrated, **values))
+    told = flask_of(app)("doctor")
+    service_of(app).database.close_all()
+    assert (told.exit_code, told.stderr) == (0, "")
+    lines = told.stdout.splitlines()
+    assert lines.pop() == "4 warnings, nothing fatal."
+    assert all(re.fullmatch(r"warning: .+\.", line) for line in lines)
+    for word in ("chmod 600", "WORKERS", "SECRET_KEY", "DATABASE_POOL_SIZE"):
+        assert sum(word in line for line in lines) == 1, word
+
+
+def test_doctor_tells_what_is_fatal_and_fails(empty_database: str) -> None:
+    app = create_app(make_settings(database_url=empty_database))
+    told = flask_of(app)("doctor")
+    assert told.exit_code == 1
+    pending = ", ".join(migrations.known())
+    assert told.stderr == f"fatal: Migrations are pending: {pending}; run `flask db upgrade`.\n"
+    assert service_of(app).database.get_tables() == []
+    service_of(app).database.close_all()
+
+
+def test_doctor_tells_of_a_database_that_does_not_answer() -> None:
+    url = "postgresql://nobody:hunter2@127.0.0.1:1/nowhere"
+    told = flask_of(create_app(make_settings(database_url=url)))("doctor")
+    assert told.exit_code == 1
+    assert told.stderr.startswith("fatal: DATABASE_URL: the database does not answer: ")
+    assert "hunter2" not in told.output
+
+
+def test_doctor_tells_of_names_in_dotenv_that_are_no_settings(tree: Path, migrated: str) -> None:
+    dotenv = tree / ".env"
+    dotenv.write_text("LOG_LEVLE=DEBUG\nSECRET_KEY_FILE=\nLOG_LEVEL=ERROR\n", "utf-8")
+    try:
+        told = run(tree, "flask", "--app", "wsgi", "doctor", database_url=migrated)
+    finally:
+        dotenv.unlink()
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout == (
+        "warning: .env: there is no setting LOG_LEVLE.\n1 warnings, nothing fatal.\n"
+    )
+
+
+def test_doctor_and_all_others_tell_why_the_settings_are_refused(tree: Path) -> None:
+    unsafe: dict[str, Any] = {"secret_key": None, "public_url": "http://id.example"}
+    told = run(tree, "flask", "--app", "wsgi", "doctor", bcrypt_rounds=4, **unsafe)
+    assert (told.returncode, told.stdout) == (1, "")
+    lines = told.stderr.splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        ["fatal:", "SECRET_KEY"],
+        ["fatal:", "BCRYPT_ROUNDS"],
+        ["fatal:", "PUBLIC_URL"],
+    ]
+    listed = run(tree, "flask", "--app", "wsgi", "users", "list", "--json", port="x")
+    assert (listed.returncode, listed.stdout) == (1, "")
+    assert listed.stderr == "fatal: PORT is not of the form: 1 to 65535.\n"
+
+
+# --- a database that cannot be used, and what goes where ---
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["db", "upgrade"],
+        ["db", "downgrade"],
+        ["db", "current"],
+        ["db", "history"],
+        ["db", "stamp", "001_users"],
+        ["users", "bootstrap"],
+        ["users", "list"],
+        ["users", "create", "robot", "--service"],
+        ["users", "disable", "alice"],
+        ["keys", "list", "--json"],
+        ["keys", "revoke", UNKNOWN_ID],
+        ["doctor"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("kind", ["in the way", "no database", "unreachable"])
+def test_a_database_that_cannot_be_used_is_told_in_a_sentence(
+    arguments: list[str], kind: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("This is no database. " * 99)
+    url = {
+        "in the way": f"sqlite:///{tmp_path / 'file' / 'test.db'}",
+        "no database": f"sqlite:///{tmp_path / 'file'}",
+        "unreachable": "postgresql://nobody:hunter2@127.0.0.1:1/nowhere",
+    }[kind]
+    app = create_app(make_settings(database_url=url, admin_password=PASSWORD))
+    told = flask_of(app)(*arguments)
+    service_of(app).database.close_all()
+    assert isinstance(told.exception, SystemExit), repr(told.exception)
+    assert (told.exit_code, told.stdout) == (1, "")
+    assert re.match("(Error|fatal): .+", told.stderr)
+    assert "hunter2" not in told.stderr
+
+
+def test_a_database_without_tables_is_told_in_a_sentence(empty_database: str) -> None:
+    app = create_app(make_settings(database_url=empty_database))
+    told = flask_of(app)("users", "list")
+    service_of(app).database.close_all()
+    assert (told.exit_code, told.stdout) == (1, "")
+    assert re.match("Error: .*users", told.stderr)
+
+
+def test_an_address_of_a_database_that_is_no_url_keeps_its_password(tmp_path: Path) -> None:
+    url = "postgresql://u:100%hunter2@127.0.0.1/db"
+    app = create_app(make_settings(database_url=url))
+    told = flask_of(app)("doctor")
+    assert told.exit_code == 1
+    assert "hunter2" not in told.output
+
+
+def test_stdout_holds_the_answer_alone_and_logs_go_to_stderr(tree: Path, migrated: str) -> None:
+    wanted = ["users", "create", "alice", "alice@example.com", "--password-stdin"]
+    made = run(tree, "flask", "--app", "wsgi", *wanted, stdin=PASSWORD, database_url=migrated)
+    assert made.returncode == 0, made.stderr
+    assert str(UUID(made.stdout.strip())) + "\n" == made.stdout
+    [line] = made.stderr.splitlines()
+    assert json.loads(line)["msg"] == "user.create"
+    assert PASSWORD not in made.stderr
+
+    key = run(tree, "flask", "--app", "wsgi", "keys", "create", "alice", "x", database_url=migrated)
+    assert re.fullmatch("bt_[0-9A-Za-z]{38}\n", key.stdout)
+    [line] = key.stderr.splitlines()
+    assert json.loads(line)["msg"] == "key.create"
+    assert key.stdout.strip() not in key.stderr
+
+
+def test_bytes_that_are_no_text_are_refused_in_a_sentence(flask: Flasks, alice: Person) -> None:
+    no_text = os.fsdecode(b"\xff")  # what an argument that is not UTF-8 becomes
+    for arguments in (
+        ["users", "disable", no_text],
+        ["users", "create", no_text, "--service"],
+        ["keys", "create", "alice", no_text],
+        ["keys", "create", no_text, "x"],
+    ):
+        told = flask(*arguments)
+        assert isinstance(told.exception, SystemExit), (arguments, told.exception)
+        assert told.exit_code == 1
+
+
+def test_a_command_gives_its_connection_back(app: Flask, flask: Flasks) -> None:
+    flask("users", "list")
+    flask("users", "disable", "nobody")
+    assert service_of(app).database.is_closed()
+
+
+def test_upgrading_makes_the_folder_of_a_sqlite_file(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "test.db"
+    app = create_app(make_settings(database_url=f"sqlite:///{path}"))
+    assert flask_of(app)("db", "upgrade").exit_code == 0
+    assert path.stat().st_mode & 0o777 == 0o600
+    with closing(open_database(make_settings(database_url=f"sqlite:///{path}"))) as database:
+        assert migrations.pending(database) == []
+    service_of(app).database.close_all()

@@ -1,0 +1,167 @@
+"""Password hashes: their form, what they are made of, and how many are made at once."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import bcrypt
+import pytest
+
+from backend.core.errors import Invalid, Unavailable
+from backend.core.passwords import MAX_LENGTH, Hasher, require_strong
+
+from .conftest import PASSWORD, make_settings, until
+
+
+@pytest.fixture(scope="module")
+def hasher() -> Hasher:
+    """A hasher with the cost of tests."""
+    return Hasher(make_settings())
+
+
+def test_a_hash_is_bcrypt_in_sixty_characters_and_differs_each_time(hasher: Hasher) -> None:
+    hashes = {hasher.hash(PASSWORD) for _ in range(5)}
+    assert len(hashes) == 5
+    for stored in hashes:
+        assert re.fullmatch(r"\$2b\$04\$[./A-Za-z0-9]{53}", stored)
+        assert hasher.check(PASSWORD, stored) is True
+        assert hasher.check(PASSWORD + " ", stored) is False
+        assert hasher.check("", stored) is False
+
+
+def test_a_hash_is_bcrypt_of_a_mac_keyed_with_the_hashs_own_salt(hasher: Hasher) -> None:
+    stored = hasher.hash(PASSWORD)
+    salt = stored[7:29]
+    inner = base64.b64encode(hmac.new(salt.encode(), PASSWORD.encode(), hashlib.sha384).digest())
+    assert len(inner) == 64
+    assert bcrypt.hashpw(inner, stored[:29].encode()).decode() == stored
+    assert bcrypt.checkpw(PASSWORD.encode(), stored.encode()) is False
+
+
+def test_a_hash_known_from_before_is_still_right(hasher: Hasher) -> None:
+    stored = "$2b$04$abcdefghijklmnopqrstuuELXaMQss1IC/aoIL0es1f1bBqLsLR9y"
+    assert hasher.check(PASSWORD, stored) is True
+
+
+def test_a_plain_bcrypt_hash_is_never_right(hasher: Hasher) -> None:
+    stored = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
+    assert hasher.check(PASSWORD, stored) is False
+
+
+def test_the_cost_is_that_of_the_settings_and_older_hashes_stay_right(hasher: Hasher) -> None:
+    dearer = Hasher(make_settings(bcrypt_rounds=5))
+    assert dearer.hash(PASSWORD).startswith("$2b$05$")
+    assert dearer.check(PASSWORD, hasher.hash(PASSWORD)) is True
+    assert hasher.check(PASSWORD, dearer.hash(PASSWORD)) is True
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("x" * 99 + "a", "x" * 99 + "b"),
+        ("x" * 72, "x" * 73),
+        ("x" * 1023 + "a", "x" * 1023 + "b"),
+        ("before\0after", "before\0other"),
+        ("\N{GRINNING FACE}" * 20, "\N{GRINNING FACE}" * 21),
+        (PASSWORD, PASSWORD.upper()),
+        (PASSWORD, f" {PASSWORD}"),
+    ],
+)
+def test_every_character_counts(hasher: Hasher, one: str, other: str) -> None:
+    stored = hasher.hash(one)
+    assert hasher.check(one, stored) is True
+    assert hasher.check(other, stored) is False
+
+
+@pytest.mark.parametrize(
+    ("composed", "decomposed"),
+    [
+        ("\N{LATIN SMALL LETTER E WITH ACUTE}", "e\N{COMBINING ACUTE ACCENT}"),
+        ("\N{ANGSTROM SIGN}", "A\N{COMBINING RING ABOVE}"),
+    ],
+)
+def test_two_spellings_of_one_character_are_one_password(
+    hasher: Hasher, composed: str, decomposed: str
+) -> None:
+    assert hasher.check(decomposed * 15, hasher.hash(composed * 15)) is True
+    assert hasher.check(composed * 15, hasher.hash(decomposed * 15)) is True
+
+
+def test_compatible_characters_are_different_passwords(hasher: Hasher) -> None:
+    ligature = "\N{LATIN SMALL LIGATURE FI}" * 15
+    assert hasher.check("fi" * 15, hasher.hash(ligature)) is False
+
+
+def test_nobody_is_checked_at_the_same_cost_and_never_right() -> None:
+    hasher = Hasher(make_settings(bcrypt_rounds=9))
+    stored = hasher.hash(PASSWORD)
+
+    def cost(reference: str | None) -> float:
+        began = time.thread_time()
+        assert hasher.check(PASSWORD, reference) is (reference is not None)
+        return time.thread_time() - began
+
+    somebody = min(cost(stored) for _ in range(3))
+    nobody = min(cost(None) for _ in range(3))
+    assert nobody > somebody / 3
+    assert hasher.check("", None) is False
+    assert hasher.check(PASSWORD, "") is False
+
+
+def test_beyond_half_of_the_threads_hashing_is_refused_at_once() -> None:
+    hasher = Hasher(make_settings(threads=4, bcrypt_rounds=11))
+    over = threading.Event()
+    refused: list[Unavailable] = []
+
+    def hash_on() -> None:
+        while not over.is_set():
+            try:
+                hasher.hash(PASSWORD)
+            except Unavailable as refusal:
+                refused.append(refusal)
+
+    def ask() -> float:
+        began = time.perf_counter()
+        with pytest.raises(Unavailable):
+            hasher.check(PASSWORD, None)
+        return time.perf_counter() - began
+
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(hash_on) for _ in range(2)]
+        try:
+            until(lambda: not hasher._inside._value)
+            assert min(ask() for _ in range(5)) < 0.05
+        finally:
+            over.set()
+    for each in both:
+        each.result()
+    assert refused == []
+    assert hasher.check(PASSWORD, None) is False
+
+
+def test_a_refusal_takes_no_place(hasher: Hasher) -> None:
+    single = Hasher(make_settings(threads=1))
+    for _ in range(3):
+        with pytest.raises(UnicodeEncodeError):
+            single.hash("\ud800")
+    with pytest.raises(ValueError, match="salt"):
+        single.check(PASSWORD, "$2b$04$short")
+    assert single.check(PASSWORD, single.hash(PASSWORD)) is True
+
+
+def test_a_password_is_too_short_below_the_setting_counted_in_characters() -> None:
+    settings = make_settings(password_min_length=10)
+    require_strong("x" * 10, "password", settings)
+    require_strong("\N{GRINNING FACE}" * 10, "password", settings)
+    require_strong("x" * MAX_LENGTH, "password", settings)
+    for weak in ("", "x" * 9, "e\N{COMBINING ACUTE ACCENT}" * 9):
+        with pytest.raises(Invalid) as refusal:
+            require_strong(weak, "new_password", settings)
+        assert refusal.value.code == "password_too_weak"
+        assert refusal.value.errors == {"json": {"new_password": ["At least 10 characters."]}}

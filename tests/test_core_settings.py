@@ -1,0 +1,372 @@
+"""Settings: where they come from, what cannot be parsed, what production refuses."""
+
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from backend.core.database import sqlite_path
+from backend.core.settings import ROOT, Settings, SettingsError
+
+from .conftest import copy_tree, process_environ, run
+
+SECRET = "kfjQ8Zr2mN4pX7vB9wL1tY6hG3dS5aC0eRuTiOpMnBv"
+SENTINEL = "hunter2~sentinel"
+
+
+def load(dotenv: Path | None = None, **environ: str) -> Settings:
+    """Settings from exactly this environment; in production unless it says otherwise."""
+    return Settings.load({"SECRET_KEY": SECRET, **environ}, dotenv=dotenv)
+
+
+def refusals(**environ: str) -> list[str]:
+    """The sentences with which such an environment is refused."""
+    with pytest.raises(SettingsError) as refusal:
+        load(**environ).check()
+    assert str(refusal.value) == "\n".join(refusal.value.problems)
+    return refusal.value.problems
+
+
+@pytest.fixture
+def dotenv(tmp_path: Path) -> Callable[..., Path]:
+    """A function that writes a `.env` file of the lines given, and returns its path."""
+
+    def write(*lines: str) -> Path:
+        path = tmp_path / ".env"
+        path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+        return path
+
+    return write
+
+
+# --- where a value comes from ---
+
+
+def test_the_environment_wins_over_dotenv_over_the_environments_file_over_the_default(
+    dotenv: Callable[..., Path],
+) -> None:
+    assert load().log_level == "INFO"
+    assert load(ENVIRONMENT="development").log_level == "DEBUG"
+    path = dotenv("LOG_LEVEL=WARNING")
+    assert load(path, ENVIRONMENT="development").log_level == "WARNING"
+    assert load(path, ENVIRONMENT="development", LOG_LEVEL="ERROR").log_level == "ERROR"
+
+
+def test_an_empty_value_counts_as_not_set(dotenv: Callable[..., Path]) -> None:
+    assert load(LOG_LEVEL="", PORT="   ").port == 8000
+    assert load(dotenv("LOG_LEVEL=WARNING"), LOG_LEVEL=" ").log_level == "WARNING"
+    assert load(dotenv("LOG_LEVEL="), ENVIRONMENT="development").log_level == "DEBUG"
+    assert load(ENVIRONMENT="").environment == "production"
+    assert load(SECRET_KEY_FILE="").secret_key == SECRET
+
+
+def test_blanks_around_a_value_do_not_count() -> None:
+    assert load(PORT=" 8001 ", CORS_ORIGINS=" https://a.example , https://b.example ,") == load(
+        PORT="8001", CORS_ORIGINS="https://a.example,https://b.example"
+    )
+
+
+def test_dotenv_may_say_which_environment_it_is(dotenv: Callable[..., Path]) -> None:
+    settings = load(dotenv("ENVIRONMENT=development"))
+    assert settings.environment == "development"
+    assert settings.docs_enabled is True
+
+
+def test_a_dotenv_file_may_be_missing(tmp_path: Path) -> None:
+    assert load(tmp_path / ".env") == load()
+
+
+def test_defaults_may_be_made_of_other_settings() -> None:
+    settings = load(PORT="8001", THREADS="3")
+    assert settings.public_url == "http://127.0.0.1:8001"
+    assert settings.jwt_issuer == settings.jwt_audience == settings.public_url
+    assert settings.database_pool_size == 3
+    assert load(PUBLIC_URL="https://id.example").jwt_issuer == "https://id.example"
+
+
+def test_production_is_the_default_and_shows_no_documentation() -> None:
+    settings = load().check()
+    assert (settings.environment, settings.strict) == ("production", True)
+    assert (settings.docs_enabled, settings.flask_debug) == (False, False)
+    assert (settings.log_level, settings.log_format) == ("INFO", "json")
+    assert load(ENVIRONMENT="staging").strict is True
+
+
+def test_development_shows_documentation_and_logs_text() -> None:
+    settings = load(ENVIRONMENT="development").check()
+    assert settings.docs_enabled is True
+    assert (settings.log_level, settings.log_format) == ("DEBUG", "text")
+
+
+# --- files that hold a secret ---
+
+FROM_FILE = ["SECRET_KEY", "SECRET_KEY_FALLBACKS", "ADMIN_PASSWORD", "DATABASE_URL"]
+
+
+@pytest.mark.parametrize("name", FROM_FILE)
+def test_a_secret_may_stand_in_a_file(name: str, tmp_path: Path) -> None:
+    text = "postgresql://u:p@db/app" if name == "DATABASE_URL" else secrets.token_urlsafe(48)
+    path = tmp_path / "secret"
+    path.write_text(f"{text}\n", "utf-8")
+    settings = Settings.load({f"{name}_FILE": str(path)}, dotenv=None)
+    value = getattr(settings, name.lower())
+    assert value in {text, (text,)}
+
+
+def test_only_secrets_may_stand_in_a_file() -> None:
+    assert {each.name.upper() for each in fields(Settings) if each.metadata["file"]} >= set(
+        FROM_FILE
+    )
+    assert load(PORT_FILE="/nowhere").port == 8000
+
+
+def test_a_value_wins_over_a_file_from_the_same_place(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_text("from the file", "utf-8")
+    assert load(SECRET_KEY_FILE=str(path)).secret_key == SECRET
+
+
+def test_a_file_named_by_the_environment_wins_over_a_value_in_dotenv(
+    dotenv: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "secret"
+    path.write_text(SECRET[::-1], "utf-8")
+    environ = {"SECRET_KEY_FILE": str(path)}
+    settings = Settings.load(environ, dotenv=dotenv(f"SECRET_KEY={SECRET}"))
+    assert settings.secret_key == SECRET[::-1]
+
+
+@pytest.mark.parametrize("name", FROM_FILE)
+def test_a_file_that_cannot_be_read_is_told_by_name(name: str, tmp_path: Path) -> None:
+    for path in (tmp_path / "missing", tmp_path):
+        [sentence] = refusals(**{name: "", f"{name}_FILE": str(path)})
+        assert sentence.startswith(f"{name}_FILE cannot be read: ")
+
+
+# --- what cannot be parsed ---
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("ENVIRONMENT", "../production"),
+        ("ENVIRONMENT", "Production"),
+        ("PORT", "0"),
+        ("PORT", "65536"),
+        ("PORT", "-1"),
+        ("PORT", "80.0"),
+        ("PORT", "\uff18\uff10\uff10\uff10"),
+        ("PORT", "8_000"),
+        ("PUBLIC_URL", "id.example"),
+        ("PUBLIC_URL", "ftp://id.example"),
+        ("PUBLIC_URL", "https://"),
+        ("PUBLIC_URL", "https://id.example/?a=b"),
+        ("PUBLIC_URL", "http://[::1"),
+        ("ALLOW_HTTP", "perhaps"),
+        ("THREADS", "0"),
+        ("DATABASE_URL", "mysql://u:p@db/app"),
+        ("DATABASE_URL", "sqlite:///"),
+        ("DATABASE_URL", "sqlite://backend.db"),
+        ("DATABASE_URL", "instance/backend.db"),
+        ("DATABASE_TIMEOUT", "0"),
+        ("CORS_ORIGINS", "*"),
+        ("CORS_ORIGINS", "https://a.example,*"),
+        ("CORS_ORIGINS", "https://*.example"),
+        ("CORS_ORIGINS", "https://a.example/"),
+        ("CORS_ORIGINS", "null"),
+        ("TRUSTED_PROXIES", "proxy"),
+        ("TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("PASSWORD_MIN_LENGTH", "7"),
+        ("BCRYPT_ROUNDS", "3"),
+        ("BCRYPT_ROUNDS", "twelve"),
+        ("API_KEY_PREFIX", "BT"),
+        ("API_KEY_PREFIX", "a_b"),
+        ("LOG_LEVEL", "info"),
+        ("LOG_FORMAT", "xml"),
+        ("DOCS_ENABLED", "yes"),
+    ],
+)
+def test_a_value_that_cannot_be_parsed_is_told_by_name_and_form(name: str, text: str) -> None:
+    [form] = [each.metadata["form"] for each in fields(Settings) if each.name == name.lower()]
+    assert refusals(**{name: text}) == [f"{name} is not of the form: {form}."]
+
+
+def test_all_values_that_cannot_be_parsed_are_told_at_once() -> None:
+    told = refusals(PORT="x", LOG_LEVEL="x", BCRYPT_ROUNDS="x", SECRET_KEY_FILE="x", SECRET_KEY="")
+    assert [sentence.split()[0] for sentence in told] == [
+        "PORT",
+        "SECRET_KEY_FILE",
+        "BCRYPT_ROUNDS",
+        "LOG_LEVEL",
+    ]
+
+
+def test_no_refusal_repeats_a_value() -> None:
+    everything = {each.name.upper(): SENTINEL for each in fields(Settings)}
+    assert len(refusals(**everything)) > 20
+    assert SENTINEL not in str(refusals(**everything))
+    assert SENTINEL not in str(refusals(SECRET_KEY="", SECRET_KEY_FILE=f"/{SENTINEL}"))
+    assert SENTINEL not in str(refusals(SECRET_KEY=SENTINEL, ADMIN_PASSWORD=SENTINEL))
+
+
+def test_a_printed_settings_object_shows_no_secret() -> None:
+    shown = repr(
+        load(
+            SECRET_KEY=SENTINEL,
+            SECRET_KEY_FALLBACKS=SENTINEL,
+            ADMIN_PASSWORD=SENTINEL,
+            DATABASE_URL=f"postgresql://u:{SENTINEL}@db/app",
+        )
+    )
+    assert SENTINEL not in shown
+    assert "bcrypt_rounds=12" in shown
+
+
+# --- what production refuses ---
+
+KNOWN_EXAMPLES = [
+    "a-secret-for-testing-that-everybody-knows",
+    "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
+    "192b9bdd22ab9ed4d12e236c78afcb9a393ec15f71bbf5dc987d54727823bcbf",
+    "change-me-change-me-change-me-change-me",
+    "ChangeThisToSomethingRandomPlease1234567",
+    "your-secret-key-goes-here-0123456789abcdef",
+    "django-insecure-0123456789abcdefghijklmnop",
+]
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"SECRET_KEY": ""}, "SECRET_KEY"),
+        ({"SECRET_KEY": SECRET[:31]}, "SECRET_KEY"),
+        ({"SECRET_KEY": "x" * 64}, "SECRET_KEY"),
+        ({"SECRET_KEY": "abcdefg" * 8}, "SECRET_KEY"),
+        *(({"SECRET_KEY": text}, "SECRET_KEY") for text in KNOWN_EXAMPLES),
+        *(({"SECRET_KEY_FALLBACKS": f"{SECRET},{text}"}, "SECRET") for text in KNOWN_EXAMPLES),
+        ({"FLASK_DEBUG": "1"}, "FLASK_DEBUG"),
+        ({"FLASK_DEBUG": "true"}, "FLASK_DEBUG"),
+        ({"CORS_ORIGINS": "*"}, "CORS_ORIGINS"),
+        ({"BCRYPT_ROUNDS": "9"}, "BCRYPT_ROUNDS"),
+        ({"PUBLIC_URL": "http://id.example"}, "PUBLIC_URL"),
+        ({"PUBLIC_URL": "http://10.0.0.1:8000"}, "PUBLIC_URL"),
+        ({"PUBLIC_URL": "http://localhost.example"}, "PUBLIC_URL"),
+        ({"PUBLIC_URL": "http://127.0.0.1.example"}, "PUBLIC_URL"),
+        ({"PUBLIC_URL": "http://127.0.0.1@id.example"}, "PUBLIC_URL"),
+    ],
+)
+@pytest.mark.parametrize("environment", ["", "staging"])
+def test_production_refuses_what_is_unsafe(
+    values: dict[str, str], name: str, environment: str
+) -> None:
+    [sentence] = refusals(ENVIRONMENT=environment, **values)
+    assert sentence.startswith(name)
+    assert all(text not in sentence for text in values.values() if len(text) > 5)
+
+
+def test_a_missing_or_short_secret_is_told_with_the_command_that_makes_one() -> None:
+    for secret in ("", "short"):
+        [sentence, *_] = refusals(SECRET_KEY=secret)
+        command = sentence.partition("make one with: python -c ")[2].strip('"')
+        made = subprocess.run(
+            [sys.executable, "-c", command], capture_output=True, text=True, check=True
+        )
+        assert load(SECRET_KEY=made.stdout.strip()).check()
+
+
+def test_several_refusals_are_told_at_once() -> None:
+    told = refusals(
+        SECRET_KEY="", FLASK_DEBUG="1", BCRYPT_ROUNDS="4", PUBLIC_URL="http://id.example"
+    )
+    assert [sentence.split()[0] for sentence in told] == [
+        "SECRET_KEY",
+        "FLASK_DEBUG",
+        "BCRYPT_ROUNDS",
+        "PUBLIC_URL",
+    ]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"PUBLIC_URL": "https://id.example/auth"},
+        {"PUBLIC_URL": "http://localhost:8000"},
+        {"PUBLIC_URL": "http://127.8.8.8"},
+        {"PUBLIC_URL": "http://[::1]:8000"},
+        {"PUBLIC_URL": "http://id.internal", "ALLOW_HTTP": "true"},
+        {"BCRYPT_ROUNDS": "10"},
+        {"SECRET_KEY": SECRET[:32]},
+        {"SECRET_KEY_FALLBACKS": f"{SECRET[::-1]},{SECRET.swapcase()}"},
+        {"CORS_ORIGINS": "https://app.example"},
+    ],
+)
+def test_production_accepts_what_is_safe(values: dict[str, str]) -> None:
+    assert load(**values).check().strict is True
+
+
+def test_an_empty_file_is_no_secret(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    [sentence] = refusals(SECRET_KEY="", SECRET_KEY_FILE=str(tmp_path / "empty"))
+    assert sentence.startswith("SECRET_KEY is not set")
+
+
+# --- the secret of development ---
+
+SHOW_SECRET = "from backend.core.settings import Settings; print(Settings.load().secret_key)"
+
+
+def test_processes_that_start_at_once_agree_on_one_secret_made_for_development(
+    tmp_path: Path,
+) -> None:
+    tree = copy_tree(tmp_path / "tree")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SHOW_SECRET],
+            cwd=tree,
+            env=process_environ(environment="development", secret_key=None),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(8)
+    ]
+    shown = {process.communicate(timeout=60)[0] for process in processes}
+    assert [process.returncode for process in processes] == [0] * 8
+    [secret] = shown
+    path = tree / "instance" / "secret_key"
+    assert len(secret.strip()) >= 32
+    assert path.read_text("ascii") == secret.strip()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_no_secret_is_made_outside_of_development(tree: Path) -> None:
+    shown = run(tree, "python", "-c", SHOW_SECRET, secret_key=None)
+    assert (shown.stdout, shown.returncode) == ("\n", 0)
+    assert not (tree / "instance" / "secret_key").exists()
+
+
+# --- the database's address ---
+
+
+def test_the_old_name_of_postgresql_is_accepted() -> None:
+    assert load(DATABASE_URL="postgres://u:p@db/app").database_url == "postgresql://u:p@db/app"
+    url = "postgresql://u:postgres://x@db/app"
+    assert load(DATABASE_URL=url).database_url == url
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("sqlite:///instance/backend.db", ROOT / "instance" / "backend.db"),
+        ("sqlite:///./here.db", ROOT / "here.db"),
+        ("sqlite:////var/lib/backend.db", Path("/var/lib/backend.db")),
+    ],
+)
+def test_a_relative_path_of_a_database_counts_from_wsgi(url: str, path: Path) -> None:
+    assert sqlite_path(load(DATABASE_URL=url)) == path

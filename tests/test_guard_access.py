@@ -1,0 +1,368 @@
+"""The guard: who may call which route, and in which order a request is refused."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from backend.api_keys.scopes import OWN
+from backend.web import guard
+
+from .conftest import (
+    Person,
+    add_user,
+    assert_problem,
+    by_key,
+    client_of,
+    sign_in,
+    statements,
+)
+
+# Every route: who may call it, and what that one is answered who sends no body and asks for an id
+# that does not exist. "session or x" means a session, or a key that holds the scope x.
+ROUTES: dict[str, tuple[str, int]] = {
+    "GET /": ("public", 200),
+    "GET /healthz": ("public", 200),
+    "GET /readyz": ("public", 200),
+    "GET /v1/openapi.json": ("public", 200),
+    "GET /v1/docs": ("public", 200),
+    "GET /v1/redoc": ("public", 200),
+    "GET /v1/docs/assets/<name>": ("public", 200),
+    "POST /v1/auth/register": ("admin or users:write", 422),
+    "POST /v1/auth/login": ("public", 422),
+    "POST /v1/auth/refresh": ("public", 422),
+    "POST /v1/auth/logout": ("session", 204),
+    "POST /v1/auth/logout-all": ("session", 204),
+    "GET /v1/auth/me": ("session or any key", 200),
+    "PATCH /v1/auth/me": ("session", 422),
+    "POST /v1/auth/password": ("session", 422),
+    "GET /v1/users": ("admin or users:read", 200),
+    "GET /v1/users/<id:user_id>": ("admin or users:read", 404),
+    "PATCH /v1/users/<id:user_id>": ("admin or users:write", 422),
+    "DELETE /v1/users/<id:user_id>": ("admin or users:write", 404),
+    "POST /v1/api-keys": ("session or keys:write", 422),
+    "GET /v1/api-keys": ("session or keys:read", 200),
+    "GET /v1/api-keys/<id:key_id>": ("session or keys:read", 404),
+    "PATCH /v1/api-keys/<id:key_id>": ("session or keys:write", 422),
+    "DELETE /v1/api-keys/<id:key_id>": ("session or keys:write", 404),
+    "POST /v1/api-keys/<id:key_id>/revoke": ("session or keys:write", 404),
+    "POST /v1/api-keys/revoke": ("public", 422),
+}
+UNDOCUMENTED = {
+    "GET /v1/openapi.json",
+    "GET /v1/docs",
+    "GET /v1/redoc",
+    "GET /v1/docs/assets/<name>",
+}
+METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
+NO_SUCH = "/v1/api-keys/0192d3a4-8888-7d8e-9f01-23456789abcd"
+TOO_LARGE = b'{"name": "' + b"x" * 1024 * 1024 + b'"}'
+
+
+def ask(client: FlaskClient, route: str, headers: dict[str, str]) -> int | str:
+    """The status that the route answers, or the code of a refusal by the guard."""
+    method, rule = route.split()
+    path = re.sub("<id:[a-z_]+>", NO_SUCH.rpartition("/")[2], rule).replace("<name>", "redoc.js")
+    response = client.open(path, method=method, headers=headers)
+    return (
+        response.json["code"] if response.status_code in (400, 401, 403) else response.status_code
+    )
+
+
+def expected(route: str, refused: Callable[[str, str], str | None]) -> int | str:
+    """What `ask` returns if `refused` says who is refused, from the two halves of the table."""
+    who, status = ROUTES[route]
+    if who == "public":
+        return status
+    session, _, key = who.partition(" or ")
+    return refused(session, key) or status
+
+
+def assert_answers(
+    client: FlaskClient,
+    headers: Callable[[str], dict[str, str]],
+    refused: Callable[[str, str], str | None],
+) -> None:
+    """Every route answers a caller with these headers as the table says."""
+    found = {route: ask(client, route, headers(route)) for route in ROUTES}
+    assert found == {route: expected(route, refused) for route in ROUTES}
+
+
+def rules_of(app: Flask) -> set[str]:
+    return {
+        f"{method} {rule.rule}"
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) & METHODS
+    }
+
+
+# --- who may call what ---
+
+
+def test_every_route_stands_in_the_table(app: Flask) -> None:
+    assert rules_of(app) == set(ROUTES)
+
+
+def test_every_view_has_an_access_mark(app: Flask) -> None:
+    for view in app.view_functions.values():
+        assert isinstance(view.access, guard.Access)  # type: ignore[attr-defined]
+
+
+def test_an_app_with_an_unmarked_view_is_refused() -> None:
+    app = Flask("host", static_folder=None)
+    app.add_url_rule("/open", "open", guard.public(lambda: "open"))
+    guard.init_app(app)
+    app = Flask("host", static_folder=None)
+    app.add_url_rule("/open", "open", guard.public(lambda: "open"))
+    app.add_url_rule("/forgotten", "forgotten", lambda: "forgotten")
+    with pytest.raises(RuntimeError, match="forgotten"):
+        guard.init_app(app)
+
+
+def test_the_documentation_says_who_may_call(client: FlaskClient) -> None:
+    paths = client.get("/v1/openapi.json").json["paths"]
+    documented = {
+        f"{method.upper()} {path}": operation["security"]
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+        if method != "parameters"
+    }
+    wanted: dict[str, list[dict[str, list[str]]]] = {}
+    for route, (who, _) in ROUTES.items():
+        _, _, key = who.partition(" or ")
+        security: list[dict[str, list[str]]] = [] if who == "public" else [{"session": []}]
+        if key:
+            security.append({"apiKey": [] if key == "any key" else [key]})
+        if route not in UNDOCUMENTED:
+            wanted[re.sub("<id:([a-z_]+)>", r"{\1}", route)] = security
+    assert documented == wanted
+
+
+def test_nobody_passes_but_where_it_is_public(client: FlaskClient) -> None:
+    assert_answers(client, lambda _: {}, lambda *_: "unauthenticated")
+
+
+def test_a_bad_credential_passes_but_where_it_is_public(client: FlaskClient, alice: Person) -> None:
+    header, claims, signature = alice.access_token.split(".")
+    for headers in (
+        by_key("garbage"),
+        {"Authorization": "Bearer garbage"},
+        {"Authorization": f"Bearer {header}.{claims}.{signature[::-1]}"},
+        {"Authorization": f"Bearer {alice.refresh_token}"},
+    ):
+        assert_answers(client, lambda _, sent=headers: sent, lambda *_: "invalid_credentials")
+
+
+def test_two_credentials_pass_but_where_it_is_public(client: FlaskClient, alice: Person) -> None:
+    headers = {**alice.headers, **by_key(alice.new_key()["key"])}
+    assert_answers(client, lambda _: headers, lambda *_: "ambiguous_credentials")
+
+
+def test_a_users_session_passes_but_where_it_takes_an_admin(
+    client: FlaskClient, alice: Person
+) -> None:
+    def refused(session: str, key: str) -> str | None:
+        return "forbidden" if session == "admin" else None
+
+    assert_answers(client, lambda _: alice.again().headers, refused)
+
+
+def test_an_admins_session_passes_everywhere(client: FlaskClient, root: Person) -> None:
+    assert_answers(client, lambda _: root.again().headers, lambda *_: None)
+
+
+def test_a_key_without_scopes_passes_only_where_any_key_does(
+    client: FlaskClient, alice: Person, root: Person
+) -> None:
+    def refused(session: str, key: str) -> str | None:
+        if key == "any key":
+            return None
+        return "insufficient_scope" if key else "session_required"
+
+    for person in (alice, root):
+        headers = by_key(person.new_key()["key"])
+        assert_answers(client, lambda _, sent=headers: sent, refused)
+
+
+def test_a_key_with_the_scope_of_the_route_passes_where_keys_may(
+    client: FlaskClient, root: Person
+) -> None:
+    texts = {scope: root.new_key(scopes=[scope])["key"] for scope in OWN}
+    texts[""] = texts["any key"] = root.new_key()["key"]
+
+    def headers(route: str) -> dict[str, str]:
+        return by_key(texts[ROUTES[route][0].partition(" or ")[2]])
+
+    def refused(session: str, key: str) -> str | None:
+        return None if key else "session_required"
+
+    assert_answers(client, headers, refused)
+
+
+def test_a_key_with_all_scopes_but_that_of_the_route_does_not_pass(
+    client: FlaskClient, root: Person
+) -> None:
+    texts = {
+        scope: root.new_key(scopes=sorted((OWN | {"reports:*"}) - {scope}))["key"] for scope in OWN
+    }
+    texts[""] = texts["any key"] = root.new_key(scopes=sorted(OWN))["key"]
+
+    def headers(route: str) -> dict[str, str]:
+        return by_key(texts[ROUTES[route][0].partition(" or ")[2]])
+
+    def refused(session: str, key: str) -> str | None:
+        if key == "any key":
+            return None
+        return "insufficient_scope" if key else "session_required"
+
+    assert_answers(client, headers, refused)
+
+
+def test_a_wildcard_opens_its_area(client: FlaskClient, root: Person) -> None:
+    headers = by_key(root.new_key(scopes=["users:*"])["key"])
+
+    def refused(session: str, key: str) -> str | None:
+        if key == "any key" or key.startswith("users:"):
+            return None
+        return "insufficient_scope" if key else "session_required"
+
+    assert_answers(client, lambda _: headers, refused)
+
+
+# --- in which order a request is refused ---
+
+
+def send(
+    client: FlaskClient, method: str, path: str, headers: Any, body: object, kind: str
+) -> TestResponse:
+    data = body if isinstance(body, bytes) else json.dumps(body)
+    return client.open(path, method=method, headers=headers, data=data, content_type=kind)
+
+
+def test_of_several_faults_the_first_in_the_promised_order_is_told(
+    make_app: Callable[..., Flask],
+) -> None:
+    """Each request has all the faults of those below it, and one less than the one above."""
+    client = client_of(make_app(max_keys_per_user=3))
+    add_user(client, "alice")
+    alice = sign_in(client, "alice")
+    bare = alice.new_key()["key"]
+    manager = alice.new_key(scopes=["keys:write"])["key"]
+    alice.new_key()
+    text, jsons = "text/plain", "application/json"
+    two = {**by_key("garbage"), **alice.headers}
+    large, broken = TOO_LARGE[:-1], b'{"name": ""'
+    wrong = {"name": "", "scopes": ["users:read"]}
+    wide = {"name": "x", "scopes": ["users:read"]}
+    keys, unknown = "/v1/api-keys", "/v1/api-kez"
+    for method, path, headers, body, kind, status, code in [
+        ("PUT", unknown, two, large, text, 404, "not_found"),
+        ("PUT", keys, two, large, text, 405, "method_not_allowed"),
+        ("POST", keys, two, large, text, 400, "ambiguous_credentials"),
+        ("POST", keys, {}, large, text, 401, "unauthenticated"),
+        ("POST", keys, by_key("garbage"), large, text, 401, "invalid_credentials"),
+        ("POST", keys, by_key(bare), large, text, 403, "insufficient_scope"),
+        ("POST", keys, by_key(manager), large, text, 413, "payload_too_large"),
+        ("POST", keys, by_key(manager), broken, text, 415, "unsupported_media_type"),
+        ("POST", keys, by_key(manager), broken, jsons, 400, "malformed_json"),
+        ("POST", keys, by_key(manager), wrong, jsons, 422, "validation_error"),
+        ("POST", keys, by_key(manager), wide, jsons, 403, "insufficient_scope"),
+        ("POST", keys, by_key(manager), {"name": "x"}, jsons, 409, "limit_reached"),
+    ]:
+        response = send(client, method, path, headers, body, kind)
+        assert (response.status_code, response.json["code"]) == (status, code)
+    assert send(client, "PUT", keys, two, large, text).headers["Allow"]
+
+
+def test_an_object_is_looked_for_only_once_the_request_is_in_order(
+    client: FlaskClient, alice: Person, bob: Person
+) -> None:
+    manager = alice.with_key(alice.new_key(scopes=["keys:write"]))
+    others, wider = bob.new_key(scopes=["a:x"])["id"], alice.new_key(scopes=["a:x"])["id"]
+    for person, key_id in ((bob, others), (alice, wider)):
+        assert person.post(f"/v1/api-keys/{key_id}/revoke").status_code == 200
+    text, jsons = "text/plain", "application/json"
+    past = {"expires_at": "1999-01-01T00:00:00Z"}
+    wide = {"scopes": ["users:read"]}
+    for person, key_id, body, kind, status, code in [
+        (bob, "not-an-id", TOO_LARGE, text, 404, "not_found"),
+        (manager, others, TOO_LARGE, text, 413, "payload_too_large"),
+        (manager, others, b"{", text, 415, "unsupported_media_type"),
+        (manager, others, b"{", jsons, 400, "malformed_json"),
+        (manager, others, {"name": ""}, jsons, 422, "validation_error"),
+        (manager, others, past, jsons, 422, "validation_error"),
+        (manager, others, wide, jsons, 404, "not_found"),
+        (manager, wider, wide, jsons, 403, "insufficient_scope"),
+        (manager, wider, {"name": "x"}, jsons, 403, "insufficient_scope"),
+        (alice, wider, wide, jsons, 403, "insufficient_scope"),
+        (alice, wider, {"name": "x"}, jsons, 409, "conflict"),
+    ]:
+        response = send(client, "PATCH", f"/v1/api-keys/{key_id}", person.headers, body, kind)
+        assert (response.status_code, response.json["code"]) == (status, code)
+
+
+def test_who_may_not_call_a_route_learns_nothing_of_its_objects(
+    client: FlaskClient, alice: Person, bob: Person
+) -> None:
+    for user_id in (bob.id, NO_SUCH.rpartition("/")[2]):
+        for query in ("", "?no=such"):
+            path = f"/v1/users/{user_id}{query}"
+            assert_problem(alice.get(path), 403, "forbidden")
+            assert_problem(alice.delete(path), 403, "forbidden")
+            assert_problem(alice.patch(path, {"role": "emperor"}), 403, "forbidden")
+
+
+def test_a_key_is_told_that_a_session_is_required_before_its_body_is_read(
+    client: FlaskClient, root: Person
+) -> None:
+    headers = by_key(root.new_key(scopes=sorted(OWN))["key"])
+    for method, path in [
+        ("POST", "/v1/auth/password"),
+        ("PATCH", "/v1/auth/me"),
+        ("POST", "/v1/auth/logout"),
+    ]:
+        for body, kind in ((TOO_LARGE, "text/plain"), (b"{", "application/json"), ({}, "")):
+            response = send(client, method, path, headers, body, kind)
+            assert_problem(response, 403, "session_required")
+
+
+# --- what it costs ---
+
+
+def test_to_know_the_caller_takes_one_statement(
+    app: Flask, client: FlaskClient, alice: Person
+) -> None:
+    text = alice.new_key()["key"]
+    for headers in (
+        alice.headers,
+        by_key(text),
+        {"Authorization": f"Bearer {text}"},
+        {**by_key(text), "Authorization": f"Bearer {text}"},
+    ):
+        with statements(app) as ran:
+            assert client.get("/v1/auth/me", headers=headers).status_code == 200
+        assert len(ran) == 1
+
+
+def test_what_is_refused_by_its_form_or_public_takes_none(
+    app: Flask, client: FlaskClient, alice: Person
+) -> None:
+    header, claims, signature = alice.access_token.split(".")
+    for headers in (
+        {},
+        by_key("garbage"),
+        {"Authorization": f"Bearer {header}.{claims}.{signature[::-1]}"},
+        {**alice.headers, **by_key("garbage")},
+    ):
+        with statements(app) as ran:
+            assert client.get("/v1/auth/me", headers=headers).status_code in (400, 401)
+        assert ran == []
+    for path in ("/", "/healthz", "/v1/nothing", "/v1/docs"):
+        with statements(app) as ran:
+            client.get(path, headers=alice.headers)
+        assert ran == []
