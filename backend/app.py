@@ -35,7 +35,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     app = Flask(__package__, static_folder=None)
     app.extensions["backend"] = service
-    app.config.update(MAX_CONTENT_LENGTH=admission.MAX_BODY, PROPAGATE_EXCEPTIONS=False)
+    app.config.update(MAX_CONTENT_LENGTH=admission.MAX_BODY + 1, PROPAGATE_EXCEPTIONS=False)
     app.url_map.merge_slashes = False  # another path is another resource, never a redirect
     app.json.sort_keys = False  # type: ignore[attr-defined]
 

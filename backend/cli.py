@@ -16,7 +16,6 @@ from typing import Any, NoReturn
 from uuid import UUID
 
 import click
-import peewee as pw
 from flask import Flask, current_app
 from flask.cli import AppGroup
 from marshmallow import Schema, ValidationError
@@ -25,7 +24,7 @@ from .api_keys import service as keys
 from .api_keys.schemas import ApiKeySchema, CreateKeySchema
 from .core import context, doctor, migrations, tokens
 from .core.context import Service
-from .core.database import DOWN, release
+from .core.database import is_down, release
 from .core.errors import Failure, NotFound
 from .core.identity import CONSOLE
 from .core.settings import SettingsError
@@ -85,8 +84,10 @@ def _inside(command: Callable[..., None]) -> Callable[..., None]:
                 _fail(*_field_errors((refusal.errors or {}).get("json", {})), refusal.detail)
             except migrations.MigrationError as refusal:
                 _fail(str(refusal))
-            except (pw.DatabaseError, *DOWN) as error:
-                _fail(f"the database refuses: {str(error).strip()}")
+            except Exception as error:
+                if not is_down(error):
+                    raise
+                _fail(f"the database does not answer: {str(error).strip()}")
             finally:
                 release(service.database)
 

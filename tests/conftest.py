@@ -140,7 +140,12 @@ def process_environ(**values: object) -> dict[str, str]:
 
 
 def run(
-    tree: Path, program: str, *arguments: str, stdin: str = "", **values: object
+    tree: Path,
+    program: str,
+    *arguments: str,
+    stdin: str = "",
+    seconds: float = 60,
+    **values: object,
 ) -> subprocess.CompletedProcess[str]:
     """Run `python`, `flask` or `gunicorn` in the tree to its end, in production."""
     return subprocess.run(
@@ -150,7 +155,7 @@ def run(
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=seconds,
         check=False,
     )
 
@@ -198,18 +203,19 @@ def client(app: Flask) -> FlaskClient:
     return client_of(app)
 
 
-@pytest.fixture
-def make_bare_app(tmp_path: Path) -> Callable[..., Flask]:
+@pytest.fixture(scope="session")
+def make_bare_app(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Flask]:
     """As make_app, with a database that cannot be opened: for what needs none, run once."""
+    folder = tmp_path_factory.mktemp("bare") / "missing"
 
     def make(**values: object) -> Flask:
-        values.setdefault("database_url", f"sqlite:///{tmp_path}/missing/backend.db")
+        values.setdefault("database_url", f"sqlite:///{folder}/backend.db")
         return create_app(make_settings(**values))
 
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def bare(make_bare_app: Callable[..., Flask]) -> FlaskClient:
     """A client of an app that has no database. Each answer is held against the documentation."""
     return client_of(make_bare_app())

@@ -51,7 +51,7 @@ NOT_LISTED = [
 ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def shared(make_bare_app: Callable[..., Flask]) -> FlaskClient:
     """A client of an app without a database that two origins may use."""
     return client_of(make_bare_app(cors_origins=f"{ORIGIN}, {OTHER}"))
@@ -83,7 +83,7 @@ def test_a_listed_origin_may_read_every_answer(
         raise RuntimeError
 
     app.add_url_rule("/fault", view_func=fault)
-    client, headers = client_of(app), {"Origin": origin}
+    client, headers = app.test_client(), {"Origin": origin}
     credentials = {"username": "alice", "password": "x"}
     calls = [
         (200, client.get("/healthz", headers=headers)),

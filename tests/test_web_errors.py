@@ -231,7 +231,7 @@ def test_a_fault_of_ours_is_told_to_the_log_and_not_to_the_caller(
         raise RuntimeError("what nobody outside may read")
 
     app.add_url_rule("/fault", view_func=fault)
-    response = client_of(app).get("/fault")
+    response = app.test_client().get("/fault")
     assert_whole_problem(response, 500, "internal_error")
     assert "outside" not in response.text
     assert "Traceback" in caplog.text

@@ -49,7 +49,7 @@ def faulty(make_bare_app: Callable[..., Flask]) -> FlaskClient:
         raise RuntimeError
 
     app.add_url_rule("/fault", view_func=fault)
-    return client_of(app)
+    return app.test_client()
 
 
 def test_every_kind_of_response_carries_them(faulty: FlaskClient) -> None:

@@ -1,4 +1,4 @@
-"""Proxies: whose word about address, scheme, host and prefix is taken; and which hosts are served."""
+"""Proxies: whose word about address, scheme, host and prefix is taken; which hosts are served."""
 
 from collections.abc import Callable
 
@@ -13,6 +13,12 @@ from .conftest import Person, assert_problem, by_key, client_of, service_of, url
 
 PROXY, CLIENT = "10.0.0.1", "203.0.113.9"
 TRUSTED = "10.0.0.0/8, 192.168.1.1, 2001:db8:a::/48"
+
+
+@pytest.fixture(scope="module")
+def behind(make_bare_app: Callable[..., Flask]) -> FlaskClient:
+    """A client of an app that trusts some proxies."""
+    return client_of(make_bare_app(trusted_proxies=TRUSTED))
 
 
 def ask(client: FlaskClient, peer: str, path: str = "/healthz", **headers: str) -> TestResponse:
@@ -70,15 +76,14 @@ def ask(client: FlaskClient, peer: str, path: str = "/healthz", **headers: str) 
     ],
 )
 def test_the_client_is_the_first_from_the_right_who_is_no_proxy(
-    make_bare_app: Callable[..., Flask],
+    behind: FlaskClient,
     caplog: pytest.LogCaptureFixture,
     peer: str,
     forwarded: str,
     seen: str,
 ) -> None:
     caplog.set_level("INFO")
-    client = client_of(make_bare_app(trusted_proxies=TRUSTED))
-    assert ask(client, peer, x_forwarded_for=forwarded).status_code == 200
+    assert ask(behind, peer, x_forwarded_for=forwarded).status_code == 200
     assert caplog.records[-1].__dict__["ip"] == seen
 
 
@@ -96,21 +101,17 @@ def test_without_trusted_proxies_nothing_is_believed(
 
 
 def test_other_headers_are_not_believed_from_anybody(
-    make_bare_app: Callable[..., Flask], caplog: pytest.LogCaptureFixture
+    behind: FlaskClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    client = client_of(make_bare_app(trusted_proxies=TRUSTED))
     others = ["x_real_ip", "forwarded", "client_ip", "true_client_ip", "x_client_ip"]
-    ask(client, PROXY, **dict.fromkeys(others, "1.1.1.1"))
+    ask(behind, PROXY, **dict.fromkeys(others, "1.1.1.1"))
     assert caplog.records[-1].__dict__["ip"] == PROXY
 
 
 @pytest.mark.parametrize("peer", ["", "unix:", "@", "/run/backend.sock"])
-def test_a_peer_without_an_address_is_served(
-    make_bare_app: Callable[..., Flask], peer: str
-) -> None:
-    client = client_of(make_bare_app(trusted_proxies=TRUSTED))
-    assert ask(client, peer, x_forwarded_for=CLIENT).status_code == 200
+def test_a_peer_without_an_address_is_served(behind: FlaskClient, peer: str) -> None:
+    assert ask(behind, peer, x_forwarded_for=CLIENT).status_code == 200
 
 
 def test_a_key_was_last_used_by_the_client_and_not_by_the_proxy(
@@ -132,7 +133,23 @@ def test_a_key_was_last_used_by_the_client_and_not_by_the_proxy(
     assert last_used("::ffff:10.0.0.1", "::ffff:198.51.100.4") == "198.51.100.4"
 
 
-@pytest.fixture
+def test_an_address_that_a_client_made_up_keeps_no_key_from_being_written(
+    make_app: Callable[..., Flask], alice: Person
+) -> None:
+    """A client within the trusted networks is passed over as if it were one more proxy."""
+    app = make_app(trusted_proxies=TRUSTED, database_url=url_of(alice.client.application))
+    client, keys = client_of(app), [alice.new_key(), alice.new_key()]
+    made_up = f"fe80::1%{'x' * 500}, 10.9.9.9"
+    for key, forwarded in zip(keys, [made_up, CLIENT], strict=True):
+        environ = {"REMOTE_ADDR": PROXY, "HTTP_X_FORWARDED_FOR": forwarded}
+        client.get("/v1/auth/me", headers=by_key(key["key"]), environ_overrides=environ)
+    service_of(app).last_used.flush()
+    first, second = (alice.get(f"/v1/api-keys/{key['id']}").json for key in keys)
+    assert second["last_used_ip"] == CLIENT
+    assert len(first["last_used_ip"]) <= 45
+
+
+@pytest.fixture(scope="module")
 def where(make_bare_app: Callable[..., Flask]) -> FlaskClient:
     """A client of an app with a route that tells the address it believes to be asked at."""
     app = make_bare_app(trusted_proxies=TRUSTED)
@@ -199,7 +216,7 @@ def test_what_a_trusted_proxy_tells_must_make_sense(
 # --- trusted hosts ---------------------------------------------------------------------------
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def strict(make_bare_app: Callable[..., Flask]) -> FlaskClient:
     """A client of an app that serves one host by name and one by name and port."""
     hosts = "Accounts.example.com, internal:8000, [::1]"

@@ -4,7 +4,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
-from ..web.api import Flag, Id, Integer, PageQuery, Schema, Time
+from ..web.api import Flag, Id, Integer, PageQuery, Pattern, Schema, Time
 from .scopes import PATTERN
 
 STATUSES = ("active", "disabled", "expired", "revoked")
@@ -29,9 +29,7 @@ def _description(**kwargs: object) -> fields.String:
 
 
 def _scopes(**kwargs: object) -> fields.List:
-    scope = fields.String(
-        validate=validate.Regexp(PATTERN + r"\Z", error="Not of the form area:act or area:*.")
-    )
+    scope = fields.String(validate=Pattern(PATTERN, "Not of the form area:act or area:*."))
     return fields.List(
         scope,
         validate=validate.Length(max=50),
@@ -40,9 +38,9 @@ def _scopes(**kwargs: object) -> fields.List:
     )
 
 
-def _expires_at(**kwargs: object) -> Time:
+def _expires_at() -> Time:
     about = {"example": "2027-11-23T09:00:00Z", "description": "Null: never."}
-    return Time(allow_none=True, metadata=about, **kwargs)  # type: ignore[arg-type]
+    return Time(allow_none=True, metadata=about)
 
 
 class ApiKeySchema(Schema):
@@ -87,8 +85,7 @@ class CreateKeySchema(Schema):
     description = _description()
     scopes = _scopes()
     expires_in_days = Integer(
-        validate=validate.Range(1, 3650),
-        metadata={"example": 365, "description": "Instead of expires_at."},
+        validate=validate.Range(1, 3650), metadata={"description": "Instead of expires_at."}
     )
     expires_at = _expires_at()
 
@@ -111,16 +108,14 @@ class ChangeKeySchema(Schema):
 class RevokeKeySchema(Schema):
     """Revoke the API key that one holds."""
 
-    key = fields.String(
-        required=True, validate=validate.Length(1, 4096), metadata={"example": _KEY}
-    )
+    key = fields.String(required=True, metadata={"example": _KEY})
 
 
-class OwnerId(Id):
+class OwnerId(fields.String):
     """A user's id, or any."""
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        return "any" if value == "any" else super()._deserialize(value)
+        return "any" if value == "any" else Id().deserialize(value)
 
 
 class KeyQuery(PageQuery):
@@ -132,5 +127,5 @@ class KeyQuery(PageQuery):
     status = fields.String(validate=validate.OneOf(STATUSES))
     search = fields.String(
         validate=validate.Length(1, 100),
-        metadata={"description": "Literally, in name and description, in any case."},
+        metadata={"description": "Literally, in name and description, in either case."},
     )

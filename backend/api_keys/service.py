@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,7 +12,7 @@ import peewee as pw
 
 from ..core import clock, context, tokens
 from ..core.database import atomic, current, db_time, lock, on_postgres, page
-from ..core.errors import Conflict, Forbidden, Invalid, NotFound
+from ..core.errors import INVALID_TOKEN, Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from ..core.identity import Identity
 from ..users.models import User
 from . import scopes as rules
@@ -41,7 +42,7 @@ def issue(
     _require_future(expires_at)
     now = clock.now()
     wanted = sorted(set(scopes or ()))
-    _require_within_own(actor, owner, wanted, expires_at)
+    _require_allowed(owner, wanted)
     text = context.service().keyring.new_api_key()
     key = ApiKey(
         owner=owner.id,
@@ -52,17 +53,19 @@ def issue(
         created_at=now,
         updated_at=now,
     )
-    _insert(key, text)
+    _insert(actor, key, text)
     log.info("key.create", extra={"actor": actor.username, "key_id": str(key.id)})
     key.key = text
     return key
 
 
 @atomic
-def _insert(key: ApiKey, text: str) -> None:
+def _insert(actor: Identity, key: ApiKey, text: str) -> None:
     # Holding the owner's row makes counting and inserting one step for everybody else.
     if not lock(User.select(User.id).where(User.id == key.owner_id)):
         raise NotFound("There is no such owner.")
+    if actor.key_id:
+        _require_within(actor, _acting_key(actor), key)
     most = context.settings().max_keys_per_user
     if _of(key.owner_id).where(ApiKey.revoked_at.is_null()).count() >= most:
         raise Conflict("limit_reached", f"At most {most} keys that are not revoked.")
@@ -92,7 +95,7 @@ def listing(
 
     `owner_id`, an id or "any", is for an administrator's session: Forbidden for others.
     """
-    if owner_id is not None and owner_id != actor.user_id and not actor.is_admin_in_person:
+    if owner_id is not None and not actor.is_admin_in_person:
         raise Forbidden("forbidden", "Only an administrator's session sees other people's keys.")
     query = _keys() if owner_id == "any" else _of(owner_id or actor.user_id)
     if status:
@@ -121,19 +124,17 @@ def change(actor: Identity, key_id: UUID, **changes: Any) -> ApiKey:
 @atomic
 def _change(actor: Identity, key_id: UUID, changes: dict[str, Any]) -> ApiKey:
     key = _for_update(actor, key_id)
-    if "scopes" in changes or "expires_at" in changes:
-        _require_within_own(
-            actor,
-            key.owner,
-            changes.get("scopes", key.scopes),
-            changes.get("expires_at", key.expires_at),
-        )
+    if "scopes" in changes:
+        _require_allowed(key.owner, changes["scopes"])
     if key.revoked_at is not None:
         raise Conflict("conflict", "The key is revoked, and that is final.")
     for name, value in changes.items():
         setattr(key, name, value)
-    key.updated_at = clock.now()
-    key.save()
+    if actor.key_id:
+        _require_within(actor, _acting_key(actor), key)
+    if key.dirty_fields:
+        key.updated_at = clock.now()
+        key.save()
     return key
 
 
@@ -145,11 +146,14 @@ def revoke(actor: Identity, key_id: UUID) -> ApiKey:
     return key
 
 
-@atomic
 def revoke_by_possession(text: str) -> None:
     """Revoke the key whose text is given, if there is one: who holds it may only kill it."""
-    if not tokens.is_api_key(text):
-        return
+    if tokens.is_api_key(text):
+        _revoke_held(text)
+
+
+@atomic
+def _revoke_held(text: str) -> None:
     digests = [digest for _, digest in context.service().keyring.digests(text)]
     for key in lock(_keys().where(ApiKeySecret.digest.in_(digests))):
         _revoke(key)
@@ -171,14 +175,20 @@ def delete(actor: Identity, key_id: UUID) -> None:
 
 def write_last_used(notes: dict[str, tuple[datetime, str]]) -> None:
     """Store when and from where keys were last used: {key id: (time, address)}, one statement."""
-    kind = "(%s::uuid, %s::timestamptz, %s)" if on_postgres() else "(?, ?, ?)"
-    values = ", ".join([kind] * len(notes))
+    rows = json.dumps(
+        [(key, at.isoformat(" ", "microseconds"), ip) for key, (at, ip) in notes.items()]
+    )
+    # As one parameter: there is a limit to their number.
+    if on_postgres():
+        columns = "(v->>0)::uuid, (v->>1)::timestamptz, v->>2 FROM jsonb_array_elements(%s) t(v)"
+    else:
+        part = "json_extract(value, '$[{}]')"
+        columns = f"{', '.join(map(part.format, range(3)))} FROM json_each(?)"
     current.execute_sql(
-        f"WITH used (id, at, ip) AS (VALUES {values})"  # noqa: S608 (only placeholders)
+        f"WITH used (id, at, ip) AS (SELECT {columns})"  # noqa: S608 (no input)
         " UPDATE api_keys SET last_used_at = used.at, last_used_ip = used.ip FROM used"
-        " WHERE api_keys.id = used.id"
-        " AND (last_used_at IS NULL OR last_used_at < used.at)",
-        [part for key, (at, ip) in notes.items() for part in (key, db_time(at), ip)],
+        " WHERE api_keys.id = used.id AND (last_used_at IS NULL OR last_used_at < used.at)",
+        (rows,),
     )
 
 
@@ -207,6 +217,8 @@ def _for_update(actor: Identity, key_id: UUID, *, itself: bool = False) -> ApiKe
     A key that manages keys acts on those that can do no more than itself, and on itself only where
     `itself` says so: a leaked key must not be able to prolong its own life.
     """
+    if actor.key_id:
+        _acting_key(actor, key_id)
     key = _visible(actor, key_id)
     if actor.key_id == key.id:
         if not itself:
@@ -214,6 +226,19 @@ def _for_update(actor: Identity, key_id: UUID, *, itself: bool = False) -> ApiKe
     elif actor.scopes is not None and not rules.within(key.scopes, actor.scopes):
         raise Forbidden("insufficient_scope", "That key may do more than the one presented.")
     return key
+
+
+def _acting_key(actor: Identity, *others: UUID) -> ApiKey:
+    """The key that the actor presented, locked, if it is still good; else Unauthenticated.
+
+    So a key that is just being revoked leaves no successor. `others` are locked with it, in one
+    order, so that two keys that change each other do not wait for each other for ever.
+    """
+    both = ApiKey.select().where(ApiKey.id.in_([actor.key_id, *others])).order_by(ApiKey.id)
+    for key in lock(both):
+        if key.id == actor.key_id and key.status == "active":
+            return key
+    raise Unauthenticated(challenge=INVALID_TOKEN)
 
 
 def _has_status(status: str) -> Any:
@@ -234,19 +259,16 @@ def _require_future(expires_at: datetime | None) -> None:
         raise Invalid("expires_at", "Must lie in the future.")
 
 
-def _require_within_own(
-    actor: Identity, owner: User, scopes: list[str], expires_at: datetime | None
-) -> None:
-    """Forbidden if the key would be able to do more, or live longer, than it may.
-
-    Its owner's role bounds it, and so does the key that mints or changes it.
-    """
+def _require_allowed(owner: User, scopes: list[str]) -> None:
+    """Forbidden if the owner's role does not allow all of the scopes."""
     if not all(rules.allowed(scope, owner.role, owner.kind) for scope in scopes):
         raise Forbidden("insufficient_scope", "The owner's role does not allow these scopes.")
-    if actor.scopes is None:
-        return
-    if not rules.within(scopes, actor.scopes):
+
+
+def _require_within(actor: Identity, mine: ApiKey, key: ApiKey) -> None:
+    """Forbidden if `key` can do more, or lives longer, than `mine`, which mints or changes it."""
+    if not rules.within(key.scopes, actor.scopes or ()):
         raise Forbidden("insufficient_scope", "Wider scopes than those of the key presented.")
-    last = ApiKey.get_by_id(actor.key_id).expires_at
-    if last is not None and (expires_at is None or expires_at > last):
+    last = mine.expires_at
+    if last is not None and (key.expires_at is None or key.expires_at > last):
         raise Forbidden("insufficient_scope", "A longer life than that of the key presented.")

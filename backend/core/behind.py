@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from .database import is_down
+
 log = logging.getLogger(__name__)
 
 INTERVAL = 3.0  # seconds
@@ -42,15 +44,19 @@ class WriteBehind:
                 atexit.register(self.close)
 
     def flush(self) -> None:
-        """Write what has been noted. On failure it is kept for the next time."""
+        """Write what has been noted. While the database is down it is kept."""
         with self._lock:
             notes, self._notes = self._notes, {}
         if not notes:
             return
         try:
             self._write(notes)
-        except Exception:
-            log.exception("written behind: failed, kept for the next flush")
+        except Exception as error:
+            if not is_down(error):
+                # Kept, they would fail again, and all that is noted after them too.
+                log.exception("written behind: %s notes dropped", len(notes))
+                return
+            log.warning("written behind: kept for the next flush: %s", error)
             with self._lock:
                 self._notes = {**notes, **self._notes}
 

@@ -30,6 +30,7 @@ class Service:
     hasher: Hasher
     last_used: WriteBehind
     draining: threading.Event = field(default_factory=threading.Event)
+    probing: threading.Semaphore = field(default_factory=threading.Semaphore)
 
     @contextmanager
     def active(self) -> Iterator[Service]:
@@ -55,15 +56,23 @@ class Call:
         self.identity: Any = None
 
 
-_service: ContextVar[Service] = ContextVar("service")
+_service: ContextVar[Service | None] = ContextVar("service", default=None)
 call: ContextVar[Call | None] = ContextVar("call", default=None)
 
 
-def service() -> Service:
-    """The service whose code is running. LookupError outside of any."""
+def running() -> Service | None:
+    """The service whose code is running; None outside of any."""
     return _service.get()
+
+
+def service() -> Service:
+    """The service whose code is running. RuntimeError outside of any."""
+    service = _service.get()
+    if service is None:
+        raise RuntimeError("no service is active; see Service.active")
+    return service
 
 
 def settings() -> Settings:
     """The settings of the service whose code is running."""
-    return _service.get().settings
+    return service().settings

@@ -23,8 +23,7 @@ from playhouse.postgres_ext import DateTimeTZField
 from . import clock, context
 from .settings import ROOT, Settings
 
-# What a database that is down, full, locked or overloaded raises; answered with 503.
-DOWN = (pw.OperationalError, pw.InterfaceError, MaxConnectionsExceeded)
+_UNDEFINED_TABLE = "42P01"  # PostgreSQL's; SQLite has an OperationalError for it
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -75,6 +74,17 @@ def _forget_connections_at_fork(database: pw.Database) -> None:
         os.register_at_fork(after_in_child=dispose)
 
 
+def is_down(error: BaseException) -> bool:
+    """True if `error` is what a database raises that is down, full, locked, overloaded or not ours.
+
+    That is: broken as a file, or without our tables. Such a state is unavailability, not a bug.
+    """
+    if isinstance(error, pw.OperationalError | pw.InterfaceError | MaxConnectionsExceeded):
+        return True
+    cause = error.args[0] if error.args else None
+    return type(error) is pw.DatabaseError or getattr(cause, "sqlstate", "") == _UNDEFINED_TABLE
+
+
 def sqlite_path(settings: Settings) -> Path:
     """The database file; a relative path counts from the folder of wsgi.py."""
     return ROOT / settings.database_url.removeprefix("sqlite:///")
@@ -95,8 +105,8 @@ class CurrentDatabase(pw.DatabaseProxy):
 
     @property
     def obj(self) -> Any:
-        running = context._service.get(None)
-        return running.database if running else None
+        service = context.running()
+        return service.database if service else None
 
     @obj.setter
     def obj(self, value: Any) -> None:

@@ -9,7 +9,7 @@ import peewee as pw
 from dotenv import dotenv_values
 
 from . import migrations
-from .database import DOWN, sqlite_path
+from .database import is_down, sqlite_path
 from .settings import ROOT, SECRET_BYTES, Settings, unsafe
 
 
@@ -18,7 +18,9 @@ def findings(settings: Settings, database: pw.Database) -> tuple[list[str], list
     fatal, doubtful = unsafe(settings), _unknown_names()
     try:
         pending = migrations.pending(database)
-    except DOWN as error:
+    except Exception as error:
+        if not is_down(error):
+            raise
         fatal.append(f"DATABASE_URL: the database does not answer: {str(error).strip()}.")
     else:
         if pending:

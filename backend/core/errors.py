@@ -5,6 +5,10 @@ The HTTP status of a code stands in `web/problems.py`, in one table; nothing her
 
 from collections.abc import Mapping
 
+# What WWW-Authenticate says of a bearer credential (RFC 6750 section 3.1).
+INVALID_TOKEN = 'error="invalid_token"'  # noqa: S105
+INSUFFICIENT_SCOPE = 'error="insufficient_scope"'
+
 
 class Failure(Exception):
     """A refusal that the caller is told about: `code` for programs, `detail` for people.
@@ -27,7 +31,7 @@ class Failure(Exception):
         self.detail = detail
         self.errors = errors
         self.retry_after = retry_after
-        self.challenge = challenge
+        self.challenge = challenge or (INSUFFICIENT_SCOPE if code == "insufficient_scope" else None)
 
 
 class Invalid(Failure):

@@ -31,8 +31,13 @@ _LONGEST = 8192  # characters of one value
 
 
 def redact(text: str) -> str:
-    """`text` with anything that looks like a token, a key or a hash taken out, and shortened."""
-    return _SECRETS.sub("[redacted]", text[:_LONGEST])
+    """`text` with anything that looks like a token, a key or a hash taken out.
+
+    What is too long loses its middle: a traceback says at its end what went wrong.
+    """
+    text = _SECRETS.sub("[redacted]", text)
+    half = _LONGEST // 2
+    return text if len(text) <= _LONGEST else f"{text[:half]} [...] {text[-half:]}"
 
 
 def _facts(record: logging.LogRecord) -> dict[str, object]:
@@ -74,9 +79,16 @@ class TextFormatter(logging.Formatter):
         facts = " ".join(
             f"{name}={json.dumps(value, default=str)}" for name, value in _facts(record).items()
         )
-        message = json.dumps(redact(record.getMessage()), ensure_ascii=False)[1:-1]
+        message = _printable(redact(record.getMessage()))
         line = f"{_utc(record, '%H:%M:%S')} {record.levelname:<7} {message}  {facts}".rstrip()
-        return "\n".join(filter(None, [line, _exception(self, record)]))
+        # Indented, so that no message of an exception can pass for a line of the log.
+        below = [f"    {_printable(each)}" for each in _exception(self, record).splitlines()]
+        return "\n".join([line, *below])
+
+
+def _printable(text: str) -> str:
+    """`text` with control characters and their like as escapes: terminals obey them."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _utc(record: logging.LogRecord, form: str) -> str:

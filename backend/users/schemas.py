@@ -3,7 +3,7 @@
 from marshmallow import ValidationError, fields, validate
 
 from ..core.passwords import MAX_LENGTH, normalised
-from ..web.api import Flag, Id, PageQuery, QueryFlag, Schema, Time
+from ..web.api import Flag, Id, PageQuery, Pattern, QueryFlag, Schema, Time
 from .service import MAX_EMAIL, fold_email
 
 ROLES = ("user", "admin")
@@ -29,9 +29,7 @@ class Email(fields.Email):
 
 def username(**kwargs: object) -> fields.String:
     """The field for a username."""
-    rule = validate.Regexp(
-        r"[A-Za-z0-9._-]{3,64}\Z", error="3 to 64 ASCII letters, digits, dots, _ and -."
-    )
+    rule = Pattern("[A-Za-z0-9._-]{3,64}", "3 to 64 ASCII letters, digits, dots, _ and -.")
     return fields.String(validate=rule, metadata={"example": "alice"}, **kwargs)  # type: ignore[arg-type]
 
 

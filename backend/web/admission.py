@@ -35,18 +35,27 @@ def admit(view: Any) -> None:
         raise RequestEntityTooLarge
     if getattr(view, "takes_json", False):
         g.json = _body()
-    elif "chunked" in request.headers.get("Transfer-Encoding", ""):
-        request.get_data()  # raises when it grows too large
+    elif request.headers.get("Transfer-Encoding"):
+        _read()
     _check_query(getattr(view, "query_names", frozenset()))
+
+
+def _read() -> bytes:
+    """The body. Reading stops a byte after MAX_BODY, so that one can tell (MAX_CONTENT_LENGTH)."""
+    raw = request.get_data()
+    if len(raw) > MAX_BODY:
+        raise RequestEntityTooLarge
+    return raw
 
 
 def _body() -> dict[str, Any]:
     """The JSON object that is the request's body."""
-    raw = request.get_data()
+    raw = _read()
     if not raw:
         _invalid("json", {"_schema": ["A body is needed."]})
     charset = request.mimetype_params.get("charset", "utf-8").lower()
-    if request.mimetype != "application/json" or charset not in {"utf-8", "utf8"}:
+    coding = request.headers.get("Content-Encoding", "identity").lower()
+    if (request.mimetype, charset, coding) != ("application/json", "utf-8", "identity"):
         raise Failure("unsupported_media_type", "The body must be application/json in UTF-8.")
     body = parse_json(raw)
     if not isinstance(body, dict):
@@ -88,7 +97,7 @@ def _refuse(constant: str) -> NoReturn:
 
 def _number(kind: Callable[[str], Any]) -> Callable[[str], Any]:
     def parse(text: str) -> Any:
-        if len(text) > MAX_DIGITS:
+        if sum(map(str.isdigit, text)) > MAX_DIGITS:
             raise ValueError("too many digits")
         value = kind(text)
         if kind is float and math.isinf(value):
@@ -143,8 +152,15 @@ def _check_query(known: frozenset[str]) -> None:
 
 
 def _invalid(location: str, faults: dict[str, Any]) -> NoReturn:
-    errors = {location: {str(name)[:MAX_NAME]: said for name, said in faults.items()}}
+    errors = {location: {str(name)[:MAX_NAME]: _flat(said) for name, said in faults.items()}}
     raise Failure("validation_error", "The input is not acceptable.", errors=errors)
+
+
+def _flat(said: Any, place: str = "") -> list[str]:
+    """Marshmallow's messages as sentences; those about a part of a field name the part."""
+    if isinstance(said, dict):
+        return [text for part, inner in said.items() for text in _flat(inner, f"{place}{part}: ")]
+    return [f"{place}{text}" for text in said]
 
 
 class AdmittedParser(FlaskParser):

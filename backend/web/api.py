@@ -36,6 +36,20 @@ class Schema(ma.Schema):
         unknown = ma.RAISE
 
 
+class Pattern(validate.Regexp):
+    """The whole text matches `pattern`, which is documented as every reader understands it."""
+
+    def __init__(self, pattern: str, error: str) -> None:
+        super().__init__(f"^({pattern})$", error=error)
+        self._whole = re.compile(pattern)
+
+    def __call__(self, value: str) -> str:
+        """The value, else ValidationError."""
+        if not self._whole.fullmatch(value):  # $ would let a line feed pass
+            raise ma.ValidationError(str(self.error))
+        return value
+
+
 class Flag(fields.Boolean):
     """true or false; no "yes", no 1."""
 
@@ -122,10 +136,7 @@ class PageQuery(Schema):
         validate=validate.Range(1, 100),
         metadata={"description": "How many at most.", "example": 50},
     )
-    cursor = Cursor(
-        load_default=None,
-        metadata={"description": "`next` of the page before."},
-    )
+    cursor = Cursor(metadata={"description": "`next` of the page before."})
 
 
 def page_of(schema: type[Schema]) -> type[ma.Schema]:
@@ -148,16 +159,17 @@ def page(result: tuple[list[Any], UUID | None]) -> dict[str, Any]:
 
 
 def example(schema: ma.Schema) -> dict[str, Any]:
-    """An example of what the schema describes, from the `example` of each field's metadata."""
-    return {field.data_key or name: _field_example(field) for name, field in schema.fields.items()}
+    """An example of what the schema describes, from the `example` in its fields' metadata."""
+    examples = {name: _field_example(field) for name, field in schema.fields.items()}
+    return {name: value for name, value in examples.items() if value is not ma.missing}
 
 
 def _field_example(field: fields.Field) -> Any:
-    if isinstance(field, fields.List):
-        return field.metadata.get("example", [_field_example(field.inner)])
     if isinstance(field, fields.Nested):
         return example(field.schema)
-    return field.metadata.get("example")
+    if isinstance(field, fields.List) and isinstance(field.inner, fields.Nested):
+        return [_field_example(field.inner)]
+    return field.metadata.get("example", ma.missing)
 
 
 class Blueprint(flask_smorest.Blueprint):

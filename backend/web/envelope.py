@@ -42,6 +42,8 @@ class Envelope:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         started = time.perf_counter()
         see_through_proxies(environ, self._service.settings.trusted_proxies)
+        environ["PATH_INFO"] = environ.get("PATH_INFO") or "/"  # the mount point itself
+        environ.pop("HTTP_UPGRADE", None)  # a route is a route; Werkzeug would look for websockets
         request_id = environ.get("HTTP_X_REQUEST_ID", "")
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = secrets.token_hex(8)
@@ -131,8 +133,12 @@ def _last(environ: WSGIEnvironment, name: str) -> str:
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """The IP address that `text` is, an IPv4-mapped one as IPv4; None if it is none."""
+    if text.startswith("["):  # some proxies add the port: [2001:db8::1]:4711, 192.0.2.1:4711
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
     try:
-        address = ipaddress.ip_address(text)
+        address = ipaddress.ip_address(text.partition("%")[0])  # no zone: it is free text
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address

@@ -17,7 +17,14 @@ from flask.typing import ResponseReturnValue
 from ..api_keys import scopes
 from ..auth import identify
 from ..core import context
-from ..core.errors import Failure, Forbidden, Unauthenticated
+from ..core.errors import (
+    INSUFFICIENT_SCOPE,
+    INVALID_TOKEN,
+    Failure,
+    Forbidden,
+    NotFound,
+    Unauthenticated,
+)
 from ..core.identity import Identity
 from . import admission
 
@@ -92,11 +99,13 @@ def _guard() -> ResponseReturnValue | None:
     rule = request.url_rule
     if rule is None:
         return None  # 404 or 405, which the dispatch raises
+    if request.environ["PATH_INFO"].startswith("//"):
+        raise NotFound  # Werkzeug takes several slashes for one
     call = context.call.get()
     if call is not None:
         call.route = rule.rule
     if request.method == "OPTIONS" and getattr(rule, "provide_automatic_options", False):
-        return "", 204, {"Allow": ", ".join(sorted(rule.methods or ()))}
+        return current_app.make_default_options_response(), 204
     view: Any = current_app.view_functions[rule.endpoint]
     if not view.access.public:
         _enforce(view.access, identify_caller())
@@ -120,7 +129,7 @@ def _enforce(access: Access, identity: Identity) -> None:
         raise Forbidden(
             "insufficient_scope",
             f"The API key lacks the scope {access.key}.",
-            challenge=f'error="insufficient_scope", scope="{access.key}"',
+            challenge=f'{INSUFFICIENT_SCOPE}, scope="{access.key}"',
         )
 
 
@@ -141,5 +150,5 @@ def identify_caller() -> Identity:
             return identify.by_access_token(bearer)
         return identify.by_api_key(key or bearer)
     except Unauthenticated as refusal:
-        refusal.challenge = identify.INVALID_TOKEN
+        refusal.challenge = INVALID_TOKEN
         raise

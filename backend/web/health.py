@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 from typing import Any
 
-import peewee as pw
 from flask import url_for
 from marshmallow import fields
 
 from .. import __version__
 from ..core import context, migrations
 from ..core.context import Service
-from ..core.database import DOWN, release
+from ..core.database import release
 from ..core.errors import Unavailable
 from .api import Blueprint, Schema
 from .guard import public
@@ -23,8 +23,6 @@ log = logging.getLogger(__name__)
 blp = Blueprint("service", __name__, description="The service itself")
 
 READY_SECONDS = 0.5
-
-_asking = threading.Semaphore()
 
 
 class RootSchema(Schema):
@@ -90,18 +88,17 @@ def _database_is_ready(service: Service) -> bool:
     verdict: list[bool] = []
 
     def ask() -> None:
-        with service.active():
-            try:
-                verdict.append(not migrations.pending(service.database))
-            except (pw.DatabaseError, *DOWN) as error:
-                log.warning("not ready: %s", error)
-            finally:
-                release(service.database)
-                _asking.release()
+        try:
+            verdict.append(not migrations.pending(service.database))
+        except Exception as error:
+            log.warning("not ready: %s", error)
+        finally:
+            release(service.database)
+            service.probing.release()
 
-    if not _asking.acquire(timeout=READY_SECONDS):
+    if not service.probing.acquire(timeout=READY_SECONDS):
         return False
-    thread = threading.Thread(target=ask, daemon=True)
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(ask,), daemon=True)
     thread.start()
     thread.join(READY_SECONDS)
     return verdict == [True]

@@ -12,7 +12,7 @@ from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
 from ..core import context
-from ..core.database import DOWN
+from ..core.database import is_down
 from ..core.errors import Failure, Unavailable
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def answer(failure: Failure) -> Response:
     """The response that tells of `failure`."""
     status = CODES[failure.code][0]
     body = json.dumps(problem(failure.code, failure.detail, failure.errors))
-    response = Response(body, status, content_type=MEDIA_TYPE)
+    response = Response(body, f"{status} {title(status)}", content_type=MEDIA_TYPE)
     if failure.retry_after is not None:
         response.headers["Retry-After"] = str(failure.retry_after)
     if status == 401 or failure.challenge:
@@ -108,17 +108,13 @@ def init_app(app: Flask) -> None:
     """Answer every failure with a problem document."""
     app.register_error_handler(Failure, answer)
     app.register_error_handler(HTTPException, from_http)
-    for kind in DOWN:
-        app.register_error_handler(kind, _down)
     app.register_error_handler(Exception, unexpected)
 
 
-def _down(error: Exception) -> Response:
-    log.error("database unavailable: %s", error)
-    return answer(Unavailable("The database does not answer. Try again shortly."))
-
-
 def unexpected(error: Exception) -> Response:
-    """The response to a fault of ours; what it was goes to the log alone."""
+    """The response to what no service expects; what it was goes to the log alone."""
+    if is_down(error):
+        log.error("database unavailable: %s", error)
+        return answer(Unavailable("The database does not answer. Try again shortly."))
     log.exception("unexpected error", exc_info=error)
     return answer(Failure("internal_error", CODES["internal_error"][1]))

@@ -1,0 +1,249 @@
+"""The servers as real processes: waitress, gunicorn, and the one that reloads."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import PASSWORD, copy_tree, migrate, process_environ, run, until
+
+LOGIN = json.dumps({"username": "nobody", "password": PASSWORD}).encode()
+COMMANDS = {
+    "waitress": ["python", "wsgi.py"],
+    "gunicorn": ["gunicorn", "-c", "config/gunicorn.conf.py", "wsgi:app"],
+    "development": ["python", "wsgi.py"],
+}
+# A hash of this cost takes long enough for a signal to come in between.
+SETTINGS = {
+    "waitress": {"bcrypt_rounds": 13},
+    "gunicorn": {"bcrypt_rounds": 13, "workers": 2, "threads": 4},
+    "development": {"bcrypt_rounds": 4, "environment": "development", "secret_key": "k" * 40},
+}
+
+
+class Server:
+    """A server in a process group of its own, with all that it writes in a file."""
+
+    def __init__(self, kind: str, tree: Path, folder: Path, **settings: Any) -> None:
+        self.kind, self.tree = kind, tree
+        self.output = folder / f"{kind}.log"
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+        program, *arguments = COMMANDS[kind]
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [Path(sys.executable).parent / program, *arguments],
+                cwd=tree,
+                env=process_environ(port=self.port, **SETTINGS[kind], **settings),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def wait_until_it_serves(self) -> Server:
+        """This server, as soon as it answers."""
+        until(self._serves)
+        return self
+
+    def _serves(self) -> bool:
+        assert self.process.poll() is None, self.output.read_text("utf-8")
+        try:
+            return self.ask("GET", "/healthz").status == 200
+        except OSError:
+            return False
+
+    def connect(self) -> http.client.HTTPConnection:
+        """A connection that stays open."""
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+
+    def ask(self, method: str, path: str, body: Any = None) -> http.client.HTTPResponse:
+        """The answer to one request, read to its end. An iterable body is sent in chunks."""
+        connection = self.connect()
+        try:
+            headers = {"Content-Type": "application/json"} if body else {}
+            # It may be refused before all of the body is sent; then the answer is there.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, path, body, headers)
+            return read(connection)
+        finally:
+            connection.close()
+
+    def end(self) -> None:
+        """End all that is left of its processes."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(30)
+
+
+class Answer(http.client.HTTPResponse):
+    """An answer whose body has been read, in `content`."""
+
+    content: bytes
+
+
+def read(connection: http.client.HTTPConnection) -> Answer:
+    """The next answer on the connection, with its body."""
+    connection.response_class = Answer
+    answer = connection.getresponse()
+    assert isinstance(answer, Answer)
+    answer.content = answer.read()
+    return answer
+
+
+class Servers:
+    """All three, started side by side on one SQLite database."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.tree = copy_tree(folder / "tree")
+        self.url = f"sqlite:///{folder / 'test.db'}"
+        migrate(self.url)
+        self.started = {kind: self.start(kind) for kind in COMMANDS}
+
+    def start(self, kind: str, **settings: Any) -> Server:
+        """Another process of a kind."""
+        return Server(kind, self.tree, self.folder, **{"database_url": self.url, **settings})
+
+    def serving(self, kind: str) -> Server:
+        """The server of a kind, which answers; another if a test has ended it."""
+        if self.started[kind].process.poll() is not None:
+            self.started[kind] = self.start(kind)
+        return self.started[kind].wait_until_it_serves()
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """The servers of this module."""
+    servers = Servers(tmp_path_factory.mktemp("servers"))
+    yield servers
+    for server in servers.started.values():
+        server.end()
+
+
+@pytest.fixture(params=COMMANDS)
+def server(request: pytest.FixtureRequest, servers: Servers) -> Server:
+    """Each of the three in turn, serving."""
+    return servers.serving(request.param)
+
+
+def padded(body: bytes, size: int) -> Iterator[bytes]:
+    """The body followed by blanks, in pieces of 64 KiB: of unknown length to who reads it."""
+    yield body
+    for _ in range(size // 65536):
+        yield b" " * 65536
+
+
+# --- serving ---
+
+
+def test_a_server_serves(server: Server) -> None:
+    for path in ("/", "/healthz", "/readyz"):
+        assert server.ask("GET", path).status == 200
+    assert server.ask("GET", "/v1/auth/me").status == 401
+
+
+def test_no_header_names_a_server_and_its_version(server: Server) -> None:
+    for method, path in (("GET", "/"), ("GET", "/nowhere"), ("POST", "/v1/auth/login")):
+        answer = server.ask(method, path)
+        shown = answer.getheader("Server") or ""
+        assert not any(character.isdigit() for character in shown), shown
+        names = [name.lower() for name, _ in answer.getheaders()]
+        assert names.count("server") == (0 if server.kind == "waitress" else 1)
+        assert "x-powered-by" not in names
+
+
+def test_a_body_in_chunks_that_grows_too_large_is_refused(server: Server) -> None:
+    for size in (1024 * 1024, 1536 * 1024):
+        answer = server.ask("POST", "/v1/auth/login", padded(LOGIN, size))
+        assert (answer.status, json.loads(answer.content)["code"]) == (413, "payload_too_large")
+    assert server.ask("GET", "/healthz").status == 200
+
+
+def test_a_body_in_chunks_is_read(server: Server) -> None:
+    answer = server.ask("POST", "/v1/auth/login", padded(LOGIN, 512 * 1024))
+    assert (answer.status, json.loads(answer.content)["code"]) == (401, "invalid_credentials")
+
+
+# --- ending ---
+
+
+@pytest.mark.parametrize("kind", ["waitress", "gunicorn"])
+def test_what_was_begun_is_finished_when_the_server_is_told_to_end(
+    servers: Servers, kind: str
+) -> None:
+    server = servers.serving(kind)
+    slow, other = server.connect(), server.connect()
+    slow.request("POST", "/v1/auth/login", LOGIN, {"Content-Type": "application/json"})
+    for _ in range(2):  # by then, the slow one has been read
+        assert readiness(other) == 200
+
+    server.process.send_signal(signal.SIGTERM)
+    if kind == "waitress":  # gunicorn closes idle connections: there is nobody left to tell
+        assert until(lambda: (told := readiness(other)) != 200 and told) == 503
+    answer = read(slow)
+    assert (answer.status, json.loads(answer.content)["code"]) == (401, "invalid_credentials")
+    assert server.process.wait(40) == 0
+    slow.close()
+    other.close()
+    with pytest.raises(OSError):
+        server.ask("GET", "/healthz")
+    assert "Traceback" not in server.output.read_text("utf-8")
+
+
+def readiness(connection: http.client.HTTPConnection) -> int:
+    """What /readyz answers on a connection that is kept."""
+    connection.request("GET", "/readyz")
+    return read(connection).status
+
+
+# --- refusing to start ---
+
+
+def test_the_process_refuses_to_start_when_that_would_be_unsafe(tree: Path) -> None:
+    refused = run(tree, "python", "wsgi.py", secret_key=None, bcrypt_rounds=4)
+    assert refused.returncode == 1
+    first, *reasons = refused.stderr.splitlines()
+    assert first == "Not started, for these reasons:"
+    assert [reason.split()[0] for reason in reasons] == ["SECRET_KEY", "BCRYPT_ROUNDS"]
+    assert refused.stdout == ""
+
+
+def test_gunicorn_gives_up_when_starting_would_be_unsafe(servers: Servers) -> None:
+    server = servers.start("gunicorn", secret_key=None)
+    try:
+        assert until(lambda: server.process.poll() is not None, seconds=8)
+        assert server.process.returncode != 0
+        assert "SECRET_KEY is not set" in server.output.read_text("utf-8")
+    finally:
+        server.end()
+
+
+# --- development ---
+
+
+def test_the_development_server_reloads_what_was_changed(servers: Servers) -> None:
+    server = servers.serving("development")
+    assert json.loads(server.ask("GET", "/").content)["version"] != "9.9.9"
+    module = server.tree / "backend" / "__init__.py"
+    text = module.read_text("utf-8")
+    module.write_text(text.replace('__version__ = "', '__version__ = "9.9.9"  # "'), "utf-8")
+
+    def version() -> str:
+        try:
+            return json.loads(server.ask("GET", "/").content)["version"]
+        except OSError:
+            return ""  # it is starting again
+
+    assert until(lambda: version() == "9.9.9")
+    assert server.ask("GET", "/v1/docs").status == 200

@@ -1,0 +1,357 @@
+"""The tree against itself: lists that must agree, and imports that go one way."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import backend
+from backend.core import migrations
+from backend.core.settings import ROOT, Settings
+from backend.web import problems
+
+from .conftest import copy_tree, run
+
+PACKAGE = ROOT / "backend"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# Each may import those to its left. A subject that is not listed stands to the right of all.
+SUBJECTS = ["audit", "users", "api_keys", "auth", "gateway"]
+SUBJECTS += sorted(
+    path.parent.name for path in PACKAGE.glob("*/routes.py") if path.parent.name not in SUBJECTS
+)
+MACHINERY = {"core", "web"}
+LAYERS = ["core", "models", "services", "web", "schemas", "routes", "app"]
+
+
+def tree_of(path: Path) -> ast.Module:
+    """The syntax tree of a file."""
+    return ast.parse(path.read_text("utf-8"), str(path))
+
+
+def parts_of(path: Path) -> tuple[str, ...]:
+    """Where a module of ours stands: ("users", "routes"), ("app",), () for the package."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[:-1] if parts[-1] == "__init__" else parts
+
+
+def layer_of(module: tuple[str, ...]) -> int:
+    """The number of a module's layer in LAYERS."""
+    if module[0] in MACHINERY:
+        return LAYERS.index(module[0])
+    if len(module) == 1:
+        return LAYERS.index("core" if module[0] in SUBJECTS else "app")
+    layer = module[1] if module[1] in LAYERS else "services"  # identify, scopes, middleware
+    return LAYERS.index(layer)
+
+
+def imports_of(path: Path) -> Iterator[tuple[tuple[str, ...], str]]:
+    """(module, how it is written) for all that a module of ours imports of ours, at any place."""
+    package = PACKAGE.relative_to(ROOT).parts + path.relative_to(PACKAGE).parts[:-1]
+    for node in ast.walk(tree_of(path)):
+        if not isinstance(node, ast.ImportFrom) or not node.level:
+            continue
+        base = package[: len(package) - node.level + 1] + tuple((node.module or "").split("."))
+        base = tuple(part for part in base if part)
+        for name in node.names:
+            target = base
+            if is_module((*base, name.name)):
+                target = (*base, name.name)
+            yield target[1:], ast.unparse(node)
+
+
+def is_module(parts: tuple[str, ...]) -> bool:
+    """True if these parts name a module or package of ours."""
+    path = ROOT.joinpath(*parts)
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+def outside_imports_of(path: Path) -> set[str]:
+    """The top-level names of all that a module imports absolutely, at any place."""
+    found = set()
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            found |= {name.name.partition(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(str(node.module).partition(".")[0])
+    return found
+
+
+# --- imports ---
+
+
+def test_imports_go_one_way() -> None:
+    faults = []
+    for path in MODULES:
+        module = parts_of(path)
+        if not module:
+            continue
+        for target, written in imports_of(path):
+            if not target:
+                continue  # the package itself, for its version
+            here, there = layer_of(module), layer_of(target)
+            upwards = there > here
+            if module[0] in SUBJECTS and target[0] in SUBJECTS:
+                upwards |= SUBJECTS.index(target[0]) > SUBJECTS.index(module[0])
+            if upwards:
+                faults.append(f"{'.'.join(module)}: {written}")
+    assert faults == []
+
+
+def test_the_import_rule_sees_imports_of_every_form() -> None:
+    found = {target for target, _ in imports_of(PACKAGE / "app.py")}
+    assert {(), ("cli",), ("users", "routes"), ("core", "database"), ("web", "guard")} <= found
+    assert layer_of(("core", "tokens")) < layer_of(("users", "models"))
+    assert layer_of(("users", "models")) < layer_of(("auth", "identify")) < layer_of(("web", "api"))
+    assert layer_of(("web", "api")) < layer_of(("users", "schemas")) < layer_of(("cli",))
+
+
+def test_modules_of_the_package_import_each_other_relatively() -> None:
+    for path in MODULES:
+        assert "backend" not in outside_imports_of(path), path
+        assert "tests" not in outside_imports_of(path), path
+
+
+def test_what_lies_below_the_web_knows_neither_flask_nor_marshmallow() -> None:
+    http = {"flask", "flask_smorest", "marshmallow", "webargs", "werkzeug", "apispec"}
+    for path in MODULES:
+        module = parts_of(path)
+        if module and layer_of(module) < LAYERS.index("web"):
+            assert not outside_imports_of(path) & http, path
+
+
+def test_the_environment_is_read_in_one_module() -> None:
+    readers = {
+        parts_of(path)
+        for path in MODULES
+        for node in ast.walk(tree_of(path))
+        if (isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv", "putenv"})
+        or (isinstance(node, ast.ImportFrom) and node.module == "os" and not node.level)
+    }
+    readers -= {
+        parts_of(path)
+        for path in MODULES
+        if "os" not in outside_imports_of(path)  # an attribute of something else
+    }
+    assert readers == {("core", "settings")}
+
+
+def test_importing_a_module_does_nothing(tmp_path: Path) -> None:
+    tree = copy_tree(tmp_path / "tree")
+    names = [".".join(("backend", *parts_of(path))) for path in MODULES]
+    script = f"""
+import importlib, logging, sys, threading
+before = len(logging.root.handlers), threading.active_count(), logging.root.level
+for name in {names!r}:
+    importlib.import_module(name)
+assert before == (len(logging.root.handlers), threading.active_count(), logging.root.level)
+assert "peewee_migrate" not in sys.modules
+"""
+    before = {path for path in tree.rglob("*") if "__pycache__" not in path.parts}
+    done = run(tree, "python", "-c", script, secret_key=None)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert {path for path in tree.rglob("*") if "__pycache__" not in path.parts} == before
+
+
+# --- the folders ---
+
+
+def test_every_folder_of_a_subject_has_the_same_four_files() -> None:
+    usual = {"models", "service", "schemas", "routes"}
+    folders = {path.parent for path in PACKAGE.glob("*/__init__.py")}
+    subjects = {folder for folder in folders if folder.name not in MACHINERY}
+    assert subjects
+    for folder in subjects:
+        assert folder.name in SUBJECTS, folder
+        assert len(usual - {path.stem for path in folder.glob("*.py")}) <= 1, folder
+
+
+def test_the_configuration_folder_holds_no_package() -> None:
+    assert not (ROOT / "config" / "__init__.py").exists()
+    for name in ("development", "testing", "production"):
+        assert (ROOT / "config" / f"{name}.env").is_file()
+
+
+def test_every_subject_has_tests() -> None:
+    tested = {path.stem for path in (ROOT / "tests").glob("test_*.py")}
+    for subject in {path.parent.name for path in PACKAGE.glob("*/routes.py")}:
+        assert any(name.startswith(f"test_{subject}_") for name in tested), subject
+
+
+# --- settings ---
+
+NAMES = [each.name.upper() for each in fields(Settings)]
+FILE_NAMES = [f"{each.name.upper()}_FILE" for each in fields(Settings) if each.metadata["file"]]
+
+
+def readme_settings() -> list[tuple[str, ...]]:
+    """The rows of README's table *name, form, default*, without the marks for code."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    [table] = re.findall(r"^\| name \| form \| default \|\n\|[-| :]+\|\n((?:\|.*\n)+)", text, re.M)
+    return [
+        tuple(cell.strip().replace("`", "") for cell in line.strip().strip("|").split("|"))
+        for line in table.splitlines()
+    ]
+
+
+def test_readme_has_every_setting_with_its_form_and_default() -> None:
+    wanted = [
+        (each.name.upper(), each.metadata["form"], each.metadata["default"])
+        for each in fields(Settings)
+    ]
+    assert readme_settings() == wanted
+
+
+def test_the_example_of_a_dotenv_file_names_every_setting_and_no_other() -> None:
+    text = (ROOT / ".env.example").read_text("utf-8")
+    named = re.findall(r"^#?\s?([A-Z][A-Z0-9_]+)=", text, re.M)
+    assert set(NAMES) - set(named) == set()
+    assert set(named) - {*NAMES, *FILE_NAMES} == set()
+
+
+def test_the_example_of_a_dotenv_file_starts_a_development_server(tmp_path: Path) -> None:
+    tree = copy_tree(tmp_path / "tree")
+    (tree / ".env").write_bytes((ROOT / ".env.example").read_bytes())
+    script = (
+        "from backend.core.settings import Settings; print(Settings.load().check().environment)"
+    )
+    assert run(tree, "python", "-c", script, secret_key=None).stdout == "development\n"
+
+
+def test_the_files_of_the_environments_name_settings_only() -> None:
+    for path in (ROOT / "config").glob("*.env"):
+        named = re.findall(r"^([A-Z][A-Z0-9_]+)=", path.read_text("utf-8"), re.M)
+        assert set(named) <= set(NAMES), path
+
+
+def test_every_setting_is_used() -> None:
+    code = "".join(path.read_text("utf-8") for path in [*MODULES, ROOT / "wsgi.py"])
+    code += (ROOT / "config" / "gunicorn.conf.py").read_text("utf-8")
+    for each in fields(Settings):
+        assert re.search(rf"[.\"]{each.name}\b", code), each.name
+
+
+# --- codes of errors ---
+
+
+def raised_codes() -> set[str]:
+    """All codes that are written where a failure is raised, or answered without raising."""
+    kinds = {"Failure", "Forbidden", "Conflict", "_refuse", "__init__"}
+    found = set()
+    for path in MODULES:
+        for node in ast.walk(tree_of(path)):
+            if not isinstance(node, ast.Call):
+                continue
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            given = node.args[:1] if name in kinds else node.args[2:] if name == "Invalid" else []
+            given += [each.value for each in node.keywords if each.arg == "code"]
+            found |= {each.value for each in given if isinstance(each, ast.Constant)}
+    code_of_invalid = ast.unparse(tree_of(PACKAGE / "core" / "errors.py"))
+    found |= set(re.findall(r"code: str='(\w+)'", code_of_invalid))
+    return {code for code in found if isinstance(code, str) and code}
+
+
+def test_every_code_that_is_raised_has_a_status() -> None:
+    raised = raised_codes()
+    assert len(raised) > 12
+    assert raised - set(problems.CODES) == set()
+    assert set(problems._OF_STATUS.values()) <= set(problems.CODES)
+
+
+def test_every_code_that_has_a_status_is_raised() -> None:
+    unused = set(problems.CODES) - raised_codes() - set(problems._OF_STATUS.values())
+    assert unused == set()
+
+
+def test_every_code_has_a_status_of_an_error_and_a_sentence() -> None:
+    for code, (status, meaning) in problems.CODES.items():
+        assert re.fullmatch(r"[a-z]+(_[a-z]+)*", code)
+        assert 400 <= status <= 599
+        assert re.fullmatch(r"[A-Z].+\.", meaning)
+
+
+# --- models and migrations ---
+
+
+def test_every_table_is_made_by_a_migration() -> None:
+    text = "".join(path.read_text("utf-8") for path in migrations.FOLDER.glob("[0-9]*.py"))
+    made = set(re.findall(r'table_name = "(\w+)"', text))
+    assert {model._meta.table_name for model in migrations.models()} <= made
+    assert text.count("table_name =") == text.count("legacy_table_names = False")
+
+
+# --- what is installed ---
+
+
+def locked(name: str) -> dict[str, str]:
+    """What a file of locked requirements pins: {name and version: the rest of the entry}."""
+    text = (ROOT / name).read_text("utf-8")
+    entries = re.split(r"^(?=\S)", re.sub(r"^#.*\n", "", text, flags=re.M), flags=re.M)[1:]
+    return {entry.split()[0]: entry for entry in entries}
+
+
+def test_every_locked_requirement_has_hashes_and_no_address() -> None:
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        text = (ROOT / name).read_text("utf-8")
+        assert not re.search(r"https?:|file:|--(extra-)?index|--find-links|--trusted", text)
+        assert len(locked(name)) > 15
+        for pin, entry in locked(name).items():
+            assert re.fullmatch(r"[a-z0-9-]+==[0-9][\w.]*", pin), pin
+            assert re.search(r"--hash=sha256:[0-9a-f]{64}\b", entry), pin
+
+
+def test_development_is_locked_to_the_versions_that_run() -> None:
+    assert set(locked("requirements.txt")) <= set(locked("requirements-dev.txt"))
+
+
+def test_every_dependency_is_locked_and_within_its_bounds() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    pinned = {pin.partition("==")[0] for pin in locked("requirements.txt")}
+    for wanted in project["dependencies"]:
+        assert re.split(r"[\[<>=;]", wanted)[0] in pinned, wanted
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["version"] == backend.__version__
+
+
+# --- the text ---
+
+
+def test_nothing_is_left_for_later() -> None:
+    marks = re.compile("|".join(["TO" + "DO", "FIX" + "ME", "X" + "XX", "HA" + "CK"]))
+    folders = ("backend", "config", "migrations", "tests")
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.*")]
+    for path in [*paths, *ROOT.glob("*.*"), ROOT / "Makefile"]:
+        if path.is_file() and path.suffix in {"", ".py", ".env", ".md", ".toml", ".yaml"}:
+            assert not marks.search(path.read_text("utf-8")), path
+
+
+def test_every_module_and_whatever_it_offers_says_what_it_is() -> None:
+    kinds = ast.FunctionDef | ast.ClassDef
+    for path in [*MODULES, ROOT / "wsgi.py", *migrations.FOLDER.glob("*.py")]:
+        tree = tree_of(path)
+        assert ast.get_docstring(tree), path
+        offered = [node for node in tree.body if isinstance(node, kinds)]
+        for node in offered:
+            if path.parent == migrations.FOLDER or node.name.startswith("_"):
+                continue
+            assert ast.get_docstring(node), f"{path}: {node.name}"
+
+
+def test_every_test_file_says_what_it_tests() -> None:
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        assert ast.get_docstring(tree_of(path)), path
+        assert path.parent.name in {"tests", "faults", "fuzz"}, path
+
+
+def test_every_function_of_ours_has_type_hints() -> None:
+    for path in [*MODULES, *(ROOT / "tests").rglob("*.py")]:
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.returns is not None, f"{path}: {node.name}"

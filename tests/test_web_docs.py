@@ -1,0 +1,270 @@
+"""The documentation: a valid document that keeps its word, and two pages from this process."""
+
+import copy
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from jsonschema import Draft202012Validator, FormatChecker
+from openapi_spec_validator import OpenAPIV31SpecValidator, validate
+
+from backend.web import problems
+
+from .conftest import PASSWORD, Person, add_user, client_of, sign_in
+
+PAGES = ["/v1/docs", "/v1/redoc"]
+METHODS = ("get", "post", "patch", "delete")
+ANYWHERE = re.compile(r"""(?:https?:)?//[\w.-]+""")
+
+
+@pytest.fixture
+def document(bare: FlaskClient) -> dict[str, Any]:
+    """The OpenAPI document."""
+    response = bare.get("/v1/openapi.json")
+    assert (response.status_code, response.content_type) == (200, "application/json")
+    return response.json
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(method, path, operation) of each."""
+    for path, item in document["paths"].items():
+        for method in METHODS:
+            if method in item:
+                yield method, path, item[method]
+
+
+def faults(document: dict[str, Any], schema: dict[str, Any], value: Any) -> list[str]:
+    """What is wrong with the value, according to a schema of the document's."""
+    whole = {**schema, "components": document["components"]}
+    found = Draft202012Validator(whole, format_checker=FormatChecker()).iter_errors(value)
+    return [f"{fault.json_path}: {fault.message}" for fault in found]
+
+
+def test_the_document_is_valid_openapi_3_1(document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1.")
+    validate(copy.deepcopy(document), cls=OpenAPIV31SpecValidator)
+
+
+def test_it_holds_exactly_the_routes_that_there_are(
+    document: dict[str, Any], bare: FlaskClient
+) -> None:
+    routes = {
+        (method.lower(), re.sub(r"<\w+:(\w+)>", r"{\1}", rule.rule))
+        for rule in bare.application.url_map.iter_rules()
+        for method in rule.methods or ()
+        if not rule.endpoint.startswith("docs.") and method.lower() in METHODS
+    }
+    assert {(method, path) for method, path, _ in operations(document)} == routes
+
+
+def test_each_operation_says_what_it_is(document: dict[str, Any]) -> None:
+    tags = {tag["name"] for tag in document["tags"]}
+    assert all(tag["description"] for tag in document["tags"])
+    names = []
+    for method, path, operation in operations(document):
+        assert operation["summary"], path
+        assert not operation["summary"].endswith(".")
+        assert operation["tags"], (method, path)
+        assert set(operation["tags"]) <= tags
+        assert re.fullmatch("[a-z][a-z0-9_]+", operation["operationId"])
+        names.append(operation["operationId"])
+    assert len(names) == len(set(names))
+
+
+def test_each_operation_says_who_may_call_it(document: dict[str, Any], bare: FlaskClient) -> None:
+    schemes = document["components"]["securitySchemes"]
+    for method, path, operation in operations(document):
+        for requirement in operation["security"]:
+            assert set(requirement) <= set(schemes)
+        if operation["security"]:
+            place = re.sub(r"\{\w+\}", "0192d3a4-5b6c-7d8e-9f01-23456789abcd", path)
+            assert bare.open(place, method=method).json["code"] == "unauthenticated"
+            assert {"400", "401"} <= set(operation["responses"])
+        else:
+            statuses = {"/v1/auth/login", "/v1/auth/refresh"}
+            assert ("401" in operation["responses"]) == (path in statuses)
+
+
+def test_each_path_parameter_is_declared(document: dict[str, Any]) -> None:
+    for path, item in document["paths"].items():
+        declared = {p["name"] for p in item.get("parameters", []) if p["in"] == "path"}
+        assert declared == set(re.findall(r"\{(\w+)\}", path))
+
+
+def test_each_success_has_an_example_that_fits_its_schema(document: dict[str, Any]) -> None:
+    wrong = {}
+    for method, path, operation in operations(document):
+        successes = {s: r for s, r in operation["responses"].items() if s < "300"}
+        assert len(successes) == 1, (method, path)
+        [(status, response)] = successes.items()
+        assert response["description"]
+        assert ("content" in response) == (status != "204"), (method, path)
+        for kind, content in response.get("content", {}).items():
+            assert kind == "application/json"
+            wrong[method, path] = faults(document, content["schema"], content["example"])
+    assert {place: found for place, found in wrong.items() if found} == {}
+
+
+def test_each_body_has_an_example_that_fits_its_schema(document: dict[str, Any]) -> None:
+    for method, path, operation in operations(document):
+        if "requestBody" in operation:
+            assert operation["requestBody"]["required"] is True
+            [(kind, content)] = operation["requestBody"]["content"].items()
+            assert kind == "application/json"
+            assert content["example"], (method, path)
+            assert faults(document, content["schema"], content["example"]) == []
+
+
+def test_each_body_is_refused_with_unknown_fields_in_the_document_too(
+    document: dict[str, Any],
+) -> None:
+    for _, path, operation in operations(document):
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            example = content["example"] | {"no_such_field": 1}
+            assert faults(document, content["schema"], example), path
+
+
+def test_each_refusal_is_a_problem_and_shows_the_codes_it_may_have(
+    document: dict[str, Any],
+) -> None:
+    for method, path, operation in operations(document):
+        refusals = {s: r for s, r in operation["responses"].items() if s >= "300"}
+        assert {"422", "500", "503"} <= set(refusals), (method, path)
+        for status, response in refusals.items():
+            [(kind, content)] = response["content"].items()
+            assert kind == "application/problem+json"
+            assert set(re.findall("`([a-z_]+)`", response["description"])) >= set(
+                content["examples"]
+            )
+            for code, example in content["examples"].items():
+                value = example["value"]
+                assert (value["code"], str(value["status"])) == (code, status)
+                assert faults(document, content["schema"], value) == []
+
+
+def test_the_codes_of_the_schema_are_those_of_the_table(document: dict[str, Any]) -> None:
+    problem = document["components"]["schemas"]["Problem"]
+    assert set(problem["properties"]["code"]["enum"]) == set(problems.CODES)
+    assert set(problem["required"]) == set(problem["properties"]) - {"errors"}
+
+
+def test_patterns_mean_the_same_to_every_reader(document: dict[str, Any]) -> None:
+    r"""JSON Schema's regular expressions are ECMAScript's: they match anywhere unless anchored by
+    ^ and $, and know no \Z."""
+    found = re.findall(r"'pattern': '([^']+)'", str(document))
+    assert found
+    for pattern in found:
+        assert pattern.startswith("^")
+        assert pattern.endswith("$")
+        assert "\\Z" not in pattern
+        assert "\\A" not in pattern
+
+
+def test_each_example_of_a_body_is_accepted(
+    make_app: Callable[..., Flask], document: dict[str, Any]
+) -> None:
+    """What a reader of the documentation tries first: the example, as it stands."""
+    client = client_of(make_app())
+    add_user(client, "root", role="admin")
+    add_user(client, "alicia", password="purple elephants drink tea")
+    root = sign_in(client, "root")
+    examples = {
+        path: next(iter(operation["requestBody"]["content"].values()))["example"]
+        for method, path, operation in operations(document)
+        if "requestBody" in operation and method == "post"
+    }
+    register = examples["/v1/auth/register"]
+    assert root.post("/v1/auth/register", register | {"role": "user"}).status_code == 201
+    login = examples["/v1/auth/login"]
+    assert login["username"] == register["username"]
+    assert client.post("/v1/auth/login", json=login).status_code == 200
+    assert root.post("/v1/auth/password", examples["/v1/auth/password"]).status_code == 204
+    assert (
+        client.post("/v1/api-keys/revoke", json=examples["/v1/api-keys/revoke"]).status_code == 204
+    )
+
+
+def test_the_example_of_a_new_key_is_accepted(alice: Person, document: dict[str, Any]) -> None:
+    operation = document["paths"]["/v1/api-keys"]["post"]
+    example = operation["requestBody"]["content"]["application/json"]["example"]
+    assert alice.post("/v1/api-keys", example).status_code == 201
+
+
+def test_answers_fit_the_document(root: Person, document: dict[str, Any]) -> None:
+    key = root.new_key(scopes=["reports:read"], expires_in_days=3)
+    body = {"username": "root", "password": PASSWORD}
+    by_key = root.client.get("/v1/auth/me", headers={"X-API-Key": key["key"]})
+    answers = [
+        ("post", "/v1/auth/login", root.client.post("/v1/auth/login", json=body)),
+        ("get", "/v1/auth/me", root.get("/v1/auth/me")),
+        ("get", "/v1/auth/me", by_key),
+        ("get", "/v1/users", root.get("/v1/users?limit=1")),
+        ("get", "/v1/users/{user_id}", root.get(f"/v1/users/{root.id}")),
+        ("get", "/v1/api-keys", root.get("/v1/api-keys")),
+        ("post", "/v1/api-keys", root.post("/v1/api-keys", {"name": "x"})),
+        ("get", "/v1/api-keys/{key_id}", root.get(f"/v1/api-keys/{key['id']}")),
+        ("get", "/readyz", root.get("/readyz")),
+        ("get", "/", root.get("/")),
+    ]
+    for method, path, response in answers:
+        documented = document["paths"][path][method]["responses"][str(response.status_code)]
+        schema = documented["content"]["application/json"]["schema"]
+        assert faults(document, schema, response.json) == [], path
+
+
+# --- the pages -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_and_all_it_names_come_from_this_process(bare: FlaskClient, path: str) -> None:
+    page = bare.get(path)
+    assert (page.status_code, page.mimetype) == (200, "text/html")
+    assert ANYWHERE.findall(page.text) == []
+    names = re.findall(r"""(?:src|href)="([^"]+)\"""", page.text)
+    assert len(names) >= 3
+    for name in names:
+        if name.startswith("data:"):
+            continue
+        assert name.startswith("docs/assets/")  # relative, so that it is right under any prefix
+        asset = bare.get(f"/v1/{name}")
+        assert asset.status_code == 200
+        kind = "text/css" if name.endswith(".css") else "text/javascript"
+        assert asset.mimetype == kind
+        assert asset.data
+        if name.endswith(("/swagger.js", "/redoc.js")):
+            assert ANYWHERE.findall(asset.text) == []
+            assert '"openapi.json"' in asset.text
+    assert not re.search(r"<script(?![^>]* src=)|\son\w+=|<style|style=", page.text)
+
+
+@pytest.mark.parametrize("name", ["swagger-ui-bundle.js", "swagger-ui.css", "redoc.standalone.js"])
+def test_a_library_is_whole(bare: FlaskClient, name: str) -> None:
+    asset = bare.get(f"/v1/docs/assets/{name}")
+    assert len(asset.data) > 100_000
+    assert asset.content_length == len(asset.data)
+
+
+def test_documentation_that_is_off_is_not_there(make_bare_app: Callable[..., Flask]) -> None:
+    off = client_of(make_bare_app(docs_enabled="false"))
+    for path in [*PAGES, "/v1/openapi.json", "/v1/docs/assets/swagger.js"]:
+        response = off.get(path)
+        assert (response.status_code, response.json["code"]) == (404, "not_found")
+    assert set(off.get("/").json["links"]) == {"healthz", "readyz"}
+
+
+def test_the_front_page_links_what_is_there(bare: FlaskClient) -> None:
+    links = bare.get("/").json["links"]
+    assert {"docs", "redoc", "openapi", "healthz", "readyz"} == set(links)
+    for name, path in links.items():
+        assert bare.get(path).status_code == (503 if name == "readyz" else 200)
+
+
+def test_the_document_names_the_prefix_it_is_served_under(bare: FlaskClient) -> None:
+    assert bare.get("/v1/openapi.json").json["servers"] == [{"url": "/"}]
+    for prefix in ["/accounts", "/a/b"]:
+        document = bare.get("/v1/openapi.json", environ_overrides={"SCRIPT_NAME": prefix}).json
+        assert document["servers"] == [{"url": prefix}]
+    assert bare.get("/v1/openapi.json").json["servers"] == [{"url": "/"}]
