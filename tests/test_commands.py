@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
@@ -21,7 +20,6 @@ from flask import Flask
 
 from backend.app import create_app
 from backend.core import migrations
-from backend.core.database import open_database
 
 from .conftest import (
     PASSWORD,
@@ -643,6 +641,5 @@ def test_upgrading_makes_the_folder_of_a_sqlite_file(tmp_path: Path) -> None:
     app = create_app(make_settings(database_url=f"sqlite:///{path}"))
     assert flask_of(app)("db", "upgrade").exit_code == 0
     assert path.stat().st_mode & 0o777 == 0o600
-    with closing(open_database(make_settings(database_url=f"sqlite:///{path}"))) as database:
-        assert migrations.pending(database) == []
+    assert migrations.pending(service_of(app).database) == []
     service_of(app).database.close_all()

@@ -43,7 +43,7 @@ class Pattern(validate.Regexp):
         super().__init__(f"^({pattern})$", error=error)
         self._whole = re.compile(pattern)
 
-    def __call__(self, value: str) -> str:
+    def __call__(self, value: Any) -> Any:
         """The value, else ValidationError."""
         if not self._whole.fullmatch(value):  # $ would let a line feed pass
             raise ma.ValidationError(str(self.error))
