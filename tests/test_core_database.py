@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import peewee as pw
 import psycopg
 import pytest
 from flask import Flask
@@ -354,16 +355,16 @@ def test_opening_a_database_connects_to_nothing() -> None:
 
 
 class Written:
-    """Where notes are written to: a list that refuses as long as `down` is true."""
+    """Where notes are written to: a list that refuses as long as `fault` is set."""
 
     def __init__(self) -> None:
-        self.down = False
+        self.fault: Exception | None = None
         self.notes: list[dict[Any, Any]] = []
         self.came = threading.Event()
 
     def write(self, notes: dict[Any, Any]) -> None:
-        if self.down:
-            raise OSError("down")
+        if self.fault:
+            raise self.fault
         self.notes.append(notes)
         self.came.set()
 
@@ -382,18 +383,30 @@ def test_the_newest_note_of_a_key_is_written_together_with_the_others() -> None:
     assert len(written.notes) == 1
 
 
-def test_notes_that_could_not_be_written_are_kept_and_newer_ones_win() -> None:
+def test_notes_are_kept_while_the_database_is_down_and_newer_ones_win() -> None:
     written = Written()
-    written.down = True
+    written.fault = pw.OperationalError("down")
     gathered = WriteBehind(written.write)
     gathered.note("a", 1)
     gathered.note("b", 2)
     gathered.flush()
     gathered.note("a", 3)
     gathered.flush()
-    written.down = False
+    written.fault = None
     gathered.close()
     assert written.notes == [{"a": 3, "b": 2}]
+
+
+def test_notes_that_can_never_be_written_do_not_stop_later_ones() -> None:
+    written = Written()
+    written.fault = ValueError("a note that no database takes")
+    gathered = WriteBehind(written.write)
+    gathered.note("bad", 1)
+    gathered.flush()
+    written.fault = None
+    gathered.note("good", 2)
+    gathered.close()
+    assert written.notes == [{"good": 2}]
 
 
 def test_what_is_left_is_written_when_it_is_closed() -> None:
