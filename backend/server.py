@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from flask import Flask
+from werkzeug.serving import WSGIRequestHandler, is_running_from_reloader, run_simple
 
 from .core.context import Service
 from .core.settings import Settings
@@ -23,7 +24,10 @@ DRAIN_SECONDS = 25  # less than the 30 s that Docker's and Kubernetes' users usu
 
 def serve(app: Flask, settings: Settings) -> None:
     """Serve until SIGTERM or Ctrl-C."""
-    log.info("serving on %s, documentation at %s/v1/docs", settings.public_url, settings.public_url)
+    if not is_running_from_reloader():
+        log.info("serving on %s", settings.public_url)
+        if settings.docs_enabled:
+            log.info("documentation at %s/v1/docs", settings.public_url)
     if settings.environment == "development":
         _serve_and_reload(app, settings)
     else:
@@ -32,27 +36,25 @@ def serve(app: Flask, settings: Settings) -> None:
     service.last_used.close()
 
 
+class _Quiet(WSGIRequestHandler):
+    """Names no version, and leaves the line per request to the application."""
+
+    def version_string(self) -> str:
+        """What the Server header says."""
+        return "development"
+
+    def log_request(self, *args: Any) -> None:
+        """Nothing."""
+
+
 def _serve_and_reload(app: Flask, settings: Settings) -> None:
-    from werkzeug.serving import WSGIRequestHandler, run_simple
-
-    class Quiet(WSGIRequestHandler):
-        """Names no version, and leaves the line per request to the application."""
-
-        server_version = sys_version = ""
-
-        def version_string(self) -> str:
-            return "development"
-
-        def log_request(self, *args: Any) -> None:
-            pass
-
     run_simple(
         settings.host,
         settings.port,
         app,
         use_reloader=True,
         threaded=True,
-        request_handler=Quiet,
+        request_handler=_Quiet,
     )
 
 

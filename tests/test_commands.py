@@ -570,6 +570,7 @@ def test_doctor_and_all_others_tell_why_the_settings_are_refused(tree: Path) -> 
 def test_a_database_that_cannot_be_used_is_told_in_a_sentence(
     arguments: list[str], kind: str, tmp_path: Path
 ) -> None:
+    (tmp_path / "file").touch(mode=0o600)
     (tmp_path / "file").write_text("This is no database. " * 99)
     url = {
         "in the way": f"sqlite:///{tmp_path / 'file' / 'test.db'}",
@@ -593,10 +594,11 @@ def test_a_database_without_tables_is_told_in_a_sentence(empty_database: str) ->
     assert re.match("Error: .*users", told.stderr)
 
 
-def test_an_address_of_a_database_that_is_no_url_keeps_its_password(tmp_path: Path) -> None:
+def test_an_address_of_a_database_that_is_no_url_is_told_without_its_password() -> None:
     url = "postgresql://u:100%hunter2@127.0.0.1/db"
     app = create_app(make_settings(database_url=url))
     told = flask_of(app)("doctor")
+    assert isinstance(told.exception, SystemExit), repr(told.exception)
     assert told.exit_code == 1
     assert "hunter2" not in told.output
 

@@ -28,6 +28,7 @@ from .conftest import (
     POSTGRES_URL,
     Person,
     add_user,
+    assert_problem,
     client_of,
     make_settings,
     migrate,
@@ -331,6 +332,15 @@ def test_a_pool_that_is_empty_is_told_503(make_app: Callable[..., Flask]) -> Non
         release(database)
         ask = pool.submit(client_of(app).post, "/v1/auth/login", json=login)
         assert ask.result().status_code == 401
+
+
+def test_a_database_without_our_tables_is_told_503(empty_database: str) -> None:
+    app = create_app(make_settings(database_url=empty_database))
+    client = client_of(app)
+    login = {"username": "alice", "password": PASSWORD}
+    assert_problem(client.post("/v1/auth/login", json=login), 503, "unavailable")
+    assert_problem(client.get("/readyz"), 503, "unavailable")
+    service_of(app).database.close_all()
 
 
 def test_two_apps_in_one_process_use_two_databases(
