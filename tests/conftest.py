@@ -192,6 +192,20 @@ def make_app(fresh_database: Callable[[], str]) -> Iterator[Callable[..., Flask]
 
 
 @pytest.fixture
+def app_on() -> Iterator[Callable[..., Flask]]:
+    """A function that builds an app on the database of a URL: `app_on(url, threads=4)`."""
+    made: list[Flask] = []
+
+    def make(url: str, **values: object) -> Flask:
+        made.append(create_app(make_settings(database_url=url, **values)))
+        return made[-1]
+
+    yield make
+    for app in made:
+        service_of(app).database.close_all()
+
+
+@pytest.fixture
 def app(make_app: Callable[..., Flask]) -> Flask:
     """An app with the settings of a test, on an empty database."""
     return make_app()

@@ -18,7 +18,6 @@ import pytest
 from click.testing import Result
 from flask import Flask
 
-from backend.app import create_app
 from backend.core import migrations
 
 from .conftest import (
@@ -27,7 +26,6 @@ from .conftest import (
     assert_problem,
     by_key,
     client_of,
-    make_settings,
     migrate,
     process_environ,
     run,
@@ -125,8 +123,10 @@ def test_an_option_or_argument_that_is_not_known_is_told(app: Flask, flask: Flas
 # --- db ---
 
 
-def test_db_upgrade_current_history_downgrade_and_stamp(empty_database: str) -> None:
-    app = create_app(make_settings(database_url=empty_database))
+def test_db_upgrade_current_history_downgrade_and_stamp(
+    empty_database: str, app_on: Callable[..., Flask]
+) -> None:
+    app = app_on(empty_database)
     flask = flask_of(app)
     names = migrations.known()
     assert_done(flask("db", "current"), "none")
@@ -142,7 +142,6 @@ def test_db_upgrade_current_history_downgrade_and_stamp(empty_database: str) -> 
     assert_done(flask("db", "history"), marked[0].replace(" ", "x", 1), *marked[1:])
     assert_done(flask("db", "stamp", names[-1]), f"stamped {names[-1]}")
     assert_done(flask("db", "current"), names[-1])
-    service_of(app).database.close_all()
 
 
 def test_db_refuses_what_it_cannot_do(flask: Flasks) -> None:
@@ -337,7 +336,9 @@ def test_production_prints_no_password_where_there_is_no_terminal(
     )
 
 
-def test_production_prints_a_generated_password_on_a_terminal(tree: Path, migrated: str) -> None:
+def test_production_prints_a_generated_password_on_a_terminal(
+    tree: Path, migrated: str, app_on: Callable[..., Flask]
+) -> None:
     terminal, end = pty.openpty()
     process = subprocess.Popen(
         [Path(sys.executable).parent / "flask", "--app", "wsgi", "users", "bootstrap"],
@@ -352,9 +353,8 @@ def test_production_prints_a_generated_password_on_a_terminal(tree: Path, migrat
     shown = os.read(terminal, 10_000).decode()
     os.close(terminal)
     [password] = re.findall(r"^Password: +(\S{20,})   \(shown this once\)\r$", shown, re.M)
-    app = create_app(make_settings(database_url=migrated))
+    app = app_on(migrated)
     assert sign_in(client_of(app), "admin", password).username == "admin"
-    service_of(app).database.close_all()
 
 
 # --- keys ---
@@ -464,9 +464,9 @@ def test_keys_revoke_ends_a_key(flask: Flasks, alice: Person) -> None:
     assert_misused(flask("keys", "revoke", "nonsense"), "not a valid UUID")
 
 
-def test_keys_check_tells_the_form_of_a_text_and_asks_nobody() -> None:
+def test_keys_check_tells_the_form_of_a_text_and_asks_nobody(app_on: Callable[..., Flask]) -> None:
     unreachable = "postgresql://nobody@127.0.0.1:1/nowhere"
-    app = create_app(make_settings(database_url=unreachable))
+    app = app_on(unreachable)
     flask = flask_of(app)
     key = service_of(app).keyring.new_api_key()
     right = "That has the form of an API key, and its checksum is right."
@@ -485,12 +485,13 @@ def test_doctor_finds_nothing_wrong_with_a_good_installation(flask: Flasks) -> N
     assert_done(flask("doctor"), "0 warnings, nothing fatal.")
 
 
-def test_doctor_tells_what_is_doubtful_and_still_succeeds(tmp_path: Path, migrated: str) -> None:
+def test_doctor_tells_what_is_doubtful_and_still_succeeds(
+    tmp_path: Path, migrated: str, app_on: Callable[..., Flask]
+) -> None:
     (tmp_path / "test.db").chmod(0o644)
     values = {"workers": 2, "threads": 8, "database_pool_size": 2, "secret_key": "short"}
-    app = create_app(make_settings(database_url=migrated, **values))
+    app = app_on(migrated, **values)
     told = flask_of(app)("doctor")
-    service_of(app).database.close_all()
     assert (told.exit_code, told.stderr) == (0, "")
     lines = told.stdout.splitlines()
     assert lines.pop() == "4 warnings, nothing fatal."
@@ -499,19 +500,20 @@ def test_doctor_tells_what_is_doubtful_and_still_succeeds(tmp_path: Path, migrat
         assert sum(word in line for line in lines) == 1, word
 
 
-def test_doctor_tells_what_is_fatal_and_fails(empty_database: str) -> None:
-    app = create_app(make_settings(database_url=empty_database))
+def test_doctor_tells_what_is_fatal_and_fails(
+    empty_database: str, app_on: Callable[..., Flask]
+) -> None:
+    app = app_on(empty_database)
     told = flask_of(app)("doctor")
     assert told.exit_code == 1
     pending = ", ".join(migrations.known())
     assert told.stderr == f"fatal: Migrations are pending: {pending}; run `flask db upgrade`.\n"
     assert service_of(app).database.get_tables() == []
-    service_of(app).database.close_all()
 
 
-def test_doctor_tells_of_a_database_that_does_not_answer() -> None:
+def test_doctor_tells_of_a_database_that_does_not_answer(app_on: Callable[..., Flask]) -> None:
     url = "postgresql://nobody:hunter2@127.0.0.1:1/nowhere"
-    told = flask_of(create_app(make_settings(database_url=url)))("doctor")
+    told = flask_of(app_on(url))("doctor")
     assert told.exit_code == 1
     assert told.stderr.startswith("fatal: DATABASE_URL: the database does not answer: ")
     assert "hunter2" not in told.output
@@ -568,7 +570,7 @@ def test_doctor_and_all_others_tell_why_the_settings_are_refused(tree: Path) -> 
 )
 @pytest.mark.parametrize("kind", ["in the way", "no database", "unreachable"])
 def test_a_database_that_cannot_be_used_is_told_in_a_sentence(
-    arguments: list[str], kind: str, tmp_path: Path
+    arguments: list[str], kind: str, tmp_path: Path, app_on: Callable[..., Flask]
 ) -> None:
     (tmp_path / "file").touch(mode=0o600)
     (tmp_path / "file").write_text("This is no database. " * 99)
@@ -577,26 +579,28 @@ def test_a_database_that_cannot_be_used_is_told_in_a_sentence(
         "no database": f"sqlite:///{tmp_path / 'file'}",
         "unreachable": "postgresql://nobody:hunter2@127.0.0.1:1/nowhere",
     }[kind]
-    app = create_app(make_settings(database_url=url, admin_password=PASSWORD))
+    app = app_on(url, admin_password=PASSWORD)
     told = flask_of(app)(*arguments)
-    service_of(app).database.close_all()
     assert isinstance(told.exception, SystemExit), repr(told.exception)
     assert (told.exit_code, told.stdout) == (1, "")
     assert re.match("(Error|fatal): .+", told.stderr)
     assert "hunter2" not in told.stderr
 
 
-def test_a_database_without_tables_is_told_in_a_sentence(empty_database: str) -> None:
-    app = create_app(make_settings(database_url=empty_database))
+def test_a_database_without_tables_is_told_in_a_sentence(
+    empty_database: str, app_on: Callable[..., Flask]
+) -> None:
+    app = app_on(empty_database)
     told = flask_of(app)("users", "list")
-    service_of(app).database.close_all()
     assert (told.exit_code, told.stdout) == (1, "")
     assert re.match("Error: .*users", told.stderr)
 
 
-def test_an_address_of_a_database_that_is_no_url_is_told_without_its_password() -> None:
+def test_an_address_of_a_database_that_is_no_url_is_told_without_its_password(
+    app_on: Callable[..., Flask],
+) -> None:
     url = "postgresql://u:100%hunter2@127.0.0.1/db"
-    app = create_app(make_settings(database_url=url))
+    app = app_on(url)
     told = flask_of(app)("doctor")
     assert isinstance(told.exception, SystemExit), repr(told.exception)
     assert told.exit_code == 1
@@ -638,10 +642,11 @@ def test_a_command_gives_its_connection_back(app: Flask, flask: Flasks) -> None:
     assert service_of(app).database.is_closed()
 
 
-def test_upgrading_makes_the_folder_of_a_sqlite_file(tmp_path: Path) -> None:
+def test_upgrading_makes_the_folder_of_a_sqlite_file(
+    tmp_path: Path, app_on: Callable[..., Flask]
+) -> None:
     path = tmp_path / "new" / "folder" / "test.db"
-    app = create_app(make_settings(database_url=f"sqlite:///{path}"))
+    app = app_on(f"sqlite:///{path}")
     assert flask_of(app)("db", "upgrade").exit_code == 0
     assert path.stat().st_mode & 0o777 == 0o600
     assert migrations.pending(service_of(app).database) == []
-    service_of(app).database.close_all()

@@ -16,7 +16,6 @@ import psycopg
 import pytest
 from flask import Flask
 
-from backend.app import create_app
 from backend.core import behind, clock
 from backend.core.behind import WriteBehind
 from backend.core.context import Service
@@ -30,7 +29,6 @@ from .conftest import (
     add_user,
     assert_problem,
     client_of,
-    make_settings,
     migrate,
     run,
     scratch_postgres,
@@ -50,18 +48,16 @@ def service(app: Flask) -> Iterator[Service]:
 
 
 @pytest.fixture
-def sqlite_app(tmp_path: Path) -> Iterator[Flask]:
+def sqlite_app(app_on: Callable[..., Flask], tmp_path: Path) -> Flask:
     """An app on a SQLite file."""
     url = f"sqlite:///{tmp_path / 'test.db'}"
     migrate(url)
-    app = create_app(make_settings(database_url=url))
-    yield app
-    service_of(app).database.close_all()
+    return app_on(url)
 
 
 @pytest.fixture
-def postgres_app() -> Iterator[Flask]:
-    """An app on a PostgreSQL database of its own, whose sessions begin in New York."""
+def new_york() -> Iterator[str]:
+    """The URL of a PostgreSQL database of its own, whose sessions begin in New York."""
     if not POSTGRES_URL:
         pytest.skip("TEST_POSTGRES_URL is not set")
     with scratch_postgres() as url:
@@ -69,9 +65,13 @@ def postgres_app() -> Iterator[Flask]:
         with psycopg.connect(url, autocommit=True) as connection:
             name = connection.info.dbname
             connection.execute(f"ALTER DATABASE {name} SET timezone TO 'America/New_York'")
-        app = create_app(make_settings(database_url=url))
-        yield app
-        service_of(app).database.close_all()
+        yield url
+
+
+@pytest.fixture
+def postgres_app(new_york: str, app_on: Callable[..., Flask]) -> Flask:
+    """An app on that database."""
+    return app_on(new_york)
 
 
 def new_user(name: str, **values: Any) -> User:
@@ -334,13 +334,13 @@ def test_a_pool_that_is_empty_is_told_503(make_app: Callable[..., Flask]) -> Non
         assert ask.result().status_code == 401
 
 
-def test_a_database_without_our_tables_is_told_503(empty_database: str) -> None:
-    app = create_app(make_settings(database_url=empty_database))
-    client = client_of(app)
+def test_a_database_without_our_tables_is_told_503(
+    empty_database: str, app_on: Callable[..., Flask]
+) -> None:
+    client = client_of(app_on(empty_database))
     login = {"username": "alice", "password": PASSWORD}
     assert_problem(client.post("/v1/auth/login", json=login), 503, "unavailable")
     assert_problem(client.get("/readyz"), 503, "unavailable")
-    service_of(app).database.close_all()
 
 
 def test_two_apps_in_one_process_use_two_databases(
@@ -353,8 +353,8 @@ def test_two_apps_in_one_process_use_two_databases(
     assert client_of(sqlite_app).post("/v1/auth/login", json=login).status_code == 401
 
 
-def test_opening_a_database_connects_to_nothing() -> None:
-    app = create_app(make_settings(database_url="postgresql://nobody@127.0.0.1:1/nowhere"))
+def test_opening_a_database_connects_to_nothing(app_on: Callable[..., Flask]) -> None:
+    app = app_on("postgresql://nobody@127.0.0.1:1/nowhere")
     assert service_of(app).database.is_closed()
     client = client_of(app)
     assert client.get("/healthz").status_code == 200

@@ -60,7 +60,7 @@ class Server:
         assert self.process.poll() is None, self.output.read_text("utf-8")
         try:
             return self.ask("GET", "/healthz").status == 200
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return False
 
     def connect(self) -> http.client.HTTPConnection:
@@ -242,7 +242,7 @@ def test_the_development_server_reloads_what_was_changed(servers: Servers) -> No
     def version() -> str:
         try:
             return json.loads(server.ask("GET", "/").content)["version"]
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return ""  # it is starting again
 
     assert until(lambda: version() == "9.9.9")

@@ -173,6 +173,8 @@ def rename(actor: Identity, *, username: str | None = None) -> User:
 
 def set_password(actor: Identity, user: User, password: str) -> None:
     """Give the user a new password and end all sessions; for the console."""
+    if user.kind == "service":
+        raise Invalid("password", "A service account has no password.")
     replace_password(user.id, user.password_hash, hash_password(password, "password"))
     log.info("password.change", extra={"actor": actor.username, "user_id": str(user.id)})
 
