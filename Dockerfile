@@ -7,7 +7,7 @@ COPY requirements.txt ./
 RUN /venv/bin/pip install --require-hashes -r requirements.txt
 
 FROM python:3.13-slim
-ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 HOST=0.0.0.0
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 FLASK_SKIP_DOTENV=1 HOST=0.0.0.0
 RUN useradd --uid 10001 --user-group --no-create-home app \
     && install -d -o app -g app -m 700 /app/instance
 WORKDIR /app
@@ -23,4 +23,4 @@ EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["python", "-c", \
     "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ.get('PORT', '8000') + '/healthz')"]
 # Migrations are a step of their own: `docker run ... flask --app wsgi db upgrade`.
-CMD ["gunicorn", "-c", "config/gunicorn.conf.py", "wsgi:app"]
+CMD ["python", "wsgi.py"]

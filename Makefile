@@ -2,7 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-FLASK := $(BIN)/flask --app wsgi
+# Without the .env of some folder above, which `flask` would read and the server would not.
+FLASK := FLASK_SKIP_DOTENV=1 $(BIN)/flask --app wsgi
 
 .PHONY: run test lint format fuzz lock clean
 .DEFAULT_GOAL := run
@@ -13,7 +14,7 @@ run: .venv/runtime
 	ENVIRONMENT=$${ENVIRONMENT:-development} $(BIN)/python wsgi.py
 
 test: .venv/development
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 lint: .venv/development
 	$(BIN)/ruff check .

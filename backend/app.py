@@ -10,12 +10,12 @@ from . import __version__, cli
 from .api_keys import routes as api_keys
 from .api_keys.service import write_last_used
 from .auth import routes as auth
-from .core.behind import WriteBehind
 from .core.context import Service
 from .core.database import open_database, release
 from .core.passwords import Hasher
 from .core.settings import Settings
 from .core.tokens import Keyring
+from .core.write_behind import WriteBehind
 from .users import routes as users
 from .web import admission, docs, guard, health, openapi, problems
 from .web.envelope import Envelope

@@ -11,35 +11,37 @@ import json
 import secrets
 import sys
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 from uuid import UUID
 
 import click
 from flask import Flask, current_app
-from flask.cli import AppGroup
+from flask.cli import AppGroup, FlaskGroup, with_appcontext
 from marshmallow import Schema, ValidationError
 
 from .api_keys import service as keys
 from .api_keys.schemas import ApiKeySchema, CreateKeySchema
 from .core import context, doctor, migrations, tokens
 from .core.context import Service
-from .core.database import is_down, release
-from .core.errors import Failure, NotFound
+from .core.database import is_unavailable, release
+from .core.errors import Conflict, Failure, NotFound
 from .core.identity import CONSOLE
 from .core.settings import SettingsError
 from .users import service as users
 from .users.models import User
 from .users.schemas import RegisterSchema, UserSchema
+from .web import admission
 
 db_group = AppGroup("db", help="The database and its migrations.")
 users_group = AppGroup("users", help="Accounts.")
 keys_group = AppGroup("keys", help="API keys.")
 
 
-def running() -> bool:
-    """True inside of the `flask` command."""
-    return click.get_current_context(silent=True) is not None
+def is_command() -> bool:
+    """True inside of one of our commands; not in those of Flask that serve, such as `flask run`."""
+    context = click.get_current_context(silent=True)
+    return context is not None and isinstance(context.command, FlaskGroup)
 
 
 def init_app(app: Flask) -> None:
@@ -79,13 +81,14 @@ def _inside(command: Callable[..., None]) -> Callable[..., None]:
             try:
                 command(*args, **kwargs)
             except ValidationError as refusal:
-                _fail(*_field_errors(refusal.normalized_messages()))
+                _fail(*_sentences(refusal.normalized_messages()))
             except Failure as refusal:
-                _fail(*_field_errors((refusal.errors or {}).get("json", {})), refusal.detail)
+                faults: Any = (refusal.errors or {}).get("json", {})
+                _fail(*(_sentences(faults) or [refusal.detail]))
             except migrations.MigrationError as refusal:
                 _fail(str(refusal))
             except Exception as error:
-                if not is_down(error):
+                if not is_unavailable(error):
                     raise
                 _fail(f"the database does not answer: {str(error).strip()}")
             finally:
@@ -94,8 +97,8 @@ def _inside(command: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
-def _field_errors(faults: Any) -> list[str]:
-    return [f"{name}: {json.dumps(said)}" for name, said in faults.items()]
+def _sentences(faults: dict[str, Any]) -> list[str]:
+    return [f"{name}: {text}" for name, said in faults.items() for text in admission.flat(said)]
 
 
 # --- db ---
@@ -181,7 +184,13 @@ def bootstrap() -> None:
             _fail("ADMIN_PASSWORD is not set, and there is no terminal to show a generated one on.")
         password = secrets.token_urlsafe(18)
     account = {"username": settings.admin_username, "email": settings.admin_email}
-    users.create(CONSOLE, **RegisterSchema().load(account), password=password, role="admin")
+    try:
+        users.create(CONSOLE, **_load(RegisterSchema, account), password=password, role="admin")
+    except Conflict:
+        if not users.admins().exists():
+            raise
+        click.echo("There is an administrator already.")  # of another process, just now
+        return
     click.echo(f"First administrator: {settings.admin_username}")
     if not settings.admin_password:
         click.echo(f"Password:            {password}   (shown this once)")
@@ -202,7 +211,7 @@ def create(
     account |= {"email": email} if email else {}
     account |= {"role": "admin"} if admin else {}
     account |= {"kind": "service"} if service else {"password": _password(stdin=password_stdin)}
-    click.echo(users.create(CONSOLE, **RegisterSchema().load(account)).id)
+    click.echo(users.create(CONSOLE, **_load(RegisterSchema, account)).id)
 
 
 @users_group.command("list")
@@ -257,7 +266,7 @@ def create_key(owner: str, name: str, scopes: tuple[str, ...], expires_in_days: 
     """Create a key for the account OWNER. Its text is printed, this once."""
     wanted: dict[str, Any] = {"name": name, "scopes": list(scopes)}
     wanted |= {"expires_in_days": expires_in_days} if expires_in_days is not None else {}
-    key = keys.issue(CONSOLE, **CreateKeySchema().load(wanted), owner=_user(owner))
+    key = keys.issue(CONSOLE, **_load(CreateKeySchema, wanted), owner=_user(owner))
     click.echo(key.key)
 
 
@@ -267,7 +276,8 @@ def create_key(owner: str, name: str, scopes: tuple[str, ...], expires_in_days: 
 @_inside
 def list_keys(unused_since: datetime | None, *, as_json: bool) -> None:
     """List all keys, newest first."""
-    for key in _all(keys.listing, owner_id="any", unused_since=unused_since):
+    since = unused_since and unused_since.replace(tzinfo=UTC)
+    for key in _all(keys.listing, owner_id="any", unused_since=since):
         if as_json:
             _print_json(ApiKeySchema(), key)
         else:
@@ -295,11 +305,14 @@ def check_key() -> None:
 
 
 @click.command("doctor")
+@with_appcontext
 @_inside
 def doctor_command() -> None:
     """Tell what is wrong or doubtful, and what to do about it. Exit code 1 if anything is fatal."""
     service = context.service()
     fatal, doubtful = doctor.findings(service.settings, service.database)
+    if not fatal:
+        doubtful += keys.doubts()
     for sentence in doubtful:
         click.echo(f"warning: {sentence}")
     if fatal:
@@ -307,12 +320,21 @@ def doctor_command() -> None:
     click.echo(f"{len(doubtful)} warnings, nothing fatal.")
 
 
+def _load(schema: type[Schema], given: dict[str, Any]) -> dict[str, Any]:
+    """What the schema makes of the input, judged as if it had come by HTTP."""
+    admission.require_printable(given)
+    return schema().load(given)
+
+
 def _password(*, stdin: bool) -> str:
     if stdin:
-        return sys.stdin.readline().rstrip("\r\n")
-    if not sys.stdin.isatty():
+        password = sys.stdin.readline().rstrip("\r\n")
+    elif sys.stdin.isatty():
+        password = str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+    else:
         _fail("no terminal to ask for a password on; use --password-stdin.")
-    return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+    admission.require_printable({"password": password})
+    return password
 
 
 def _user(username: str) -> User:

@@ -6,11 +6,15 @@ import _thread
 import logging
 import select
 import signal
+import sys
 import threading
 import time
 from typing import Any
 
 from flask import Flask
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.server import BaseWSGIServer, create_server
 from werkzeug.serving import WSGIRequestHandler, is_running_from_reloader, run_simple
 
 from .core.context import Service
@@ -19,19 +23,21 @@ from .web.admission import MAX_BODY
 
 log = logging.getLogger(__name__)
 
-DRAIN_SECONDS = 25  # less than the 30 s that Docker's and Kubernetes' users usually grant
+DRAIN_SECONDS = 25  # within the 30 s that Kubernetes grants; Docker's own 10 s are too few
 
 
 def serve(app: Flask, settings: Settings) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     if not is_running_from_reloader():
-        log.info("serving on %s", settings.public_url)
-        if settings.docs_enabled:
-            log.info("documentation at %s/v1/docs", settings.public_url)
-    if settings.environment == "development":
-        _serve_and_reload(app, settings)
-    else:
-        _serve(app, settings)
+        docs = f", documentation at {settings.public_url}/v1/docs" if settings.docs_enabled else ""
+        log.info("serving on %s port %s%s", settings.host, settings.port, docs)
+    try:
+        if settings.environment == "development":
+            _serve_and_reload(app, settings)
+        else:
+            _serve(app, settings)
+    except OSError as error:  # the port is taken, the address is not ours
+        sys.exit(f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}")
     service: Service = app.extensions["backend"]
     service.last_used.close()
 
@@ -59,10 +65,10 @@ def _serve_and_reload(app: Flask, settings: Settings) -> None:
 
 
 def _serve(app: Flask, settings: Settings) -> None:
-    from waitress.server import create_server
-
+    polled: dict[int, Any] = {}  # what waitress polls: listeners and connections by descriptor
     server = create_server(
         app,
+        polled,
         host=settings.host,
         port=settings.port,
         threads=settings.threads,
@@ -75,11 +81,48 @@ def _serve(app: Flask, settings: Settings) -> None:
         max_request_header_size=64 * 1024,
         clear_untrusted_proxy_headers=False,  # our envelope decides whom to trust
     )
+    draining = app.extensions["backend"].draining
+    for listener in _listeners(polled):
+        listener.channel_class = _channel_class(draining)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    draining = app.extensions["backend"].draining
-    threading.Thread(target=_drain, args=(server, stop, draining), daemon=True).start()
+    # A shell starts what runs in the background with SIGINT ignored, and the drain ends with one.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=_drain, args=(polled, stop, draining), daemon=True).start()
     server.run()
+
+
+def _listeners(polled: dict[int, Any]) -> list[BaseWSGIServer]:
+    """One for each address of the host name."""
+    return [each for each in polled.values() if isinstance(each, BaseWSGIServer)]
+
+
+def _channel_class(draining: threading.Event) -> type[HTTPChannel]:
+    """waitress's connection, stricter: framing of two readings is refused (RFC 9112 section 6.1).
+
+    A connection ends after a large answer, of which many in a queue would hold the thread that
+    makes them until the client reads, and while draining, so that clients go elsewhere.
+    """
+
+    class Parser(HTTPRequestParser):
+        def parse_header(self, header_plus: bytes) -> None:
+            super().parse_header(header_plus)
+            names = [
+                line.partition(b":")[0].strip().lower() for line in header_plus.split(b"\r\n")[1:]
+            ]
+            if b"transfer-encoding" in names and (
+                b"content-length" in names or self.version != "1.1"
+            ):
+                raise ParsingError("Transfer-Encoding beside Content-Length, or not in HTTP/1.1")
+            if names.count(b"host") > 1:
+                raise ParsingError("Host twice")
+            if draining.is_set() or "/docs/assets/" in self.path:
+                self.headers["CONNECTION"] = "close"
+
+    class Channel(HTTPChannel):
+        parser_class = Parser
+
+    return Channel
 
 
 def _most_connections() -> int:
@@ -92,30 +135,32 @@ def _most_connections() -> int:
     return min(4000, max(100, soft - 100)) if soft > 0 else 4000
 
 
-def _drain(server: Any, stop: threading.Event, draining: threading.Event) -> None:
-    """Once `stop` is set: take no new connection, finish what was begun, then end `server.run`.
+def _drain(polled: dict[int, Any], stop: threading.Event, draining: threading.Event) -> None:
+    """Once `stop` is set: take no new connection, finish the requests that began, end the server.
 
     waitress by itself drops requests that run or wait when it is told to end.
     """
     stop.wait()
     draining.set()
-    log.info("draining: no new connections; requests that were begun are finished")
+    log.info("draining: no new connections; requests that have begun are finished")
+    listeners = _listeners(polled)
 
     def unlisten() -> None:
-        server.accepting = False
-        server.del_channel()
-        server.socket.close()
+        for listener in listeners:
+            listener.accepting = False
+            listener.del_channel()
+            listener.socket.close()
 
-    server.trigger.pull_trigger(unlisten)  # in the thread that polls
+    listeners[0].trigger.pull_trigger(unlisten)  # in the thread that polls
     deadline = time.monotonic() + DRAIN_SECONDS
     time.sleep(0.1)
-    while time.monotonic() < deadline and _is_busy(server):
+    while time.monotonic() < deadline and any(map(_is_busy, listeners)):
         time.sleep(0.05)
     _thread.interrupt_main()
 
 
-def _is_busy(server: Any) -> bool:
-    channels = list(server.active_channels.values())
-    return bool(server.task_dispatcher.queue) or any(
-        channel.requests or channel.total_outbufs_len for channel in channels
+def _is_busy(listener: Any) -> bool:
+    channels = list(listener.active_channels.values())
+    return bool(listener.task_dispatcher.queue) or any(
+        channel.request or channel.requests or channel.total_outbufs_len for channel in channels
     )

@@ -1,13 +1,18 @@
 """gunicorn with the settings of the service: `gunicorn -c config/gunicorn.conf.py wsgi:app`."""
 
 import logging
+import sys
 
 from backend.core import logs
-from backend.core.settings import Settings
+from backend.core.settings import Settings, SettingsError
 
-_settings = Settings.load()
+try:
+    _settings = Settings.load().check()
+except SettingsError as refusal:
+    sys.exit(f"Not started, for these reasons:\n{refusal}")
 
-bind = f"{_settings.host}:{_settings.port}"
+_host = f"[{_settings.host}]" if ":" in _settings.host else _settings.host
+bind = f"{_host}:{_settings.port}"
 workers = _settings.workers
 threads = _settings.threads
 worker_class = "gthread"

@@ -16,10 +16,10 @@ import psycopg
 import pytest
 from flask import Flask
 
-from backend.core import behind, clock
-from backend.core.behind import WriteBehind
+from backend.core import clock, write_behind
 from backend.core.context import Service
 from backend.core.database import current, new_id, release
+from backend.core.write_behind import WriteBehind
 from backend.users.models import User
 
 from .conftest import (
@@ -428,7 +428,7 @@ def test_what_is_left_is_written_when_it_is_closed() -> None:
 
 
 def test_notes_are_written_without_being_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(behind, "INTERVAL", 0.01)
+    monkeypatch.setattr(write_behind, "INTERVAL", 0.01)
     written = Written()
     gathered = WriteBehind(written.write)
     gathered.note("a", 1)
@@ -438,5 +438,5 @@ def test_notes_are_written_without_being_asked(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_what_is_left_is_written_when_the_process_ends(tree: Path) -> None:
-    script = "from backend.core.behind import WriteBehind; WriteBehind(print).note('a', 1)"
+    script = "from backend.core.write_behind import WriteBehind; WriteBehind(print).note('a', 1)"
     assert run(tree, "python", "-c", script).stdout == "{'a': 1}\n"

@@ -356,7 +356,7 @@ def test_no_secret_is_made_outside_of_development(tree: Path) -> None:
 
 def test_the_old_name_of_postgresql_is_accepted() -> None:
     assert load(DATABASE_URL="postgres://u:p@db/app").database_url == "postgresql://u:p@db/app"
-    url = "postgresql://u:postgres://x@db/app"
+    url = "postgresql://u:postgres%3A%2F%2Fx@db/app"
     assert load(DATABASE_URL=url).database_url == url
 
 

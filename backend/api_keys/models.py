@@ -39,7 +39,10 @@ class ApiKey(Model):
 
     @property
     def status(self) -> str:
-        """revoked, disabled, expired or active: the first that holds."""
+        """revoked, disabled, expired or active: the first that holds.
+
+        `service._has_status` says the same as a condition, auth/identify.py as part of a statement.
+        """
         if self.revoked_at is not None:
             return "revoked"
         if self.disabled:

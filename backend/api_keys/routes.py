@@ -23,7 +23,7 @@ blp = Blueprint("api_keys", __name__, url_prefix="/api-keys", description="API k
 
 @blp.route("", methods=["POST"])
 @session_or_key("keys:write")
-@blp.arguments(CreateKeySchema())
+@blp.arguments(CreateKeySchema)
 @blp.response(201, NewApiKeySchema)
 @blp.fails("limit_reached")
 def create_key(wanted: dict[str, Any]) -> tuple[ApiKey, int, dict[str, str]]:
@@ -34,7 +34,7 @@ def create_key(wanted: dict[str, Any]) -> tuple[ApiKey, int, dict[str, str]]:
 
 @blp.route("")
 @session_or_key("keys:read")
-@blp.arguments(KeyQuery(), location="query")
+@blp.arguments(KeyQuery, location="query")
 @blp.response(200, page_of(ApiKeySchema))
 @blp.fails("forbidden")
 def list_keys(query: dict[str, Any]) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def get_key(key_id: UUID) -> ApiKey:
 
 @blp.route("/<id:key_id>", methods=["PATCH"])
 @session_or_key("keys:write")
-@blp.arguments(ChangeKeySchema())
+@blp.arguments(ChangeKeySchema)
 @blp.response(200, ApiKeySchema)
 @blp.fails("insufficient_scope", "session_required", "conflict")
 def change_key(changes: dict[str, Any], key_id: UUID) -> ApiKey:
@@ -79,7 +79,7 @@ def revoke_key(key_id: UUID) -> ApiKey:
 
 @blp.route("/revoke", methods=["POST"])
 @public
-@blp.arguments(RevokeKeySchema())
+@blp.arguments(RevokeKeySchema)
 @blp.response(204)
 def revoke_held_key(body: dict[str, str]) -> None:
     """Revoke the API key that one holds: for whoever finds a leaked one"""

@@ -11,8 +11,8 @@ from uuid import UUID
 import peewee as pw
 
 from ..core import clock, context, tokens
-from ..core.database import atomic, current, db_time, lock, on_postgres, page
-from ..core.errors import INVALID_TOKEN, Conflict, Forbidden, Invalid, NotFound, Unauthenticated
+from ..core.database import atomic, current, db_time, lock, newest, on_postgres
+from ..core.errors import INVALID_TOKEN, Conflict, Forbidden, Invalid, InvalidCredentials, NotFound
 from ..core.identity import Identity
 from ..users.models import User
 from . import scopes as rules
@@ -78,7 +78,10 @@ def _insert(actor: Identity, key: ApiKey, text: str) -> None:
 
 def get(actor: Identity, key_id: UUID) -> ApiKey:
     """The key, if it is the actor's or the actor is an admin in person; else NotFound."""
-    return _visible(actor, key_id)
+    key = _visible(actor, key_id).first()
+    if key is None:
+        raise NotFound
+    return key
 
 
 def listing(
@@ -105,7 +108,7 @@ def listing(
         query = query.where(last < db_time(unused_since))
     if search:
         query = query.where(ApiKey.name.contains(search) | ApiKey.description.contains(search))
-    return page(query, limit, cursor)
+    return newest(query, limit, cursor)
 
 
 def change(actor: Identity, key_id: UUID, **changes: Any) -> ApiKey:
@@ -176,9 +179,10 @@ def delete(actor: Identity, key_id: UUID) -> None:
 def write_last_used(notes: dict[str, tuple[datetime, str]]) -> None:
     """Store when and from where keys were last used: {key id: (time, address)}, one statement."""
     rows = json.dumps(
-        [(key, at.isoformat(" ", "microseconds"), ip) for key, (at, ip) in notes.items()]
+        [(key, at.isoformat(" ", "microseconds"), ip) for key, (at, ip) in sorted(notes.items())]
     )
-    # As one parameter: there is a limit to their number.
+    # As one parameter: there is a limit to their number. Sorted, so that two processes which write
+    # the same keys at once do not wait for each other for ever.
     if on_postgres():
         columns = "(v->>0)::uuid, (v->>1)::timestamptz, v->>2 FROM jsonb_array_elements(%s) t(v)"
     else:
@@ -192,6 +196,20 @@ def write_last_used(notes: dict[str, tuple[datetime, str]]) -> None:
     )
 
 
+def doubts() -> list[str]:
+    """Sentences about keys that depend on an earlier SECRET_KEY, for `flask doctor`."""
+    present = context.service().keyring.secret_ids
+    made_under = ApiKeySecret.secret_id
+    earlier = ApiKeySecret.select().where(made_under.in_(present[1:])).count()
+    lost = ApiKeySecret.select().where(made_under.not_in(present)).count()
+    result = []
+    if earlier:
+        result.append(f"{earlier} API keys still need SECRET_KEY_FALLBACKS; each moves when used.")
+    if lost:
+        result.append(f"{lost} API keys were made under a SECRET_KEY that is gone: they are dead.")
+    return result
+
+
 def _keys() -> pw.ModelSelect:
     """Keys with their secret, as `key.secret`."""
     return ApiKey.select(ApiKey, ApiKeySecret).join(ApiKeySecret, attr="secret")
@@ -201,14 +219,10 @@ def _of(owner_id: Any) -> pw.ModelSelect:
     return _keys().where(ApiKey.owner == owner_id)
 
 
-def _visible(actor: Identity, key_id: UUID) -> ApiKey:
-    """The key if the actor may see it, else NotFound; locked when inside a transaction."""
+def _visible(actor: Identity, key_id: UUID) -> pw.ModelSelect:
+    """The query for a key, which finds it if the actor may see it."""
     query = _keys() if actor.is_admin_in_person else _of(actor.user_id)
-    query = query.where(ApiKey.id == key_id)
-    rows = lock(query) if current.in_transaction() else list(query)
-    if not rows:
-        raise NotFound
-    return rows[0]
+    return query.where(ApiKey.id == key_id)
 
 
 def _for_update(actor: Identity, key_id: UUID, *, itself: bool = False) -> ApiKey:
@@ -219,7 +233,10 @@ def _for_update(actor: Identity, key_id: UUID, *, itself: bool = False) -> ApiKe
     """
     if actor.key_id:
         _acting_key(actor, key_id)
-    key = _visible(actor, key_id)
+    rows = lock(_visible(actor, key_id))
+    if not rows:
+        raise NotFound
+    key: ApiKey = rows[0]
     if actor.key_id == key.id:
         if not itself:
             raise Forbidden("session_required", "A key cannot change itself.")
@@ -229,7 +246,7 @@ def _for_update(actor: Identity, key_id: UUID, *, itself: bool = False) -> ApiKe
 
 
 def _acting_key(actor: Identity, *others: UUID) -> ApiKey:
-    """The key that the actor presented, locked, if it is still good; else Unauthenticated.
+    """The key that the actor presented, locked, if it is still good; else InvalidCredentials.
 
     So a key that is just being revoked leaves no successor. `others` are locked with it, in one
     order, so that two keys that change each other do not wait for each other for ever.
@@ -238,11 +255,11 @@ def _acting_key(actor: Identity, *others: UUID) -> ApiKey:
     for key in lock(both):
         if key.id == actor.key_id and key.status == "active":
             return key
-    raise Unauthenticated(challenge=INVALID_TOKEN)
+    raise InvalidCredentials(challenge=INVALID_TOKEN)
 
 
 def _has_status(status: str) -> Any:
-    """The condition that a key's status is `status`: revoked, disabled, expired or active."""
+    """The condition that a key's status is `status`, as ApiKey.status has it."""
     now = clock.now()
     revoked = ApiKey.revoked_at.is_null(False)
     expired = ApiKey.expires_at.is_null(False) & (ApiKey.expires_at <= now)

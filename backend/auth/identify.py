@@ -16,7 +16,7 @@ from ..api_keys import scopes as rules
 from ..api_keys.models import ApiKeySecret
 from ..core import clock, context, tokens
 from ..core.database import current, db_time, from_db_time, on_postgres
-from ..core.errors import Unauthenticated
+from ..core.errors import InvalidCredentials
 from ..core.identity import Identity
 
 _USER = (
@@ -53,40 +53,48 @@ class Caller(NamedTuple):
 
 
 def by_access_token(token: str) -> Identity:
-    """The identity of a session that goes on, else Unauthenticated."""
+    """The identity of a session that goes on, else InvalidCredentials."""
     user_id, session_id = context.service().keyring.read_access(token)
     row = _one(_BY_SESSION, session_id.hex, user_id.hex, db_time(clock.now()))
     if row is None:
-        raise Unauthenticated
+        raise InvalidCredentials
     user = _caller(row)
     return Identity(user.id, user.username, user.role, "session", session_id, user=user)
 
 
 def by_api_key(text: str) -> Identity:
-    """The identity of a key that is active and whose owner is, else Unauthenticated.
+    """The identity of a key that is active and whose owner is, else InvalidCredentials.
 
-    Notes the use; text of the wrong form or checksum is refused without a query.
+    Text of the wrong form or checksum is refused without a query. That the key was used is for
+    `note_use` to say: a request that is refused for another reason is no use.
     """
     if not tokens.is_api_key(text):
-        raise Unauthenticated
-    now = clock.now()
+        raise InvalidCredentials
     digests = context.service().keyring.digests(text)
     # All in one statement: between two, another request may move the row to the present secret.
     statement = _BY_KEY.format(digests=", ".join("?" * len(digests)))
-    row = _one(statement, *(digest for _, digest in digests), db_time(now))
+    row = _one(statement, *(digest for _, digest in digests), db_time(clock.now()))
     if row is None:
-        raise Unauthenticated
+        raise InvalidCredentials
     user = _caller(row)
     key_id, stored, secret_row, secret_id = row[11:]
     if secret_id != digests[0][0]:
         _move_on(secret_row, secret_id, *digests[0])
-    key_id = _uuid(key_id)
-    call = context.call.get()
-    context.service().last_used.note(key_id.hex, (now, call.address if call else None))
-    scopes = rules.effective(json.loads(stored), user.role, user.kind)
     return Identity(
-        user.id, user.username, user.role, "api_key", key_id=key_id, scopes=scopes, user=user
+        user.id,
+        user.username,
+        user.role,
+        "api_key",
+        key_id=_uuid(key_id),
+        scopes=rules.effective(json.loads(stored), user.role, user.kind),
+        user=user,
     )
+
+
+def note_use(identity: Identity, address: str) -> None:
+    """Remember that the identity's key was used now, from `address`; it is written later."""
+    if identity.key_id:
+        context.service().last_used.note(identity.key_id.hex, (clock.now(), address))
 
 
 def _one(statement: str, *parameters: object) -> Any:

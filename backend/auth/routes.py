@@ -25,7 +25,7 @@ blp = Blueprint("auth", __name__, url_prefix="/auth", description="Signing in, a
 
 @blp.route("/register", methods=["POST"])
 @admin("users:write")
-@blp.arguments(RegisterSchema())
+@blp.arguments(RegisterSchema)
 @blp.response(201, UserSchema)
 @blp.fails("session_required", "username_taken", "email_taken", "password_too_weak")
 def register(account: dict[str, Any]) -> tuple[User, int, dict[str, str]]:
@@ -36,7 +36,7 @@ def register(account: dict[str, Any]) -> tuple[User, int, dict[str, str]]:
 
 @blp.route("/login", methods=["POST"])
 @public
-@blp.arguments(LoginSchema())
+@blp.arguments(LoginSchema)
 @blp.response(200, TokensSchema)
 @blp.fails("invalid_credentials")
 def login(credentials: dict[str, str]) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def login(credentials: dict[str, str]) -> dict[str, Any]:
 
 @blp.route("/refresh", methods=["POST"])
 @public
-@blp.arguments(RefreshSchema())
+@blp.arguments(RefreshSchema)
 @blp.response(200, TokensSchema)
 @blp.fails("invalid_credentials")
 def refresh(body: dict[str, str]) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def me() -> dict[str, Any]:
 
 @blp.route("/me", methods=["PATCH"])
 @session
-@blp.arguments(ChangeMeSchema())
+@blp.arguments(ChangeMeSchema)
 @blp.response(200, UserSchema)
 @blp.fails("wrong_password", "username_taken")
 def change_me(changes: dict[str, str]) -> User:
@@ -90,7 +90,7 @@ def change_me(changes: dict[str, str]) -> User:
 
 @blp.route("/password", methods=["POST"])
 @session
-@blp.arguments(ChangePasswordSchema())
+@blp.arguments(ChangePasswordSchema)
 @blp.response(204)
 @blp.fails("wrong_password", "password_too_weak")
 def change_password(passwords: dict[str, str]) -> None:

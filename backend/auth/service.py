@@ -9,7 +9,7 @@ from uuid import UUID
 
 from ..core import clock, context, passwords
 from ..core.database import atomic
-from ..core.errors import Forbidden, Unauthenticated
+from ..core.errors import Forbidden, InvalidCredentials
 from ..core.identity import Identity
 from ..users import service as users
 from ..users.models import User
@@ -21,13 +21,13 @@ log = logging.getLogger(__name__)
 def login(username: str, password: str) -> dict[str, Any]:
     """Tokens for a new session, if `password` is that of the user called `username`.
 
-    Unknown, disabled and wrong take as long as each other and are told alike: Unauthenticated.
+    Unknown, disabled and wrong take as long as each other and are told alike: InvalidCredentials.
     """
     user = users.find(username)
     right = context.service().hasher.check(password, user.password_hash if user else None)
     if user is None or not right or not user.is_active:
         log.warning("login", extra={"outcome": "failure"})
-        raise Unauthenticated
+        raise InvalidCredentials
     session = _open(user)
     log.info("login", extra={"outcome": "success", "user_id": str(user.id)})
     return _tokens(user, session.id, session.generation)
@@ -35,7 +35,7 @@ def login(username: str, password: str) -> dict[str, Any]:
 
 @atomic
 def _open(user: User) -> Session:
-    """A session of the user as it was when the password was checked, else Unauthenticated."""
+    """A session of the user as it was when the password was checked, else InvalidCredentials."""
     now = user.last_login_at = clock.now()
     # Also holds the row: of sign-ins at once, each counts the sessions of the one before.
     unchanged = (
@@ -44,7 +44,7 @@ def _open(user: User) -> Session:
         & (User.password_hash == user.password_hash)
     )
     if not User.update(last_login_at=now).where(unchanged).execute():
-        raise Unauthenticated
+        raise InvalidCredentials
     session = Session.create(user=user, epoch=user.session_epoch, expires_at=_expiry(now, now))
     newest = (
         Session.select(Session.id)
@@ -74,7 +74,7 @@ def refresh(token: str) -> dict[str, Any]:
     if session.generation > presented:
         Session.delete().where(Session.id == session_id).execute()
         log.warning("session.reuse", extra={"session_id": str(session_id)})
-    raise Unauthenticated
+    raise InvalidCredentials
 
 
 def _living(session_id: UUID) -> Session:
@@ -90,7 +90,7 @@ def _living(session_id: UUID) -> Session:
     )
     session = query.first()
     if session is None:
-        raise Unauthenticated
+        raise InvalidCredentials
     return session
 
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .behind import WriteBehind
     from .passwords import Hasher
     from .settings import Settings
     from .tokens import Keyring
+    from .write_behind import WriteBehind
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Service:
 
 
 class Call:
-    """One request as logs see it. `who` and `route` are filled in on the way."""
+    """One request as logs see it. `route`, `who` and `identity` are filled in on the way."""
 
     __slots__ = ("address", "identity", "method", "request_id", "route", "who")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sqlite3
 import threading
 import uuid
 import weakref
@@ -23,7 +24,13 @@ from playhouse.postgres_ext import DateTimeTZField
 from . import clock, context
 from .settings import ROOT, Settings
 
-_UNDEFINED_TABLE = "42P01"  # PostgreSQL's; SQLite has an OperationalError for it
+_UNAVAILABLE = (
+    pw.OperationalError,
+    pw.InterfaceError,
+    MaxConnectionsExceeded,
+    sqlite3.OperationalError,
+)
+_UNDEFINED_TABLE = "42P01"  # PostgreSQL's SQLSTATE
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -74,15 +81,17 @@ def _forget_connections_at_fork(database: pw.Database) -> None:
         os.register_at_fork(after_in_child=dispose)
 
 
-def is_down(error: BaseException) -> bool:
-    """True if `error` is what a database raises that is down, full, locked, overloaded or not ours.
+def is_unavailable(error: BaseException) -> bool:
+    """True if `error` says that the database is down, full, locked, overloaded or not migrated.
 
-    That is: broken as a file, or without our tables. Such a state is unavailability, not a bug.
+    Such a state passes or is somebody's to mend; all else that a database raises is a bug.
     """
-    if isinstance(error, pw.OperationalError | pw.InterfaceError | MaxConnectionsExceeded):
+    cause = error.__cause__ or error.__context__ or error  # the driver's, which peewee wraps
+    if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+        return "no such table" in str(cause)  # the code for faults of the statement
+    if isinstance(error, _UNAVAILABLE) or type(error) in (pw.DatabaseError, sqlite3.DatabaseError):
         return True
-    cause = error.args[0] if error.args else None
-    return type(error) is pw.DatabaseError or getattr(cause, "sqlstate", "") == _UNDEFINED_TABLE
+    return getattr(cause, "sqlstate", "") == _UNDEFINED_TABLE
 
 
 def sqlite_path(settings: Settings) -> Path:
@@ -214,7 +223,7 @@ class Model(pw.Model):
         only_save_dirty = True
 
 
-def page(
+def newest(
     query: pw.ModelSelect, limit: int, after: uuid.UUID | None
 ) -> tuple[list[Any], uuid.UUID | None]:
     """The newest `limit` rows of `query` older than the id `after`, and where the next page starts.

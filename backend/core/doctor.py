@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from dataclasses import fields
+from pathlib import Path
 
 import peewee as pw
-from dotenv import dotenv_values
+from dotenv import dotenv_values, find_dotenv
 
 from . import migrations
-from .database import is_down, sqlite_path
-from .settings import ROOT, SECRET_BYTES, Settings, unsafe
+from .database import is_unavailable, sqlite_path
+from .settings import ROOT, SECRET_BYTES, Settings
 
 
 def findings(settings: Settings, database: pw.Database) -> tuple[list[str], list[str]]:
     """(what makes serving impossible or unsafe, what is doubtful)."""
-    fatal, doubtful = unsafe(settings), _unknown_names()
+    fatal: list[str] = []  # unsafe settings have been refused before anything could ask
+    doubtful = _about_dotenv()
     try:
         pending = migrations.pending(database)
     except Exception as error:
-        if not is_down(error):
+        if not is_unavailable(error):
             raise
         fatal.append(f"DATABASE_URL: the database does not answer: {str(error).strip()}.")
     else:
@@ -34,17 +37,21 @@ def findings(settings: Settings, database: pw.Database) -> tuple[list[str], list
     return fatal, doubtful
 
 
-def _unknown_names() -> list[str]:
+def _about_dotenv() -> list[str]:
     known = {each.name.upper() for each in fields(Settings)}
     known |= {f"{each.name.upper()}_FILE" for each in fields(Settings) if each.metadata["file"]}
     given = dotenv_values(ROOT / ".env")
-    return [f".env: there is no setting {name}." for name in given if name not in known]
+    result = [f".env: there is no setting {name}." for name in given if name not in known]
+    nearest = find_dotenv(usecwd=True)
+    if nearest and Path(nearest) != ROOT / ".env":
+        result.append(f"The `flask` command reads {nearest}, the servers do not; move it away.")
+    return result
 
 
 def _about_sqlite(settings: Settings) -> list[str]:
     path = sqlite_path(settings)
     result = []
-    if path.exists() and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+    if os.name == "posix" and path.exists() and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
         result.append(f"{path} can be read by other users of the machine; run `chmod 600` on it.")
     if settings.workers > 1:
         result.append("SQLite with several WORKERS: right, but PostgreSQL writes in parallel.")

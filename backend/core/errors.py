@@ -41,7 +41,7 @@ class Invalid(Failure):
         super().__init__(code, sentence, errors={"json": {field: [sentence]}})
 
 
-class Unauthenticated(Failure):
+class InvalidCredentials(Failure):
     """Nobody, or nobody we know. One text for expired, revoked, unknown and disabled."""
 
     def __init__(self, detail: str = "The credentials are not valid.", challenge: str = "") -> None:

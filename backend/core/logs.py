@@ -1,7 +1,7 @@
 """Logs: JSON lines or readable text on the console, JSON lines in a file.
 
-`configure` is called by wsgi.py alone. Code of the service logs under its module's name and gives
-facts as `extra`; inside a host that never calls `configure`, the host decides what becomes of it.
+`configure` is called by our own entry points alone. Code of the service logs under its module's
+name and gives facts as `extra`; what becomes of it in another process is for its host to say.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ from logging.handlers import WatchedFileHandler
 from typing import TextIO
 
 from . import context
-from .settings import ROOT, Settings
+from .settings import ROOT, Settings, SettingsError
 
 # What every record has; all else came in as `extra`.
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
-# Tokens and keys, wherever they may turn up: the three parts of a JWT, our own, bcrypt hashes.
+# Tokens and keys, wherever they may turn up: the three parts of a JWT, our own, passwords in
+# URLs, bcrypt hashes.
 _SECRETS = re.compile(
     r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"
     r"|\b[a-z][a-z0-9]{1,15}_[0-9A-Za-z]{38}\b"
     r"|\b[a-z][a-z0-9]{1,15}r_[\w-]{20,}\.[\w-]+"
+    r"|(?<=://)[^\s/:@]+:[^\s/@]+(?=@)"
     r"|\$2[aby]\$\d\d\$[./0-9A-Za-z]{53}"
 )
 _LONGEST = 8192  # characters of one value
@@ -104,7 +106,12 @@ def configure(settings: Settings, console: TextIO = sys.stdout) -> None:
     if settings.log_file:
         # Appends, and opens the file anew when logrotate has moved it: right with many processes,
         # where a handler that rotates by itself loses lines.
-        in_file = WatchedFileHandler(ROOT / settings.log_file, encoding="utf-8")
+        path = ROOT / settings.log_file
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            in_file = WatchedFileHandler(path, encoding="utf-8")
+        except OSError as error:
+            raise SettingsError([f"LOG_FILE cannot be written: {error.strerror}."]) from None
         in_file.setFormatter(JSONFormatter())
         handlers.append(in_file)
     logging.basicConfig(level=settings.log_level, handlers=handlers, force=True)

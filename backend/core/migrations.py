@@ -49,8 +49,11 @@ class MigrationError(Exception):
 
 
 def known() -> list[str]:
-    """The names of all migrations in the folder, oldest first."""
-    return sorted(path.stem for path in FOLDER.glob("[0-9][0-9][0-9]_*.py"))
+    """The names of all migrations in the folder, oldest first. MigrationError if there are none."""
+    names = sorted(path.stem for path in FOLDER.glob("[0-9][0-9][0-9]_*.py"))
+    if not names:
+        raise MigrationError(f"There are no migrations in {FOLDER}.")
+    return names
 
 
 def applied(database: pw.Database) -> list[str]:
@@ -63,7 +66,8 @@ def applied(database: pw.Database) -> list[str]:
 
 def pending(database: pw.Database) -> list[str]:
     """The names of the migrations that this database still needs."""
-    return [name for name in known() if name not in set(applied(database))]
+    done = set(applied(database))
+    return [name for name in known() if name not in done]
 
 
 def upgrade(database: pw.Database) -> list[str]:
@@ -107,9 +111,14 @@ def stamp(database: pw.Database, target: str) -> None:
                 history.create(name=name)
 
 
-def drift(database: pw.Database) -> str:
-    """What a migration would have to do for the models to match; empty if they do."""
-    return _difference(database)
+def drift(database: pw.Database, *, reverse: bool = False) -> str:
+    """The code of a migration that leads from the last one to the models; empty if they match.
+
+    `reverse` is the way back.
+    """
+    from peewee_migrate.router import compile_migrations
+
+    return str(compile_migrations(_state(database), models(), reverse=reverse)).strip()
 
 
 def revision(database: pw.Database, message: str) -> Path | None:
@@ -117,14 +126,14 @@ def revision(database: pw.Database, message: str) -> Path | None:
 
     The result is a draft: CHECK constraints, server defaults and partial indexes are not seen.
     """
-    forwards = _difference(database)
+    forwards = drift(database)
     if not forwards:
         return None
-    backwards = _difference(database, reverse=True)
-    slug = re.sub("[^a-z0-9]+", "_", message.lower()).strip("_") or "change"
-    path = FOLDER / f"{len(known()) + 1:03}_{slug}.py"
+    backwards = drift(database, reverse=True)
+    slug = re.sub("[^a-z0-9]+", "_", message.lower())[:60].strip("_") or "change"
+    path = FOLDER / f"{int(known()[-1][:3]) + 1:03}_{slug}.py"
     text = TEMPLATE.format(
-        message=message.replace('"', "'"), forwards=forwards, backwards=backwards or "pass"
+        message=re.sub(r'[\\"]+', "'", message), forwards=forwards, backwards=backwards or "pass"
     )
     # Otherwise an index is created under the name of the class and dropped under the table's.
     named = re.compile(r"^( +)(table_name = .+)$", re.MULTILINE)
@@ -158,13 +167,6 @@ def _router(database: pw.Database) -> Any:
     return Router(database, migrate_dir=FOLDER)
 
 
-def _difference(database: pw.Database, *, reverse: bool = False) -> str:
-    """The code that leads from the migrations to the models, or back."""
-    from peewee_migrate.router import compile_migrations
-
-    return str(compile_migrations(_state(database), models(), reverse=reverse)).strip()
-
-
 def _state(database: pw.Database) -> Any:
     """The models as the migrations leave them; reads files only."""
     from peewee_migrate import Migrator
@@ -191,14 +193,18 @@ def _alone(database: pw.Database) -> Iterator[None]:
 @contextmanager
 def _alone_on_sqlite(database: Any) -> Iterator[None]:
     path = Path(database.database)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise MigrationError(f"{path.parent} cannot be made: {error.strerror}.") from None
     # A lock that SQLite takes on a file beside: on every platform, and gone with the process.
     with closing(
         sqlite3.connect(f"{path}.migrate", timeout=LOCK_SECONDS, isolation_level=None)
     ) as beside:
         beside.execute("BEGIN EXCLUSIVE")
-        if not path.exists():
-            path.touch(mode=0o600)
+        if not path.exists() or not path.stat().st_size:
+            path.touch()
+            path.chmod(0o600)
         # A rebuild drops the old table, and with foreign keys on that deletes all child rows.
         database.pragma("foreign_keys", 0)
         yield

@@ -93,13 +93,21 @@ def _web_address(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
         raise ValueError
-    return text.rstrip("/")
+    return parts.geturl().rstrip("/")
 
 
 def _database_url(text: str) -> str:
     if text.startswith("postgres://"):
         text = text.replace("postgres://", "postgresql://", 1)
-    if not text.startswith(("sqlite:///", "postgresql://")) or text == "sqlite:///":
+    if text.startswith("postgresql://"):
+        from psycopg import ProgrammingError, conninfo  # not needed on SQLite
+
+        try:
+            conninfo.conninfo_to_dict(text)
+        except ProgrammingError:
+            raise ValueError from None
+        _ = urlsplit(text).port
+    elif not text.startswith("sqlite:///") or text in ("sqlite:///", "sqlite:///:memory:"):
         raise ValueError
     return text
 
@@ -171,11 +179,14 @@ class Settings:
         their own.
         """
         given = _clean(os.environ if environ is None else environ)
-        if dotenv:
-            given = _clean(dotenv_values(dotenv)) | given
-        environment = given.get("ENVIRONMENT", "production")
-        if re.fullmatch("[a-z]+", environment):
-            given = _clean(dotenv_values(ROOT / "config" / f"{environment}.env")) | given
+        try:
+            if dotenv:
+                given = _over(_clean(dotenv_values(dotenv)), given)
+            environment = given.get("ENVIRONMENT", "production")
+            if re.fullmatch("[a-z]+", environment):
+                given = _over(_clean(dotenv_values(ROOT / "config" / f"{environment}.env")), given)
+        except ValueError:
+            raise SettingsError(["The .env file is not UTF-8."]) from None
         settings, problems = _parse(given)
         if problems:
             raise SettingsError(problems)
@@ -198,6 +209,16 @@ def _clean(values: Mapping[str, str | None]) -> dict[str, str]:
     return {name: text.strip() for name, text in values.items() if text and text.strip()}
 
 
+def _over(lower: dict[str, str], upper: dict[str, str]) -> dict[str, str]:
+    """Both, where `upper` wins; a NAME in one stands for the NAME_FILE in the other."""
+    kept = {
+        name: text
+        for name, text in lower.items()
+        if f"{name}_FILE" not in upper and name.removesuffix("_FILE") not in upper
+    }
+    return kept | upper
+
+
 def _parse(given: dict[str, str]) -> tuple[Any, list[str]]:
     """(settings, []) or (None, a sentence for each setting that cannot be parsed)."""
     problems: list[str] = []
@@ -209,7 +230,7 @@ def _parse(given: dict[str, str]) -> tuple[Any, list[str]]:
             text = _read(given, name, file=about["file"])
             text = about["default"].format_map(texts) if text is None else text
             values[each.name] = about["parse"](text)
-            texts[name] = text
+            texts[name] = str(values[each.name])
         except OSError as error:
             problems.append(f"{name}_FILE cannot be read: {error.strerror}.")
         except ValueError:
@@ -220,18 +241,23 @@ def _parse(given: dict[str, str]) -> tuple[Any, list[str]]:
     if problems:
         return None, problems
     if not values["secret_key"] and values["environment"] == "development":
-        values["secret_key"] = _development_secret(ROOT / "instance" / "secret_key")
+        try:
+            values["secret_key"] = _development_secret(ROOT / "instance" / "secret_key")
+        except OSError as error:
+            return None, [f"SECRET_KEY is not set, and none can be kept: {error}."]
     return Settings(**values), []
 
 
 def _read(given: dict[str, str], name: str, *, file: bool) -> str | None:
-    if file and f"{name}_FILE" in given and name not in given:
-        return Path(given[f"{name}_FILE"]).read_text("utf-8").strip()
+    if file and name not in given and f"{name}_FILE" in given:
+        return (ROOT / given[f"{name}_FILE"]).read_text("utf-8").strip()
     return given.get(name)
 
 
 def _development_secret(path: Path) -> str:
     """The secret kept in `path`, made at the first start; readable for its owner only."""
+    if path.exists():
+        return path.read_text("ascii")
     path.parent.mkdir(mode=0o700, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     fresh.touch(mode=0o600)
@@ -246,18 +272,19 @@ def _development_secret(path: Path) -> str:
 
 
 def unsafe(settings: Settings) -> list[str]:
-    """A sentence for each reason not to serve with these settings; none in development."""
+    """A sentence for each reason not to serve with these settings; development is lenient."""
     if not settings.strict:
         return [] if settings.secret_key else ["SECRET_KEY is not set."]
+    secret_keys = (settings.secret_key, *settings.secret_key_fallbacks)
     make_one = 'make one with: python -c "import secrets; print(secrets.token_urlsafe(48))"'
     rules = [
         (not settings.secret_key, f"SECRET_KEY is not set; {make_one}"),
         (
-            bool(settings.secret_key) and len(settings.secret_key.encode()) < SECRET_BYTES,
-            f"SECRET_KEY is shorter than {SECRET_BYTES} bytes; {make_one}",
+            any(0 < len(each.encode()) < SECRET_BYTES for each in secret_keys),
+            f"SECRET_KEY or a fallback of it is shorter than {SECRET_BYTES} bytes; {make_one}",
         ),
         (
-            any(map(_is_example, (settings.secret_key, *settings.secret_key_fallbacks))),
+            any(map(_is_example, secret_keys)),
             f"SECRET_KEY or a fallback of it is a known example value; {make_one}",
         ),
         (settings.flask_debug, "FLASK_DEBUG is on; unset it."),

@@ -23,7 +23,7 @@ import jwt
 from itsdangerous import BadSignature, Signer
 
 from . import clock
-from .errors import Unauthenticated
+from .errors import InvalidCredentials
 from .settings import Settings
 
 BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -77,6 +77,11 @@ class Keyring:
             digest_method=hashlib.sha256,
         )
 
+    @property
+    def secret_ids(self) -> list[str]:
+        """The ids of the secrets, the present one first."""
+        return [secret.id for secret in self._secrets]
+
     @staticmethod
     def _derived(text: str) -> _Secret:
         name = _derive(text, "id").hex()[:8]
@@ -108,13 +113,13 @@ class Keyring:
     def read_access(self, token: str) -> tuple[UUID, UUID]:
         """(user id, session id) of an access token of ours that is in force.
 
-        Unauthenticated for any other text. The header must be, letter for letter, one that we
+        InvalidCredentials for any other text. The header must be, letter for letter, one that we
         write: that settles algorithm, type and key before anything else is looked at.
         """
         header, *rest = token.split(".")
         secret = self._by_header.get(header)
         if secret is None or len(rest) != 2 or not all(map(_canonical, rest)):
-            raise Unauthenticated
+            raise InvalidCredentials
         try:
             claims = _jwt.decode(
                 token,
@@ -132,7 +137,7 @@ class Keyring:
                 },
             )
         except jwt.InvalidTokenError:
-            raise Unauthenticated from None
+            raise InvalidCredentials from None
         return _ids_in_force(claims)
 
     # --- refresh tokens ---
@@ -144,14 +149,14 @@ class Keyring:
         return self._refresh.sign(f"{self._settings.api_key_prefix}r_{body}").decode()
 
     def read_refresh(self, token: str) -> tuple[UUID, int]:
-        """(session id, generation) of a refresh token that we signed, else Unauthenticated."""
+        """(session id, generation) of a refresh token that we signed, else InvalidCredentials."""
         shape = _REFRESH.fullmatch(token)
         if not shape or not all(map(_canonical, shape.groups())):
-            raise Unauthenticated
+            raise InvalidCredentials
         try:
             self._refresh.unsign(token)
         except BadSignature:
-            raise Unauthenticated from None
+            raise InvalidCredentials from None
         raw = base64.urlsafe_b64decode(shape[1] + "=")
         return UUID(bytes=raw[:16]), int.from_bytes(raw[16:])
 
@@ -175,12 +180,12 @@ def _ids_in_force(claims: dict[str, Any]) -> tuple[UUID, UUID]:
     now = clock.timestamp()
     times = [claims["exp"], claims["nbf"], claims["iat"]]
     if not all(type(each) is int for each in times):
-        raise Unauthenticated
+        raise InvalidCredentials
     if now >= claims["exp"] + LEEWAY or max(claims["nbf"], claims["iat"]) > now + LEEWAY:
-        raise Unauthenticated
+        raise InvalidCredentials
     ids = claims["sub"], claims["sid"]
     if not all(isinstance(each, str) and _UUID.fullmatch(each) for each in ids):
-        raise Unauthenticated
+        raise InvalidCredentials
     return UUID(ids[0]), UUID(ids[1])
 
 

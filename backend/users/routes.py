@@ -14,7 +14,7 @@ blp = Blueprint("users", __name__, url_prefix="/users", description="Accounts, f
 
 @blp.route("")
 @admin("users:read")
-@blp.arguments(UserQuery(), location="query")
+@blp.arguments(UserQuery, location="query")
 @blp.response(200, page_of(UserSchema))
 def list_users(query: dict[str, Any]) -> dict[str, Any]:
     """List accounts, newest first"""
@@ -31,7 +31,7 @@ def get_user(user_id: UUID) -> User:
 
 @blp.route("/<id:user_id>", methods=["PATCH"])
 @admin("users:write")
-@blp.arguments(ChangeUserSchema())
+@blp.arguments(ChangeUserSchema)
 @blp.response(200, UserSchema)
 @blp.fails("session_required", "username_taken", "email_taken", "last_admin")
 def change_user(changes: dict[str, Any], user_id: UUID) -> User:

@@ -13,7 +13,7 @@ import idna
 import peewee as pw
 
 from ..core import clock, context, passwords
-from ..core.database import atomic, current, is_unique_violation, lock, page
+from ..core.database import atomic, current, is_unique_violation, lock, newest
 from ..core.errors import Conflict, Forbidden, Invalid, NotFound
 from ..core.identity import Identity
 from .models import User
@@ -30,12 +30,15 @@ def fold_email(email: str) -> str:
     ValueError for what is no address with an ASCII local part and a domain of two labels or more.
     """
     local, _, domain = email.rpartition("@")
-    if not _LOCAL_PART.fullmatch(local) or "." not in domain or domain.endswith("."):
+    if not _LOCAL_PART.fullmatch(local) or len(domain) > MAX_EMAIL:
         raise ValueError("not an e-mail address")
     try:
         ascii_domain = idna.encode(domain, uts46=True, std3_rules=True).decode()
     except (idna.IDNAError, UnicodeError):
         raise ValueError("not an e-mail address") from None
+    # Looked for after the mapping, which makes dots of other full stops.
+    if "." not in ascii_domain or ascii_domain.endswith("."):
+        raise ValueError("not an e-mail address")
     folded = f"{local}@{ascii_domain}".lower()
     if max(len(email), len(folded)) > MAX_EMAIL:
         raise ValueError("too long")
@@ -71,14 +74,15 @@ def listing(
 ) -> tuple[list[User], UUID | None]:
     """A page of users, newest first, and the next cursor. `equal` filters by role, kind, is_active.
 
-    `search` is looked for literally in username and e-mail, without regard to the case of a to z.
+    `search` is looked for literally in username and e-mail, without regard to case (on SQLite:
+    to that of a to z).
     """
     query = User.select()
     if search:
         query = query.where(User.username.contains(search) | User.email.contains(search))
     for name, value in equal.items():
         query = query.where(getattr(User, name) == value)
-    return page(query, limit, cursor)
+    return newest(query, limit, cursor)
 
 
 def create(
@@ -103,15 +107,10 @@ def create(
     now = clock.now()
     user = User(password_hash=hashed, role=role, kind=kind, created_at=now, updated_at=now)
     _name(user, username=username, email=email)
-    with _unique():
-        _insert(user)
+    with _unique(), current.atomic():
+        user.save(force_insert=True)
     log.info("user.create", extra={"actor": actor.username, "user_id": str(user.id)})
     return user
-
-
-@atomic
-def _insert(user: User) -> None:
-    user.save(force_insert=True)
 
 
 def hash_password(password: str, field: str) -> str:
@@ -163,11 +162,12 @@ def delete(actor: Identity, user_id: UUID) -> None:
 def rename(actor: Identity, *, username: str | None = None) -> User:
     """The actor's own user under a new name, if one is given."""
     user = get(actor, actor.user_id)
-    _name(user, username=username)
     if username:
+        _name(user, username=username)
         user.updated_at = clock.now()
-    with _unique(), current.atomic():
-        user.save()
+        with _unique(), current.atomic():
+            user.save()
+        log.info("user.update", extra={"actor": actor.username, "user_id": str(user.id)})
     return user
 
 
@@ -175,7 +175,8 @@ def set_password(actor: Identity, user: User, password: str) -> None:
     """Give the user a new password and end all sessions; for the console."""
     if user.kind == "service":
         raise Invalid("password", "A service account has no password.")
-    replace_password(user.id, user.password_hash, hash_password(password, "password"))
+    if not replace_password(user.id, user.password_hash, hash_password(password, "password")):
+        raise Conflict("conflict", "The password was changed at the same time.")
     log.info("password.change", extra={"actor": actor.username, "user_id": str(user.id)})
 
 

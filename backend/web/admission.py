@@ -8,6 +8,7 @@ result.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -16,7 +17,7 @@ from typing import Any, NoReturn
 
 from flask import g, request
 from webargs.flaskparser import FlaskParser
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
 
 from ..core.errors import Failure
 
@@ -24,6 +25,7 @@ MAX_BODY = 1024 * 1024  # bytes
 MAX_DEPTH = 64
 MAX_DIGITS = 400
 MAX_NAME = 64  # characters of a faulty field's name that are repeated
+MAX_FAULTS = 20  # faulty fields that are told of at once
 
 # Control characters and lone surrogates: PostgreSQL refuses some, logs and terminals suffer.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -42,9 +44,16 @@ def admit(view: Any) -> None:
 
 def _read() -> bytes:
     """The body. Reading stops a byte after MAX_BODY, so that one can tell (MAX_CONTENT_LENGTH)."""
-    raw = request.get_data()
+    try:
+        raw = request.get_data()
+    except HTTPException:
+        raise
+    except Exception:  # what a server raises for broken chunks
+        raise BadRequest from None
     if len(raw) > MAX_BODY:
         raise RequestEntityTooLarge
+    if len(raw) < (request.content_length or 0):
+        raise BadRequest  # the client went away in the middle (RFC 9112 section 8)
     return raw
 
 
@@ -60,9 +69,7 @@ def _body() -> dict[str, Any]:
     body = parse_json(raw)
     if not isinstance(body, dict):
         _invalid("json", {"_schema": ["Must be an object."]})
-    faults = {name: ["Holds control characters."] for name in body if not _printable(body, name)}
-    if faults:
-        _invalid("json", faults)
+    require_printable(body)
     return body
 
 
@@ -121,8 +128,15 @@ def _depth(value: Any) -> int:
     return depth
 
 
-def _printable(body: dict[str, Any], name: str) -> bool:
-    return not any(_UNPRINTABLE.search(text) for text in _texts(name, body[name]))
+def require_printable(body: dict[str, Any]) -> None:
+    """Raise Failure `validation_error` for each member that holds control characters."""
+    faults = {
+        name: ["Holds control characters."]
+        for name, value in body.items()
+        if any(_UNPRINTABLE.search(text) for text in _texts(name, value))
+    }
+    if faults:
+        _invalid("json", faults)
 
 
 def _texts(*values: Any) -> Iterator[str]:
@@ -152,14 +166,15 @@ def _check_query(known: frozenset[str]) -> None:
 
 
 def _invalid(location: str, faults: dict[str, Any]) -> NoReturn:
-    errors = {location: {str(name)[:MAX_NAME]: _flat(said) for name, said in faults.items()}}
+    first = itertools.islice(faults.items(), MAX_FAULTS)
+    errors = {location: {str(name)[:MAX_NAME]: flat(said) for name, said in first}}
     raise Failure("validation_error", "The input is not acceptable.", errors=errors)
 
 
-def _flat(said: Any, place: str = "") -> list[str]:
+def flat(said: Any, place: str = "") -> list[str]:
     """Marshmallow's messages as sentences; those about a part of a field name the part."""
     if isinstance(said, dict):
-        return [text for part, inner in said.items() for text in _flat(inner, f"{place}{part}: ")]
+        return [text for part, inner in said.items() for text in flat(inner, f"{place}{part}: ")]
     return [f"{place}{text}" for text in said]
 
 

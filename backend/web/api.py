@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
@@ -25,7 +25,7 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 _ID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _RFC3339 = re.compile(
-    r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+    r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)", re.ASCII
 )
 
 
@@ -177,17 +177,20 @@ class Blueprint(flask_smorest.Blueprint):
 
     ARGUMENTS_PARSER = AdmittedParser()
 
-    def arguments(self, schema: ma.Schema, *, location: str = "json") -> Callable[[View], View]:
+    def arguments(
+        self, schema: type[ma.Schema], *, location: str = "json"
+    ) -> Callable[[View], View]:
         """Decorator: validate the body, or the query, and hand it to the view as a dict."""
-        shown = {"example": example(schema)} if location == "json" else {}
-        parse = super().arguments(schema, location=location, **shown)
+        instance = schema()  # once, not for each request
+        shown = {"example": example(instance)} if location == "json" else {}
+        parse = super().arguments(instance, location=location, **shown)
 
         def decorate(view: View) -> View:
             parsed = parse(view)
             if location == "json":
                 parsed.takes_json = True
             else:
-                parsed.query_names = frozenset(schema.fields)
+                parsed.query_names = frozenset(instance.fields)
             return parsed
 
         return decorate
@@ -226,13 +229,8 @@ class IdConverter(BaseConverter):
 
 
 class Api(flask_smorest.Api):
-    """Registers the blueprints of the subjects, and answers errors as problem documents."""
+    """flask-smorest's, which answers errors as problem documents."""
 
     def handle_http_exception(self, error: HTTPException) -> Any:
         """A problem document instead of flask-smorest's own form, headers kept."""
         return problems.from_http(error)
-
-    def register_all(self, blueprints: Iterable[Blueprint], **options: Any) -> None:
-        """Register the blueprints, in the order in which the documentation lists them."""
-        for blueprint in blueprints:
-            self.register_blueprint(blueprint, **options)

@@ -7,7 +7,7 @@ for styles and nothing else.
 
 from __future__ import annotations
 
-import copy
+import functools
 from importlib.resources import files
 
 from flask import Blueprint, Flask, Response, abort, jsonify, request
@@ -75,16 +75,12 @@ _INSIDE = b"docs/assets/logo-mini.svg"
 def init_app(app: Flask, api: Api) -> None:
     """Register the pages. To be called after all blueprints of the API."""
     blueprint = Blueprint("docs", __name__)
-    made: list[dict] = []  # the document never changes once the app is built
+    document = functools.cache(openapi.document)  # it never changes once the app is built
 
     @blueprint.get("/v1/openapi.json")
     @public
     def openapi_json() -> ResponseReturnValue:
-        if not made:
-            made.append(openapi.document(api, app))
-        spec = copy.copy(made[0])
-        spec["servers"] = [{"url": request.script_root or "/"}]
-        return jsonify(spec)
+        return jsonify(document(api, app) | {"servers": [{"url": request.script_root or "/"}]})
 
     @blueprint.get("/v1/docs")
     @public

@@ -22,8 +22,8 @@ from ..core.errors import (
     INVALID_TOKEN,
     Failure,
     Forbidden,
+    InvalidCredentials,
     NotFound,
-    Unauthenticated,
 )
 from ..core.identity import Identity
 from . import admission
@@ -33,9 +33,12 @@ View = TypeVar("View", bound=Callable[..., Any])
 _ACCESS_TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 
+ANY_KEY = ""  # in place of a scope
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may call a route. `key` is the scope that an API key needs; "" means any key will do."""
+    """Who may call a route. `key` is the scope that an API key needs; None: no key will do."""
 
     public: bool = False
     admin: bool = False
@@ -50,7 +53,7 @@ class Access:
             codes.append("forbidden")
         if self.key is None:
             codes.append("session_required")
-        elif self.key:
+        elif self.key != ANY_KEY:
             codes.append("insufficient_scope")
         return codes
 
@@ -66,7 +69,7 @@ def _mark(access: Access) -> Callable[[View], View]:
 # The marks. Each stands directly under @blp.route.
 public = _mark(Access(public=True))
 session = _mark(Access())
-session_or_any_key = _mark(Access(key=""))
+session_or_any_key = _mark(Access(key=ANY_KEY))
 
 
 def session_or_key(scope: str) -> Callable[[View], View]:
@@ -81,10 +84,9 @@ def admin(scope: str | None = None) -> Callable[[View], View]:
 
 def actor() -> Identity:
     """Who is calling. For views that are not public."""
-    call = context.call.get()
-    assert call is not None
-    assert call.identity is not None, "a public route has no actor"
-    return call.identity
+    identity = _call().identity
+    assert identity is not None, "a public route has no actor"
+    return identity
 
 
 def init_app(app: Flask) -> None:
@@ -101,9 +103,7 @@ def _guard() -> ResponseReturnValue | None:
         return None  # 404 or 405, which the dispatch raises
     if request.environ["PATH_INFO"].startswith("//"):
         raise NotFound  # Werkzeug takes several slashes for one
-    call = context.call.get()
-    if call is not None:
-        call.route = rule.rule
+    _call().route = rule.rule
     if request.method == "OPTIONS" and getattr(rule, "provide_automatic_options", False):
         return current_app.make_default_options_response(), 204
     view: Any = current_app.view_functions[rule.endpoint]
@@ -114,29 +114,35 @@ def _guard() -> ResponseReturnValue | None:
 
 
 def _enforce(access: Access, identity: Identity) -> None:
+    """Let the identity pass, as the actor of the call, or raise what it is refused for."""
+    call = _call()
+    call.who = f"user:{identity.user_id}"
+    if identity.method == "api_key":
+        call.who += f" key:{identity.key_id}"
+        if access.key is None:
+            raise Forbidden("session_required", "This takes a signed-in person, not an API key.")
+        if access.key != ANY_KEY and not scopes.covers(identity.scopes or (), access.key):
+            raise Forbidden(
+                "insufficient_scope",
+                f"The API key lacks the scope {access.key}.",
+                challenge=f'{INSUFFICIENT_SCOPE}, scope="{access.key}"',
+            )
+    elif access.admin and identity.role != "admin":
+        raise Forbidden("forbidden", "This takes an administrator.")
+    call.identity = identity
+    identify.note_use(identity, call.address)
+
+
+def _call() -> context.Call:
     call = context.call.get()
-    if call is not None:
-        call.identity = identity
-        call.who = f"user:{identity.user_id}"
-        if identity.method == "api_key":
-            call.who += f" key:{identity.key_id}"
-    if identity.method != "api_key":
-        if access.admin and identity.role != "admin":
-            raise Forbidden("forbidden", "This takes an administrator.")
-    elif access.key is None:
-        raise Forbidden("session_required", "This takes a signed-in person, not an API key.")
-    elif access.key and not scopes.covers(identity.scopes or (), access.key):
-        raise Forbidden(
-            "insufficient_scope",
-            f"The API key lacks the scope {access.key}.",
-            challenge=f'{INSUFFICIENT_SCOPE}, scope="{access.key}"',
-        )
+    assert call is not None, "outside of the envelope"
+    return call
 
 
 def identify_caller() -> Identity:
     """The identity behind the request's credential (RFC 6750 section 2.1, or X-API-Key).
 
-    Failure `unauthenticated` if nothing was sent, Unauthenticated if it is not good.
+    Failure `unauthenticated` if nothing was sent, InvalidCredentials if it is not good.
     """
     scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
     bearer = bearer.strip(" \t") if scheme.lower() == "bearer" else ""
@@ -149,6 +155,6 @@ def identify_caller() -> Identity:
         if not key and _ACCESS_TOKEN.fullmatch(bearer):
             return identify.by_access_token(bearer)
         return identify.by_api_key(key or bearer)
-    except Unauthenticated as refusal:
+    except InvalidCredentials as refusal:
         refusal.challenge = INVALID_TOKEN
         raise

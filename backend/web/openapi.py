@@ -10,7 +10,7 @@ from marshmallow import fields
 
 from . import problems
 from .api import Api, Id, IdConverter, Schema
-from .guard import Access
+from .guard import ANY_KEY, Access
 
 TITLE = "Backend"
 DESCRIPTION = """Accounts, sessions and API keys for your services.
@@ -100,7 +100,7 @@ def codes_of(view: Any, *, has_id: bool) -> list[str]:
 
 
 def _complete(operation: dict[str, Any], endpoint: str, view: Any, *, has_id: bool) -> None:
-    operation["operationId"] = endpoint.rpartition(".")[2]
+    operation["operationId"] = endpoint.replace(".", "_")
     operation["security"] = _security(view.access)
     responses = operation["responses"]
     responses.pop("default", None)
@@ -117,7 +117,7 @@ def _security(access: Access) -> list[dict[str, list[str]]]:
         return []
     schemes: list[dict[str, list[str]]] = [{"session": []}]
     if access.key is not None:
-        schemes.append({"apiKey": [access.key] if access.key else []})
+        schemes.append({"apiKey": [access.key] if access.key != ANY_KEY else []})
     return schemes
 
 

@@ -12,7 +12,7 @@ from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
 from ..core import context
-from ..core.database import is_down
+from ..core.database import is_unavailable
 from ..core.errors import Failure, Unavailable
 
 log = logging.getLogger(__name__)
@@ -45,13 +45,18 @@ CODES: dict[str, tuple[int, str]] = {
     "unavailable": (503, "Not now; try again after `Retry-After` seconds."),
 }
 
-# What Werkzeug raises by itself.
+# The codes of what Werkzeug raises by itself, or a view with `abort`.
 _OF_STATUS = {
     400: "bad_request",
+    401: "invalid_credentials",
+    403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
+    409: "conflict",
     413: "payload_too_large",
     415: "unsupported_media_type",
+    422: "validation_error",
+    503: "unavailable",
 }
 
 # RFC 9110 renamed two phrases; Python follows with 3.13.
@@ -96,7 +101,10 @@ def answer(failure: Failure) -> Response:
 
 def from_http(error: HTTPException) -> Response:
     """The response for what Werkzeug raised, with the headers it set (`Allow` of a 405)."""
-    code = _OF_STATUS.get(error.code or 500, "internal_error")
+    code = _OF_STATUS.get(error.code or 500)
+    if code is None:
+        log.error("no error code stands for HTTP %s", error.code)
+        code = "internal_error"
     response = answer(Failure(code, CODES[code][1]))
     for name, value in error.get_headers():
         if name.lower() not in {"content-type", "content-length"}:
@@ -113,7 +121,7 @@ def init_app(app: Flask) -> None:
 
 def unexpected(error: Exception) -> Response:
     """The response to what no service expects; what it was goes to the log alone."""
-    if is_down(error):
+    if is_unavailable(error):
         log.error("database unavailable: %s", error)
         return answer(Unavailable("The database does not answer. Try again shortly."))
     log.exception("unexpected error", exc_info=error)

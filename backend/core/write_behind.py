@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from .database import is_down
+from .database import is_unavailable
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class WriteBehind:
         try:
             self._write(notes)
         except Exception as error:
-            if not is_down(error):
+            if not is_unavailable(error):
                 # Kept, they would fail again, and all that is noted after them too.
                 log.exception("written behind: %s notes dropped", len(notes))
                 return
