@@ -129,12 +129,12 @@ def _change(actor: Identity, key_id: UUID, changes: dict[str, Any]) -> ApiKey:
     key = _for_update(actor, key_id)
     if "scopes" in changes:
         _require_allowed(key.owner, changes["scopes"])
-    if key.revoked_at is not None:
-        raise Conflict("conflict", "The key is revoked, and that is final.")
     for name, value in changes.items():
         setattr(key, name, value)
     if actor.key_id:
         _require_within(actor, _acting_key(actor), key)
+    if key.revoked_at is not None:
+        raise Conflict("conflict", "The key is revoked, and that is final.")
     if key.dirty_fields:
         key.updated_at = clock.now()
         key.save()

@@ -32,7 +32,6 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 _ACCESS_TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
-
 ANY_KEY = ""  # in place of a scope
 
 
