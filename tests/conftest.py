@@ -6,9 +6,11 @@ TEST_POSTGRES_URL names a server on which databases may be made. With CI=true th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -400,3 +402,41 @@ def assert_problem(response: TestResponse, status: int, code: str, *fields: str)
         for name in names
     }
     assert found == set(fields), response.json
+
+
+class Relay:
+    """A TCP relay on the way to a server, which may be frozen: then nothing passes any more."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._flowing = threading.Event()
+        self._flowing.set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def freeze(self) -> None:
+        """Take what comes, and pass nothing on."""
+        self._flowing.clear()
+
+    def thaw(self) -> None:
+        """Pass on what has come meanwhile, and all that comes."""
+        self._flowing.set()
+
+    def close(self) -> None:
+        """Take no further connection."""
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._target)
+                for ends in ((client, server), (server, client)):
+                    threading.Thread(target=self._pump, args=ends, daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError), source, sink:
+            while data := source.recv(65536):
+                self._flowing.wait()
+                sink.sendall(data)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import peewee as pw
-from playhouse.pool import MaxConnectionsExceeded, PooledPostgresqlDatabase, PooledSqliteDatabase
+from playhouse.pool import MaxConnectionsExceeded, PooledSqliteDatabase
 from playhouse.postgres_ext import DateTimeTZField
 
 from . import clock, context
@@ -54,7 +54,9 @@ def open_database(settings: Settings) -> pw.Database:
             check_same_thread=False,  # the pool hands a connection to one thread at a time
         )
     else:
-        database = PooledPostgresqlDatabase(
+        from .postgres import PostgresDatabase  # psycopg is not needed on SQLite
+
+        database = PostgresDatabase(
             settings.database_url,
             prefer_psycopg3=True,
             max_connections=settings.database_pool_size,

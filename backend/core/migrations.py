@@ -215,6 +215,7 @@ def _alone_on_sqlite(database: Any) -> Iterator[None]:
 
 @contextmanager
 def _alone_on_postgres(database: Any) -> Iterator[None]:
+    database.connection().patience = LOCK_SECONDS  # the lock may be held by another process
     database.execute_sql("SET statement_timeout = 0")
     database.execute_sql("SELECT pg_advisory_lock(hashtext(%s))", (f"{__package__}:migrate",))
     yield  # closing the connection gives the lock back
