@@ -11,7 +11,8 @@ class Session(Model):
     """One sign-in. It lives while its row is there, its epoch is the user's, and it is not expired.
 
     `generation` counts rotations: the refresh token of the present generation is good, that of the
-    one before for a few seconds after `rotated_at`. `expires_at` moves with each refresh.
+    one before for a few seconds after `rotated_at`. `expires_at`, `ip` and `user_agent` are those
+    of the last sign-in or refresh.
     """
 
     user = pw.ForeignKeyField(User, on_delete="CASCADE")
@@ -20,6 +21,8 @@ class Session(Model):
     rotated_at = UTCDateTimeField(null=True)
     last_used_at = UTCDateTimeField(default=now)
     expires_at = UTCDateTimeField()
+    ip = pw.CharField(max_length=45, null=True)
+    user_agent = pw.CharField(max_length=200, null=True)
 
     class Meta:
         table_name = "sessions"

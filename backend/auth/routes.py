@@ -1,6 +1,7 @@
 """/v1/auth: signing in and out, accounts by registration, and who one is."""
 
 from typing import Any
+from uuid import UUID
 
 from flask import url_for
 
@@ -8,7 +9,7 @@ from ..core.identity import Identity
 from ..users import service as users
 from ..users.models import User
 from ..users.schemas import RegisterSchema, UserSchema
-from ..web.api import Blueprint
+from ..web.api import Blueprint, PageQuery, page, page_of
 from ..web.guard import actor, admin, public, session, session_or_any_key
 from . import service
 from .schemas import (
@@ -17,6 +18,7 @@ from .schemas import (
     LoginSchema,
     MeSchema,
     RefreshSchema,
+    SessionSchema,
     TokensSchema,
 )
 
@@ -68,6 +70,23 @@ def logout() -> None:
 def logout_all() -> None:
     """End all of one's sessions"""
     service.logout_all(actor())
+
+
+@blp.route("/sessions")
+@session
+@blp.arguments(PageQuery, location="query")
+@blp.response(200, page_of(SessionSchema))
+def list_sessions(query: dict[str, Any]) -> dict[str, Any]:
+    """List one's own sessions, newest first"""
+    return page(service.sessions(actor(), **query))
+
+
+@blp.route("/sessions/<id:session_id>", methods=["DELETE"])
+@session
+@blp.response(204)
+def end_session(session_id: UUID) -> None:
+    """End one of one's own sessions"""
+    service.end_session(actor(), session_id)
 
 
 @blp.route("/me")

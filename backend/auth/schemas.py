@@ -3,7 +3,7 @@
 from marshmallow import fields, validate
 
 from ..users.schemas import UserSchema, password, username
-from ..web.api import Id, Schema
+from ..web.api import Id, Schema, Time
 
 _REFRESH_TOKEN = "btr_AZLTpFtsfY6fASNFZ4mrzQAAAAA.kFo2bS8u1n5mD3t0m9b6cXJv4yqYhT7wKpL2sQeRzWU"  # noqa: S105
 _ACCESS_TOKEN = "eyJhbGciOiJIUzI1NiIsImtpZCI6IjhmMTRlNDVmIiwidHlwIjoiYXQrand0In0.e30.c2ln"  # noqa: S105
@@ -59,6 +59,21 @@ class MeSchema(UserSchema):
     """The caller's account, and the credential it was called with."""
 
     auth = fields.Nested(AuthSchema())
+
+
+class SessionSchema(Schema):
+    """A session."""
+
+    id = Id(metadata={"example": "0192d3a4-7777-7d8e-9f01-23456789abcd"})
+    created_at = Time(metadata={"example": "2026-11-23T09:00:00Z"})
+    last_used_at = Time(
+        metadata={"example": "2026-11-23T09:30:00Z", "description": "The last refresh."}
+    )
+    ip = fields.String(allow_none=True, metadata={"example": "192.0.2.1"})
+    user_agent = fields.String(allow_none=True, metadata={"example": "curl/8.11"})
+    current = fields.Boolean(
+        metadata={"example": True, "description": "Whether it is the calling one."}
+    )
 
 
 class ChangeMeSchema(Schema):

@@ -7,9 +7,11 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import peewee as pw
+
 from ..core import clock, context, passwords
-from ..core.database import atomic
-from ..core.errors import Forbidden, InvalidCredentials
+from ..core.database import atomic, newest
+from ..core.errors import Forbidden, InvalidCredentials, NotFound
 from ..core.identity import Identity
 from ..users import service as users
 from ..users.models import User
@@ -45,7 +47,9 @@ def _open(user: User) -> Session:
     )
     if not User.update(last_login_at=now).where(unchanged).execute():
         raise InvalidCredentials
-    session = Session.create(user=user, epoch=user.session_epoch, expires_at=_expiry(now, now))
+    session = Session.create(
+        user=user, epoch=user.session_epoch, expires_at=_expiry(now, now), **_origin()
+    )
     newest = (
         Session.select(Session.id)
         .where(Session.user == user)
@@ -77,18 +81,21 @@ def refresh(token: str) -> dict[str, Any]:
     raise InvalidCredentials
 
 
-def _living(session_id: UUID) -> Session:
-    query = (
+def _alive() -> pw.ModelSelect:
+    """The sessions that go on, with their users; auth/identify.py says the same in a statement."""
+    return (
         Session.select(Session, User)
         .join(User)
         .where(
-            (Session.id == session_id)
-            & (Session.epoch == User.session_epoch)
+            (Session.epoch == User.session_epoch)
             & (Session.expires_at > clock.now())
             & User.is_active
         )
     )
-    session = query.first()
+
+
+def _living(session_id: UUID) -> Session:
+    session: Session | None = _alive().where(Session.id == session_id).first()
     if session is None:
         raise InvalidCredentials
     return session
@@ -103,11 +110,20 @@ def _rotate(session: Session) -> bool:
             rotated_at=now,
             last_used_at=now,
             expires_at=_expiry(session.created_at, now),
+            **_origin(),
         )
         .where((Session.id == session.id) & (Session.generation == session.generation))
         .execute()
     )
     return bool(changed)
+
+
+def _origin() -> dict[str, str | None]:
+    """The columns that tell where the present call comes from."""
+    call = context.call.get()
+    if call is None:
+        return {}
+    return {"ip": call.address or None, "user_agent": call.user_agent or None}
 
 
 def _in_grace(session: Session) -> bool:
@@ -132,6 +148,27 @@ def _tokens(user: User, session_id: UUID, generation: int) -> dict[str, Any]:
         "expires_in": context.settings().jwt_access_token_expire_minutes * 60,
         "user": user,
     }
+
+
+def sessions(
+    actor: Identity, *, limit: int, cursor: UUID | None = None
+) -> tuple[list[Session], UUID | None]:
+    """A page of the actor's sessions that go on, newest first, and the next cursor.
+
+    `session.current` is True for the one that the actor calls with.
+    """
+    page = newest(_alive().where(Session.user == actor.user_id), limit, cursor)
+    for session in page[0]:
+        session.current = session.id == actor.session_id
+    return page
+
+
+def end_session(actor: Identity, session_id: UUID) -> None:
+    """End one of the actor's sessions; NotFound if it is not the actor's."""
+    mine = (Session.id == session_id) & (Session.user == actor.user_id)
+    if not Session.delete().where(mine).execute():
+        raise NotFound
+    log.info("session.end", extra={"user_id": str(actor.user_id), "session_id": str(session_id)})
 
 
 def logout(actor: Identity) -> None:

@@ -45,12 +45,13 @@ class Service:
 class Call:
     """One request as logs see it. `route`, `who` and `identity` are filled in on the way."""
 
-    __slots__ = ("address", "identity", "method", "request_id", "route", "who")
+    __slots__ = ("address", "identity", "method", "request_id", "route", "user_agent", "who")
 
-    def __init__(self, request_id: str, address: str, method: str) -> None:
+    def __init__(self, request_id: str, address: str, method: str, user_agent: str) -> None:
         self.request_id = request_id
         self.address = address
         self.method = method
+        self.user_agent = user_agent
         self.route: str | None = None
         self.who: str | None = None
         self.identity: Any = None

@@ -39,6 +39,15 @@ def change_user(changes: dict[str, Any], user_id: UUID) -> User:
     return service.change(actor(), user_id, **changes)
 
 
+@blp.route("/<id:user_id>/sessions", methods=["DELETE"])
+@admin("users:write")
+@blp.response(204)
+@blp.fails("session_required")
+def end_sessions(user_id: UUID) -> None:
+    """End all sessions of an account"""
+    service.end_sessions_of(actor(), user_id)
+
+
 @blp.route("/<id:user_id>", methods=["DELETE"])
 @admin("users:write")
 @blp.response(204)

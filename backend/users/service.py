@@ -189,6 +189,14 @@ def replace_password(user_id: UUID, old: str | None, new: str) -> bool:
     return bool(changed.execute())
 
 
+@atomic
+def end_sessions_of(actor: Identity, user_id: UUID) -> None:
+    """End all sessions of the user, as an administrator."""
+    user = _for_update(actor, user_id, loses_admin=False)
+    end_sessions(user.id)
+    log.info("session.end", extra={"actor": actor.username, "user_id": str(user_id)})
+
+
 def end_sessions(user_id: UUID) -> None:
     """End all sessions of the user in one write, those included that are just being made."""
     User.update(session_epoch=User.session_epoch + 1).where(User.id == user_id).execute()
