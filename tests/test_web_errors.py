@@ -1,5 +1,6 @@
 """Errors: one form for all, their order, paths and methods that are not there, faults of ours."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
