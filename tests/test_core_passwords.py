@@ -157,11 +157,11 @@ def test_a_refusal_takes_no_place(hasher: Hasher) -> None:
 
 def test_a_password_is_too_short_below_the_setting_counted_in_characters() -> None:
     settings = make_settings(password_min_length=10)
-    require_strong("x" * 10, "password", settings)
-    require_strong("\N{GRINNING FACE}" * 10, "password", settings)
-    require_strong("x" * MAX_LENGTH, "password", settings)
+    require_strong("x" * 10, "password", [], settings)
+    require_strong("\N{GRINNING FACE}" * 10, "password", [], settings)
+    require_strong("x" * MAX_LENGTH, "password", [], settings)
     for weak in ("", "x" * 9, "e\N{COMBINING ACUTE ACCENT}" * 9):
         with pytest.raises(Invalid) as refusal:
-            require_strong(weak, "new_password", settings)
+            require_strong(weak, "new_password", [], settings)
         assert refusal.value.code == "password_too_weak"
         assert refusal.value.errors == {"json": {"new_password": ["At least 10 characters."]}}

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import peewee as pw
 
-from ..core import clock, context, passwords
+from ..core import clock, context
 from ..core.database import atomic, newest
 from ..core.errors import Forbidden, InvalidCredentials, NotFound
 from ..core.identity import Identity
@@ -30,6 +30,8 @@ def login(username: str, password: str) -> dict[str, Any]:
     if user is None or not right or not user.is_active:
         log.warning("login", extra={"outcome": "failure"})
         raise InvalidCredentials
+    if context.service().hasher.is_outdated(user.password_hash):
+        users.rehash(user, password)
     session = _open(user)
     log.info("login", extra={"outcome": "success", "user_id": str(user.id)})
     return _tokens(user, session.id, session.generation)
@@ -193,7 +195,8 @@ def change_me(actor: Identity, current_password: str, **changes: Any) -> User:
 
 def change_password(actor: Identity, current_password: str, new_password: str) -> None:
     """Replace the actor's password and end all sessions but the calling one."""
-    passwords.require_strong(new_password, "new_password", context.settings())
+    user = actor.user
+    users.require_strong(new_password, "new_password", user.username, user.email)
     old = _require_password(actor, current_password)
     new = context.service().hasher.hash(new_password)
     _replace_password(actor, old, new)

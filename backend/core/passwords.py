@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import hmac
 import os
 import threading
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import bcrypt
@@ -17,6 +18,8 @@ from .errors import Invalid, Unavailable
 from .settings import Settings
 
 MAX_LENGTH = 1024  # characters
+LEAST_NAME = 3  # characters; shorter ones are in every other password
+LONGEST_COMMON = 20  # characters of the longest password in the list
 
 
 def normalised(password: str) -> str:
@@ -50,6 +53,10 @@ class Hasher:
         reference = stored.encode() if stored else bcrypt.gensalt(self.rounds)
         return hmac.compare_digest(self._bcrypt(password, reference), reference)
 
+    def is_outdated(self, stored: str) -> bool:
+        """True if `stored` was made at another cost than BCRYPT_ROUNDS."""
+        return stored.split("$")[2] != f"{self.rounds:02}"
+
     def _bcrypt(self, password: str, salt: bytes) -> bytes:
         salt = salt[:29]  # "$2b$12$" and 22 characters
         inner = hmac.digest(salt[7:], normalised(password).encode(), hashlib.sha384)
@@ -67,9 +74,38 @@ class Hasher:
             self._inside.release()
 
 
-def require_strong(password: str, field: str, settings: Settings) -> None:
-    """Raise Invalid `password_too_weak`, naming `field`, for a password that is too short."""
+def require_strong(password: str, field: str, names: Iterable[str], settings: Settings) -> None:
+    """Raise Invalid `password_too_weak`, naming `field`, for a password that is guessed first.
+
+    That is one that is too short, that holds one of the user's `names`, or that is common. No rule
+    asks for kinds of characters (ASVS 5.0 6.2.1, 6.2.4, 6.2.5, 6.2.11).
+    """
+    text = normalised(password).lower()
     if len(normalised(password)) < settings.password_min_length:
-        raise Invalid(
-            field, f"At least {settings.password_min_length} characters.", "password_too_weak"
-        )
+        fault = f"At least {settings.password_min_length} characters."
+    elif any(len(name) >= LEAST_NAME and name.lower() in text for name in names):
+        fault = "Must not hold the username or the name in the e-mail address."
+    elif _is_common(text):
+        fault = "Too common: it would be among the first that are guessed."
+    else:
+        return
+    raise Invalid(field, fault, "password_too_weak")
+
+
+def _is_common(text: str) -> bool:
+    """True for one of 30,000 known passwords, and for one that is written again and again."""
+    known = _common_passwords()
+    units = (text[:length] for length in range(4, min(len(text), LONGEST_COMMON + 1)))
+    return text in known or any(
+        unit in known
+        and len(set(unit)) > 1
+        and (unit * (len(text) // len(unit) + 1)).startswith(text)
+        for unit in units
+    )
+
+
+@functools.cache
+def _common_passwords() -> frozenset[str]:
+    from zxcvbn.frequency_lists import FREQUENCY_LISTS  # takes a while to load, and few need it
+
+    return frozenset(FREQUENCY_LISTS["passwords"])

@@ -103,7 +103,7 @@ def create(
         raise Invalid("password", "Required: there is no mail to send an invitation with.")
     if kind == "service" and password:
         raise Invalid("password", "A service account has no password.")
-    hashed = hash_password(password, "password") if password else None
+    hashed = hash_password(password, "password", username, email) if password else None
     now = clock.now()
     user = User(password_hash=hashed, role=role, kind=kind, created_at=now, updated_at=now)
     _name(user, username=username, email=email)
@@ -113,13 +113,19 @@ def create(
     return user
 
 
-def hash_password(password: str, field: str) -> str:
+def hash_password(password: str, field: str, username: str, email: str | None) -> str:
     """The hash to store; Invalid, naming `field`, if the password is too weak.
 
     Takes a quarter of a second: never call it inside a transaction.
     """
-    passwords.require_strong(password, field, context.settings())
+    require_strong(password, field, username, email)
     return context.service().hasher.hash(password)
+
+
+def require_strong(password: str, field: str, username: str, email: str | None) -> None:
+    """Raise Invalid, naming `field`, if the password is too weak for a user of these names."""
+    names = [username, *([email.rpartition("@")[0]] if email else [])]
+    passwords.require_strong(password, field, names, context.settings())
 
 
 def change(actor: Identity, user_id: UUID, **changes: Any) -> User:
@@ -175,7 +181,8 @@ def set_password(actor: Identity, user: User, password: str) -> None:
     """Give the user a new password and end all sessions; for the console."""
     if user.kind == "service":
         raise Invalid("password", "A service account has no password.")
-    if not replace_password(user.id, user.password_hash, hash_password(password, "password")):
+    hashed = hash_password(password, "password", user.username, user.email)
+    if not replace_password(user.id, user.password_hash, hashed):
         raise Conflict("conflict", "The password was changed at the same time.")
     log.info("password.change", extra={"actor": actor.username, "user_id": str(user.id)})
 
@@ -187,6 +194,14 @@ def replace_password(user_id: UUID, old: str | None, new: str) -> bool:
         password_hash=new, session_epoch=User.session_epoch + 1, updated_at=clock.now()
     ).where((User.id == user_id) & same)
     return bool(changed.execute())
+
+
+def rehash(user: User, password: str) -> None:
+    """Keep the same password under the present cost, if nobody has changed it meanwhile."""
+    new = context.service().hasher.hash(password)
+    unchanged = (User.id == user.id) & (User.password_hash == user.password_hash)
+    if User.update(password_hash=new).where(unchanged).execute():
+        user.password_hash = new
 
 
 @atomic
