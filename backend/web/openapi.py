@@ -130,7 +130,7 @@ def _problem_response(status: int, codes: list[str]) -> dict[str, Any]:
         for code in codes
     }
     return {
-        "description": "; ".join(f"`{code}`: {problems.CODES[code][1]}" for code in codes),
+        "description": " ".join(f"`{code}`: {problems.CODES[code][1]}" for code in codes),
         "content": {
             problems.MEDIA_TYPE: {
                 "schema": {"$ref": "#/components/schemas/Problem"},
