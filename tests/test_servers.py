@@ -38,9 +38,9 @@ class Server:
 
     def __init__(self, kind: str, tree: Path, folder: Path, **settings: Any) -> None:
         self.kind, self.tree = kind, tree
-        self.output = folder / f"{kind}.log"
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
+        self.output = folder / f"{kind}-{self.port}.log"  # two of a kind may run at a time
         program, *arguments = COMMANDS[kind]
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
