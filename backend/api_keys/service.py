@@ -64,8 +64,7 @@ def _insert(actor: Identity, key: ApiKey, text: str) -> None:
     # Holding the owner's row makes counting and inserting one step for everybody else.
     if not lock(User.select(User.id).where(User.id == key.owner_id)):
         raise NotFound("There is no such owner.")
-    if actor.key_id:
-        _require_within(actor, _acting_key(actor), key)
+    _require_within(actor, key)
     most = context.settings().max_keys_per_user
     if _of(key.owner_id).where(ApiKey.revoked_at.is_null()).count() >= most:
         raise Conflict("limit_reached", f"At most {most} keys that are not revoked.")
@@ -131,8 +130,7 @@ def _change(actor: Identity, key_id: UUID, changes: dict[str, Any]) -> ApiKey:
         _require_allowed(key.owner, changes["scopes"])
     for name, value in changes.items():
         setattr(key, name, value)
-    if actor.key_id:
-        _require_within(actor, _acting_key(actor), key)
+    _require_within(actor, key)
     if key.revoked_at is not None:
         raise Conflict("conflict", "The key is revoked, and that is final.")
     if key.dirty_fields:
@@ -282,10 +280,12 @@ def _require_allowed(owner: User, scopes: list[str]) -> None:
         raise Forbidden("insufficient_scope", "The owner's role does not allow these scopes.")
 
 
-def _require_within(actor: Identity, mine: ApiKey, key: ApiKey) -> None:
-    """Forbidden if `key` can do more, or lives longer, than `mine`, which mints or changes it."""
+def _require_within(actor: Identity, key: ApiKey) -> None:
+    """Forbidden if `key` can do more, or lives longer, than the key that mints or changes it."""
+    if actor.key_id is None:
+        return
+    last = _acting_key(actor).expires_at
     if not rules.within(key.scopes, actor.scopes or ()):
         raise Forbidden("insufficient_scope", "Wider scopes than those of the key presented.")
-    last = mine.expires_at
     if last is not None and (key.expires_at is None or key.expires_at > last):
         raise Forbidden("insufficient_scope", "A longer life than that of the key presented.")

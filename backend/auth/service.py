@@ -52,13 +52,13 @@ def _open(user: User) -> Session:
     session = Session.create(
         user=user, epoch=user.session_epoch, expires_at=_expiry(now, now), **_origin()
     )
-    newest = (
+    kept = (
         Session.select(Session.id)
         .where(Session.user == user)
         .order_by(Session.last_used_at.desc(), Session.id.desc())
         .limit(context.settings().max_sessions_per_user)
     )
-    Session.delete().where((Session.user == user) & Session.id.not_in(newest)).execute()
+    Session.delete().where((Session.user == user) & Session.id.not_in(kept)).execute()
     return session
 
 
@@ -125,7 +125,8 @@ def _origin() -> dict[str, str | None]:
     call = context.call.get()
     if call is None:
         return {}
-    return {"ip": call.address or None, "user_agent": call.user_agent or None}
+    user_agent = "".join(filter(str.isprintable, call.user_agent))[: Session.user_agent.max_length]
+    return {"ip": call.address or None, "user_agent": user_agent or None}
 
 
 def _in_grace(session: Session) -> bool:

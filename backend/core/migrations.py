@@ -100,14 +100,14 @@ def downgrade(database: pw.Database, target: str) -> list[str]:
 
 def stamp(database: pw.Database, target: str) -> None:
     """Record `target` and all before it as applied, and none after it, without running any."""
-    if target not in known():
+    names = known()
+    if target not in names:
         raise MigrationError(f"There is no migration {target}.")
     with _alone(database):
         history = _router(database).model
-        wanted = known()[: known().index(target) + 1]
         with database.atomic():
             history.delete().execute()
-            for name in wanted:
+            for name in names[: names.index(target) + 1]:
                 history.create(name=name)
 
 

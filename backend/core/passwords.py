@@ -80,12 +80,13 @@ def require_strong(password: str, field: str, names: Iterable[str], settings: Se
     That is one that is too short, that holds one of the user's `names`, or that is common. No rule
     asks for kinds of characters (ASVS 5.0 6.2.1, 6.2.4, 6.2.5, 6.2.11).
     """
-    text = normalised(password).lower()
-    if len(normalised(password)) < settings.password_min_length:
+    text = normalised(password)
+    lower = text.lower()
+    if len(text) < settings.password_min_length:
         fault = f"At least {settings.password_min_length} characters."
-    elif any(len(name) >= LEAST_NAME and name.lower() in text for name in names):
+    elif any(len(name) >= LEAST_NAME and name.lower() in lower for name in names):
         fault = "Must not hold the username or the name in the e-mail address."
-    elif _is_common(text):
+    elif _is_common(lower):
         fault = "Too common: it would be among the first that are guessed."
     else:
         return

@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 _REQUEST_ID = re.compile("[A-Za-z0-9._-]{1,64}")
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9a-f:.]+\](:[0-9]{1,5})?")
-MAX_USER_AGENT = 200  # characters that are kept
 _ALWAYS_OPEN = frozenset({"/healthz", "/readyz"})  # asked by machines that know no host name
 
 
@@ -52,7 +51,7 @@ class Envelope:
             request_id,
             address=environ.get("REMOTE_ADDR") or "",
             method=environ["REQUEST_METHOD"],
-            user_agent=_printable(environ.get("HTTP_USER_AGENT", ""))[:MAX_USER_AGENT],
+            user_agent=environ.get("HTTP_USER_AGENT", ""),
         )
         status = "500"
 
@@ -81,10 +80,6 @@ class Envelope:
             # The last resort: what even the error handlers did not catch.
             log.exception("unexpected error", exc_info=error)
             return _refuse("internal_error", None, start)
-
-
-def _printable(text: str) -> str:
-    return "".join(filter(str.isprintable, text))
 
 
 def _refuse(code: str, detail: str | None, start: StartResponse) -> Iterable[bytes]:

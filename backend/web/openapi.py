@@ -89,13 +89,13 @@ def document(api: Api, app: Flask) -> dict[str, Any]:
 
 def codes_of(view: Any, *, has_id: bool) -> list[str]:
     """All error codes that an operation may answer with, in the order of the table."""
-    codes = {"validation_error", "internal_error", "unavailable", "bad_request"}
+    codes = {"bad_request", "payload_too_large", "validation_error"}
+    codes |= {"internal_error", "unavailable"}
     codes.update(view.access.codes(), getattr(view, "fails", ()))
     if has_id:
         codes.add("not_found")
     if getattr(view, "takes_json", False):
         codes |= {"malformed_json", "unsupported_media_type"}
-    codes.add("payload_too_large")
     return [code for code in problems.CODES if code in codes]
 
 
