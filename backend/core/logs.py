@@ -25,7 +25,7 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 _SECRETS = re.compile(
     r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"
     r"|\b[a-z][a-z0-9]{1,15}_[0-9A-Za-z]{38}\b"
-    r"|\b[a-z][a-z0-9]{1,15}r_[\w-]{20,}\.[\w-]+"
+    r"|\b[a-z][a-z0-9]{1,15}[rpem]_[\w-]{20,}\.[\w-]+"
     r"|(?<=://)[^\s/:@]+:[^\s/@]+(?=@)"
     r"|\$2[aby]\$\d\d\$[./0-9A-Za-z]{53}"
 )

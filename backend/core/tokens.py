@@ -1,4 +1,4 @@
-"""Tokens and keys as text: access tokens, refresh tokens, API keys.
+"""Tokens and keys as text: access tokens, refresh tokens, links, API keys; what is encrypted.
 
 Each kind says what it is, is signed or digested under a key of its own, and has exactly one
 spelling: text that decodes to the same bytes but reads differently is refused.
@@ -20,19 +20,29 @@ from typing import Any
 from uuid import UUID
 
 import jwt
+from cryptography.fernet import Fernet, InvalidToken
 from itsdangerous import BadSignature, Signer
 
 from . import clock
-from .errors import InvalidCredentials
+from .errors import Failure, InvalidCredentials
 from .settings import Settings
 
 BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 LEEWAY = 5  # seconds, for exp, nbf and iat
 CLAIMS = ["iss", "aud", "sub", "sid", "jti", "iat", "nbf", "exp"]
 
+# What a signed token is for: the letter behind the prefix, and the purpose of its key.
+REFRESH, PASSWORD_LINK, EMAIL_LINK, SECOND_STEP = "r", "p", "e", "m"
+_PURPOSES = {
+    REFRESH: "refresh",
+    PASSWORD_LINK: "password-link",
+    EMAIL_LINK: "email-link",
+    SECOND_STEP: "second-step",
+}
+
 _PREFIX = "[a-z][a-z0-9]{1,15}"
 _API_KEY = re.compile(rf"({_PREFIX}_[0-9A-Za-z]{{32}})([0-9A-Za-z]{{6}})")
-_REFRESH = re.compile(rf"{_PREFIX}r_([A-Za-z0-9_-]{{27}})\.([A-Za-z0-9_-]{{43}})")
+_SIGNED = re.compile(rf"{_PREFIX}([rpem])_([A-Za-z0-9_-]{{1,60}})\.([A-Za-z0-9_-]{{43}})")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 _jwt = jwt.PyJWT(options={"enforce_minimum_key_length": True})
@@ -47,7 +57,7 @@ def _canonical(part: str) -> bool:
     return base64.urlsafe_b64encode(raw).rstrip(b"=") == part.encode("ascii", "replace")
 
 
-def _derive(secret: str, purpose: str) -> bytes:
+def derive(secret: str, purpose: str) -> bytes:
     """A 32-byte key for one purpose, so that no two kinds of token share a key."""
     return hmac.digest(secret.encode(), b"backend:" + purpose.encode(), hashlib.sha256)
 
@@ -70,12 +80,18 @@ class Keyring:
         texts = (settings.secret_key, *settings.secret_key_fallbacks)
         self._secrets = [self._derived(text) for text in texts]
         self._by_header = {secret.header: secret for secret in self._secrets}
-        self._refresh = Signer(
-            [_derive(text, "refresh") for text in reversed(texts)],  # the newest comes last
-            salt="refresh-token",
-            key_derivation="hmac",
-            digest_method=hashlib.sha256,
-        )
+        self._signers = {
+            kind: Signer(
+                [derive(text, purpose) for text in reversed(texts)],  # the newest comes last
+                salt=f"{purpose}-token",
+                key_derivation="hmac",
+                digest_method=hashlib.sha256,
+            )
+            for kind, purpose in _PURPOSES.items()
+        }
+        self._ciphers = [
+            Fernet(base64.urlsafe_b64encode(derive(text, "encryption"))) for text in texts
+        ]
 
     @property
     def secret_ids(self) -> list[str]:
@@ -83,11 +99,11 @@ class Keyring:
         return [secret.id for secret in self._secrets]
 
     @staticmethod
-    def _derived(text: str) -> _Secret:
-        name = _derive(text, "id").hex()[:8]
-        access = _derive(text, "access")
+    def derived(text: str) -> _Secret:
+        name = derive(text, "id").hex()[:8]
+        access = derive(text, "access")
         sample = jwt.encode({}, access, "HS256", headers={"typ": "at+jwt", "kid": name})
-        return _Secret(name, access, _derive(text, "api-key"), sample.partition(".")[0])
+        return _Secret(name, access, derive(text, "api-key"), sample.partition(".")[0])
 
     # --- access tokens (RFC 9068) ---
 
@@ -140,25 +156,64 @@ class Keyring:
             raise InvalidCredentials from None
         return _ids_in_force(claims)
 
-    # --- refresh tokens ---
+    # --- signed tokens: refresh tokens, links in mail, the second step of signing in ---
 
     def sign_refresh(self, session_id: UUID, generation: int) -> str:
         """The refresh token of the session's generation: the same text each time."""
-        raw = session_id.bytes + generation.to_bytes(4)
-        body = base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
-        return self._refresh.sign(f"{self._settings.api_key_prefix}r_{body}").decode()
+        return self._sign(REFRESH, session_id.bytes + generation.to_bytes(4))
 
     def read_refresh(self, token: str) -> tuple[UUID, int]:
         """(session id, generation) of a refresh token that we signed, else InvalidCredentials."""
-        shape = _REFRESH.fullmatch(token)
-        if not shape or not all(map(_canonical, shape.groups())):
+        raw = self._unsign(REFRESH, token)
+        if raw is None:
             raise InvalidCredentials
-        try:
-            self._refresh.unsign(token)
-        except BadSignature:
-            raise InvalidCredentials from None
-        raw = base64.urlsafe_b64decode(shape[1] + "=")
         return UUID(bytes=raw[:16]), int.from_bytes(raw[16:])
+
+    def sign_for(self, kind: str, user_id: UUID, epoch: int, lifetime: timedelta) -> str:
+        """A token of this kind for the user, good for `lifetime` while their epoch is this one."""
+        expires = int((clock.timestamp() + lifetime.total_seconds()) * 1_000_000)
+        return self._sign(kind, user_id.bytes + epoch.to_bytes(4) + expires.to_bytes(8))
+
+    def read_for(self, kind: str, token: str) -> tuple[UUID, int]:
+        """(user id, epoch) of a token that `sign_for` made, else Failure `invalid_token`."""
+        raw = self._unsign(kind, token)
+        if raw is None or clock.timestamp() * 1_000_000 >= int.from_bytes(raw[20:]):
+            raise Failure("invalid_token", "The link is not valid: used, replaced or too old.")
+        return UUID(bytes=raw[:16]), int.from_bytes(raw[16:20])
+
+    def _sign(self, kind: str, raw: bytes) -> str:
+        body = base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+        text = f"{self._settings.api_key_prefix}{kind}_{body}"
+        return self._signers[kind].sign(text).decode()
+
+    def _unsign(self, kind: str, token: str) -> bytes | None:
+        """What `_sign` signed as this kind; None for any other text."""
+        shape = _SIGNED.fullmatch(token)
+        if not shape or shape[1] != kind or not all(map(_canonical, shape.groups()[1:])):
+            return None
+        try:
+            self._signers[kind].unsign(token)
+        except BadSignature:
+            return None
+        return base64.urlsafe_b64decode(shape[2] + "=" * (-len(shape[2]) % 4))
+
+    # --- what must be read again, encrypted at rest ---
+
+    def encrypt(self, data: bytes) -> str:
+        """`data` under the present SECRET_KEY, authenticated (Fernet)."""
+        return self._ciphers[0].encrypt(data).decode()
+
+    def decrypt(self, text: str) -> tuple[bytes, bool]:
+        """(what `encrypt` was given, whether it is under an earlier secret).
+
+        LookupError if it was encrypted under a secret that is gone, or altered.
+        """
+        for cipher in self._ciphers:
+            try:
+                return cipher.decrypt(text), cipher is not self._ciphers[0]
+            except InvalidToken:
+                continue
+        raise LookupError("encrypted under a SECRET_KEY that is gone")
 
     # --- API keys ---
 
