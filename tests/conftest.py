@@ -74,7 +74,7 @@ def fresh_database(
 
         def empty() -> str:
             with psycopg.connect(url) as connection:
-                connection.execute("TRUNCATE users CASCADE")
+                connection.execute("TRUNCATE users, throttles CASCADE")
             return url
 
         yield empty

@@ -303,7 +303,10 @@ def test_foreign_keys_hold_again_after_migrating(app: Flask, database: pw.Databa
     seed(app)
     database.execute_sql("DELETE FROM users")
     release(database)
-    assert not any(rows(database).values())
+    left = rows(database)
+    for outlives_users in ("throttles", "audit_events"):
+        left.pop(outlives_users, None)
+    assert not any(left.values())
 
 
 def test_downgrading_sqlite_leaves_a_copy_for_the_owner_only(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def register(account: dict[str, Any]) -> tuple[User, int, dict[str, str]]:
 @public
 @blp.arguments(LoginSchema)
 @blp.response(200, TokensSchema)
-@blp.fails("invalid_credentials")
+@blp.fails("invalid_credentials", "rate_limited")
 def login(credentials: dict[str, str]) -> dict[str, Any]:
     """Sign in with username or e-mail address, and password"""
     return service.login(**credentials)
@@ -101,7 +101,7 @@ def me() -> dict[str, Any]:
 @session
 @blp.arguments(ChangeMeSchema)
 @blp.response(200, UserSchema)
-@blp.fails("wrong_password", "username_taken")
+@blp.fails("wrong_password", "rate_limited", "username_taken")
 def change_me(changes: dict[str, str]) -> User:
     """Change one's own username"""
     return service.change_me(actor(), **changes)
@@ -111,7 +111,7 @@ def change_me(changes: dict[str, str]) -> User:
 @session
 @blp.arguments(ChangePasswordSchema)
 @blp.response(204)
-@blp.fails("wrong_password", "password_too_weak")
+@blp.fails("wrong_password", "rate_limited", "password_too_weak")
 def change_password(passwords: dict[str, str]) -> None:
     """Change one's own password; all other sessions end"""
     service.change_password(actor(), **passwords)

@@ -11,8 +11,9 @@ import peewee as pw
 
 from ..core import clock, context
 from ..core.database import atomic, newest
-from ..core.errors import Forbidden, InvalidCredentials, NotFound
+from ..core.errors import InvalidCredentials, NotFound
 from ..core.identity import Identity
+from ..guessing import service as guessing
 from ..users import service as users
 from ..users.models import User
 from .models import Session
@@ -26,10 +27,11 @@ def login(username: str, password: str) -> dict[str, Any]:
     Unknown, disabled and wrong take as long as each other and are told alike: InvalidCredentials.
     """
     user = users.find(username)
-    right = context.service().hasher.check(password, user.password_hash if user else None)
-    if user is None or not right or not user.is_active:
-        log.warning("login", extra={"outcome": "failure"})
-        raise InvalidCredentials
+    with guessing.attempt(user or username):
+        right = context.service().hasher.check(password, user.password_hash if user else None)
+        if user is None or not right or not user.is_active:
+            log.warning("login", extra={"outcome": "failure"})
+            raise InvalidCredentials
     if context.service().hasher.is_outdated(user.password_hash):
         users.rehash(user, password)
     session = _open(user)
@@ -49,6 +51,7 @@ def _open(user: User) -> Session:
     )
     if not User.update(last_login_at=now).where(unchanged).execute():
         raise InvalidCredentials
+    guessing.remember_address(user)
     session = Session.create(
         user=user, epoch=user.session_epoch, expires_at=_expiry(now, now), **_origin()
     )
@@ -190,7 +193,7 @@ def logout_all(actor: Identity) -> None:
 
 def change_me(actor: Identity, current_password: str, **changes: Any) -> User:
     """The actor's user after `changes` to the username. Forbidden for a wrong password."""
-    _require_password(actor, current_password)
+    guessing.require_password(actor, current_password)
     return users.rename(actor, **changes)
 
 
@@ -198,7 +201,7 @@ def change_password(actor: Identity, current_password: str, new_password: str) -
     """Replace the actor's password and end all sessions but the calling one."""
     user = actor.user
     users.require_strong(new_password, "new_password", user.username, user.email)
-    old = _require_password(actor, current_password)
+    old = guessing.require_password(actor, current_password).password_hash
     new = context.service().hasher.hash(new_password)
     _replace_password(actor, old, new)
     log.info("password.change", extra={"user_id": str(actor.user_id)})
@@ -207,20 +210,8 @@ def change_password(actor: Identity, current_password: str, new_password: str) -
 @atomic
 def _replace_password(actor: Identity, old: str, new: str) -> None:
     if not users.replace_password(actor.user_id, old, new):
-        raise _wrong_password()
+        raise guessing.wrong_password()
     epoch = User.select(User.session_epoch).where(User.id == actor.user_id)
     Session.update(epoch=epoch).where(Session.id == actor.session_id).execute()
     others = (Session.user == actor.user_id) & (Session.id != actor.session_id)
     Session.delete().where(others).execute()
-
-
-def _require_password(actor: Identity, password: str) -> str:
-    """The stored hash, if `password` is the actor's; else Forbidden `wrong_password`."""
-    user = users.get(actor, actor.user_id)
-    if not context.service().hasher.check(password, user.password_hash):
-        raise _wrong_password()
-    return user.password_hash
-
-
-def _wrong_password() -> Forbidden:
-    return Forbidden("wrong_password", "The current password is wrong.")

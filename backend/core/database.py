@@ -108,6 +108,7 @@ def release(database: pw.Database) -> None:
     if database.in_transaction():  # close() would raise inside of a transaction
         database.rollback()
         database._state.transactions.clear()
+        database._clear_commit_callbacks()
     database.close()
 
 
@@ -146,6 +147,13 @@ def atomic(function: F) -> F:
 def lock(rows: pw.ModelSelect) -> list[Any]:
     """The rows, locked until the transaction ends. SQLite's transactions exclude each other."""
     return list(rows.for_update() if on_postgres() else rows)
+
+
+def delete_some(rows: pw.ModelSelect, limit: int) -> int:
+    """Delete at most `limit` of these rows, so that nobody waits long; returns how many."""
+    model = rows.model
+    some = rows.select(model.id).limit(limit)
+    return int(model.delete().where(model.id.in_(some)).execute())
 
 
 def is_unique_violation(error: pw.IntegrityError, table: str, column: str) -> bool:

@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
@@ -41,6 +41,13 @@ class SettingsError(Exception):
         self.problems = problems
 
 
+class Limit(NamedTuple):
+    """At most `most` in `seconds`."""
+
+    most: int
+    seconds: int
+
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -64,6 +71,11 @@ def _flag(text: str) -> bool:
     return text.lower() in {"true", "1"}
 
 
+def _limit(text: str) -> Limit:
+    most, _, seconds = text.partition("/")
+    return Limit(_whole(1, 1_000_000)(most), _whole(1, 31_536_000)(seconds))
+
+
 def _match(pattern: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if not re.fullmatch(pattern, text):
@@ -83,6 +95,13 @@ def _origins(text: str) -> tuple[str, ...]:
         if not re.fullmatch(r"https?://[a-z0-9.\-\[\]:]+", origin):
             raise ValueError
     return origins
+
+
+def _roles(text: str) -> tuple[str, ...]:
+    roles = _list(text)
+    if not set(roles) <= {"user", "admin"}:
+        raise ValueError
+    return roles
 
 
 def _networks(text: str) -> tuple[Network, ...]:
@@ -159,6 +178,10 @@ class Settings:
     max_sessions_per_user: int = _setting(_whole(1, 10_000), "20", "1 to 10000")
     password_min_length: int = _setting(_whole(8, 1024), "15", "8 to 1024 characters")
     bcrypt_rounds: int = _setting(_whole(4, 18), "12", "4 to 18; in production at least 10")
+    login_attempts: Limit = _setting(_limit, "10/300", "failures/seconds, account and address")  # noqa: RUF009
+    login_attempts_per_address: Limit = _setting(_limit, "100/300", "failures/seconds")  # noqa: RUF009
+    login_attempts_per_account: Limit = _setting(_limit, "100/86400", "failures/seconds")  # noqa: RUF009
+    mfa_required_roles: tuple[str, ...] = _setting(_roles, "", "user, admin, by comma")
     api_key_prefix: str = _setting(_match("[a-z][a-z0-9]{1,15}"), "bt", "2 to 16 of a-z and 0-9")
     max_keys_per_user: int = _setting(_whole(1, 1_000_000), "100", "1 to 1000000")
     log_level: str = _setting(

@@ -78,7 +78,7 @@ class Keyring:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         texts = (settings.secret_key, *settings.secret_key_fallbacks)
-        self._secrets = [self._derived(text) for text in texts]
+        self._secrets = [self._derived_from(text) for text in texts]
         self._by_header = {secret.header: secret for secret in self._secrets}
         self._signers = {
             kind: Signer(
@@ -89,6 +89,7 @@ class Keyring:
             )
             for kind, purpose in _PURPOSES.items()
         }
+        self._blinding = derive(settings.secret_key, "blinding")
         self._ciphers = [
             Fernet(base64.urlsafe_b64encode(derive(text, "encryption"))) for text in texts
         ]
@@ -99,7 +100,7 @@ class Keyring:
         return [secret.id for secret in self._secrets]
 
     @staticmethod
-    def derived(text: str) -> _Secret:
+    def _derived_from(text: str) -> _Secret:
         name = derive(text, "id").hex()[:8]
         access = derive(text, "access")
         sample = jwt.encode({}, access, "HS256", headers={"typ": "at+jwt", "kid": name})
@@ -196,6 +197,10 @@ class Keyring:
         except BadSignature:
             return None
         return base64.urlsafe_b64decode(shape[2] + "=" * (-len(shape[2]) % 4))
+
+    def blind(self, text: str) -> str:
+        """A digest of `text`, 64 hex digits, by which it is found again and not read."""
+        return hmac.digest(self._blinding, text.encode(), hashlib.sha256).hex()
 
     # --- what must be read again, encrypted at rest ---
 

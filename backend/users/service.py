@@ -14,7 +14,7 @@ import peewee as pw
 
 from ..core import clock, context, passwords
 from ..core.database import atomic, current, is_unique_violation, lock, newest
-from ..core.errors import Conflict, Forbidden, Invalid, NotFound
+from ..core.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from ..core.identity import Identity
 from .models import User
 
@@ -198,7 +198,10 @@ def replace_password(user_id: UUID, old: str | None, new: str) -> bool:
 
 def rehash(user: User, password: str) -> None:
     """Keep the same password under the present cost, if nobody has changed it meanwhile."""
-    new = context.service().hasher.hash(password)
+    try:
+        new = context.service().hasher.hash(password)
+    except Unavailable:
+        return  # no place to hash at; at another sign-in, then
     unchanged = (User.id == user.id) & (User.password_hash == user.password_hash)
     if User.update(password_hash=new).where(unchanged).execute():
         user.password_hash = new

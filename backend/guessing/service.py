@@ -1,0 +1,180 @@
+"""Throttles: how often somebody may guess a password or a code, counted in the database.
+
+Only failures count. Each guess is booked before it is looked at and taken back when it was right,
+so that of many at once no more are looked at than the limit allows, in all processes together
+(NIST SP 800-63B section 3.2.2; ASVS 5.0 6.3.1).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from math import ceil
+
+import peewee as pw
+
+from ..core import clock, context
+from ..core.database import atomic, delete_some
+from ..core.errors import Failure, Forbidden, InvalidCredentials
+from ..core.identity import Identity
+from ..core.settings import Limit
+from ..users import service as users
+from ..users.models import User
+from .models import KnownAddress, Throttle
+
+KNOWN_FOR = timedelta(days=30)  # how long an address is remembered after a sign-in
+
+
+@contextmanager
+def attempt(account: User | str) -> Iterator[None]:
+    """Let one guess at the account's password or code be made from the present address.
+
+    The block raises InvalidCredentials or Forbidden for a wrong one: then it counts. `account` is
+    the name that was given if there is no such user: it has its limits too, or the difference
+    would tell. Failure `rate_limited` if there were too many.
+    """
+    booked = _book(account)
+    try:
+        yield
+    except (InvalidCredentials, Forbidden):
+        raise
+    except BaseException:
+        _take_back(booked)
+        raise
+    _take_back(booked)
+
+
+def require_password(actor: Identity, password: str) -> User:
+    """The actor's row, if `password` is theirs; else Forbidden `wrong_password`."""
+    user = users.get(actor, actor.user_id)
+    with attempt(user):
+        if not context.service().hasher.check(password, user.password_hash):
+            raise wrong_password()
+    return user
+
+
+def wrong_password() -> Forbidden:
+    """The refusal of a wrong `current_password`; the session goes on."""
+    return Forbidden("wrong_password", "The current password is wrong.")
+
+
+def allow(what: str, limit: Limit) -> bool:
+    """Use up one of the limit of `what`; False if nothing of it is left."""
+    return _use(context.service().keyring.blind(what), limit) is not None
+
+
+def remember_address(user: User) -> None:
+    """Note that the user signed in from the present address."""
+    now = clock.now()
+    KnownAddress.insert(user=user, address=_address(), last_used_at=now).on_conflict(
+        conflict_target=[KnownAddress.user, KnownAddress.address],
+        update={KnownAddress.last_used_at: now},
+    ).execute()
+
+
+@atomic
+def _book(account: User | str) -> list[tuple[str, datetime]]:
+    """The buckets that count this attempt, each with its end; Failure if one of them is full.
+
+    Everybody takes them in the same order, so that no two wait for each other for ever.
+    """
+    settings = context.settings()
+    who = f"user {account.id}" if isinstance(account, User) else f"name {_folded(account)}"
+    address = _address()
+    limits = [
+        (f"{who} from {address}", settings.login_attempts),
+        (f"address {address}", settings.login_attempts_per_address),
+        (who, settings.login_attempts_per_account),
+    ]
+    booked = []
+    for what, limit in limits:
+        bucket = context.service().keyring.blind(what)
+        end = _use(bucket, limit)
+        if end is not None:
+            booked.append((bucket, end))
+        elif what != who or not _is_known(account, address):
+            raise _too_many(bucket)
+    return booked
+
+
+def _use(bucket: str, limit: Limit) -> datetime | None:
+    """Count one more in the bucket, and tell when it empties; None if it is full. One statement."""
+    now = clock.now()
+    empty = Throttle.expires_at <= now
+    rows = (
+        Throttle.insert(bucket=bucket, used=1, expires_at=now + timedelta(seconds=limit.seconds))
+        .on_conflict(
+            conflict_target=[Throttle.bucket],
+            update={
+                Throttle.used: pw.Case(None, [(empty, 1)], Throttle.used + 1),
+                Throttle.expires_at: pw.Case(
+                    None, [(empty, pw.EXCLUDED.expires_at)], Throttle.expires_at
+                ),
+            },
+            where=empty | (Throttle.used < limit.most),
+        )
+        .returning(Throttle.expires_at)
+        .execute()
+    )
+    return next((row.expires_at for row in rows), None)
+
+
+@atomic
+def _take_back(booked: list[tuple[str, datetime]]) -> None:
+    for bucket, end in booked:
+        same = (Throttle.bucket == bucket) & (Throttle.expires_at == end)
+        Throttle.update(used=Throttle.used - 1).where(same).execute()
+
+
+def _too_many(bucket: str) -> Failure:
+    row = Throttle.get_or_none(Throttle.bucket == bucket)
+    left = (row.expires_at - clock.now()).total_seconds() if row else 0
+    return Failure(
+        "rate_limited", "Too many attempts. Try again later.", retry_after=max(1, ceil(left))
+    )
+
+
+def _is_known(account: User | str, address: str) -> bool:
+    """True if the user signed in from this address lately: nobody else may lock them out of it."""
+    since = clock.now() - KNOWN_FOR
+    return (
+        isinstance(account, User)
+        and KnownAddress.select()
+        .where(
+            (KnownAddress.user == account)
+            & (KnownAddress.address == address)
+            & (KnownAddress.last_used_at > since)
+        )
+        .exists()
+    )
+
+
+def _address() -> str:
+    """Where the present call comes from; of IPv6 the /64, which is what one customer is given."""
+    call = context.call.get()
+    text = call.address if call else ""
+    if ":" not in text:
+        return text
+    return str(ipaddress.ip_network((text, 64), strict=False))
+
+
+def _folded(name: str) -> str:
+    """The name of nobody in the spelling under which it would be unique."""
+    try:
+        return users.fold_email(name)
+    except ValueError:
+        return name.lower()
+
+
+def prune(limit: int) -> int:
+    """Delete at most `limit` rows of each table that mean nothing any more; how many they were."""
+    now = clock.now()
+    return sum(
+        delete_some(query, limit)
+        for query in (
+            Throttle.select().where(Throttle.expires_at <= now),
+            KnownAddress.select().where(KnownAddress.last_used_at <= now - KNOWN_FOR),
+        )
+    )
