@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import Flask
 
-from . import __version__, cli
+from . import __version__, cli, upkeep
 from .api_keys import routes as api_keys
 from .api_keys.service import write_last_used
 from .audit import routes as audit
@@ -65,7 +65,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 def _service(settings: Settings) -> Service:
     database = open_database(settings)
 
-    def inside(work: Callable[..., None]) -> Callable[..., None]:
+    def inside(work: Callable[..., object]) -> Callable[..., None]:
         """The work, done as part of the service; its connection is given back."""
 
         @functools.wraps(work)
@@ -85,6 +85,6 @@ def _service(settings: Settings) -> Service:
         keyring=Keyring(settings),
         hasher=Hasher(settings),
         last_used=last_used,
-        chores=Chores(last_used.flush, inside(seal)),
+        chores=Chores(last_used.flush, inside(seal), upkeep.seldom(inside(upkeep.prune))),
     )
     return service

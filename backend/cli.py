@@ -20,17 +20,20 @@ from flask import Flask, current_app
 from flask.cli import AppGroup, FlaskGroup, with_appcontext
 from marshmallow import Schema, ValidationError
 
+from . import upkeep
 from .api_keys import service as keys
 from .api_keys.schemas import ApiKeySchema, CreateKeySchema
 from .audit import chain
 from .audit import service as audit
 from .audit.schemas import AuditEventSchema, SealedEventSchema
+from .auth import service as auth
 from .core import context, doctor, migrations, tokens
 from .core.context import Service
 from .core.database import is_unavailable, release
 from .core.errors import Conflict, Failure, NotFound
 from .core.identity import CONSOLE
 from .core.settings import SettingsError
+from .notices import service as notices
 from .users import service as users
 from .users.models import User
 from .users.schemas import RegisterSchema, UserSchema
@@ -50,7 +53,7 @@ def is_command() -> bool:
 
 def init_app(app: Flask) -> None:
     """Add the commands to the app's command line."""
-    for command in (db_group, users_group, keys_group, audit_group, doctor_command):
+    for command in (db_group, users_group, keys_group, audit_group, prune_command, doctor_command):
         app.cli.add_command(command)
 
 
@@ -61,7 +64,7 @@ def refusing_app(refusal: SettingsError) -> Flask:
     def refuse(rest: Any) -> NoReturn:
         _fail(*refusal.problems, word="fatal")
 
-    for name in ("db", "users", "keys", "audit", "doctor"):
+    for name in ("db", "users", "keys", "audit", "prune", "doctor"):
         anything = {"ignore_unknown_options": True, "allow_extra_args": True}
         rest = click.Argument(["rest"], nargs=-1, type=click.UNPROCESSED)
         command = click.Command(name, callback=refuse, params=[rest], context_settings=anything)
@@ -354,6 +357,23 @@ def export_events() -> None:
         _print_json(schema, event)
 
 
+# --- upkeep ---
+
+
+@click.command("prune")
+@with_appcontext
+@_inside
+def prune_command() -> None:
+    """Delete what means nothing any more: expired sessions, throttles, audit beyond retention.
+
+    The servers do so little by little; this does it all at once.
+    """
+    pruned = 0
+    while some := upkeep.prune():
+        pruned += some
+    click.echo(f"{pruned} rows deleted.")
+
+
 # --- doctor ---
 
 
@@ -365,7 +385,8 @@ def doctor_command() -> None:
     service = context.service()
     fatal, doubtful = doctor.findings(service.settings, service.database)
     if not fatal:
-        doubtful += keys.doubts() + chain.doubts()
+        for doubts in (auth.doubts, keys.doubts, chain.doubts, notices.doubts):
+            doubtful += doubts()
     for sentence in doubtful:
         click.echo(f"warning: {sentence}")
     if fatal:

@@ -10,9 +10,11 @@ from pathlib import Path
 import peewee as pw
 from dotenv import dotenv_values, find_dotenv
 
-from . import migrations
+from . import clock, migrations
 from .database import is_unavailable, sqlite_path
 from .settings import ROOT, SECRET_BYTES, Settings
+
+CLOCK_SECONDS = 2  # apart, at which the clocks of here and of the database are told of
 
 
 def findings(settings: Settings, database: pw.Database) -> tuple[list[str], list[str]]:
@@ -28,6 +30,7 @@ def findings(settings: Settings, database: pw.Database) -> tuple[list[str], list
     else:
         if pending:
             fatal.append(f"Migrations are pending: {', '.join(pending)}; run `flask db upgrade`.")
+        doubtful += _about_clock(database)
     if settings.database_url.startswith("sqlite:"):
         doubtful += _about_sqlite(settings)
     if 0 < len(settings.secret_key.encode()) < SECRET_BYTES:
@@ -46,6 +49,17 @@ def _about_dotenv() -> list[str]:
     if nearest and Path(nearest) != ROOT / ".env":
         result.append(f"The `flask` command reads {nearest}, the servers do not; move it away.")
     return result
+
+
+def _about_clock(database: pw.Database) -> list[str]:
+    """A server may be another machine: what expires is compared with this one's time."""
+    if not isinstance(database, pw.PostgresqlDatabase):
+        return []
+    [there] = database.execute_sql("SELECT clock_timestamp()").fetchone()
+    seconds = abs((there - clock.now()).total_seconds())
+    if seconds < CLOCK_SECONDS:
+        return []
+    return [f"The clock is {seconds:.0f} s off that of the database; synchronise both (NTP)."]
 
 
 def _about_sqlite(settings: Settings) -> list[str]:

@@ -24,7 +24,7 @@ from cryptography.fernet import Fernet, InvalidToken
 from itsdangerous import BadSignature, Signer
 
 from . import clock
-from .errors import Failure, InvalidCredentials
+from .errors import InvalidCredentials, InvalidLink
 from .settings import Settings
 
 BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -176,10 +176,10 @@ class Keyring:
         return self._sign(kind, user_id.bytes + epoch.to_bytes(4) + expires.to_bytes(8))
 
     def read_for(self, kind: str, token: str) -> tuple[UUID, int]:
-        """(user id, epoch) of a token that `sign_for` made, else Failure `invalid_token`."""
+        """(user id, epoch) of a token that `sign_for` made, else InvalidLink."""
         raw = self._unsign(kind, token)
         if raw is None or clock.timestamp() * 1_000_000 >= int.from_bytes(raw[20:]):
-            raise Failure("invalid_token", "The link is not valid: used, replaced or too old.")
+            raise InvalidLink
         return UUID(bytes=raw[:16]), int.from_bytes(raw[16:20])
 
     def _sign(self, kind: str, raw: bytes) -> str:

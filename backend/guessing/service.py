@@ -15,6 +15,7 @@ from math import ceil
 
 import peewee as pw
 
+from ..audit import service as audit
 from ..core import clock, context
 from ..core.database import atomic, delete_some
 from ..core.errors import Failure, Forbidden, InvalidCredentials
@@ -46,11 +47,12 @@ def attempt(account: User | str) -> Iterator[None]:
     _take_back(booked)
 
 
-def require_password(actor: Identity, password: str) -> User:
-    """The actor's row, if `password` is theirs; else Forbidden `wrong_password`."""
+def require_password(actor: Identity, password: str, action: str) -> User:
+    """The actor's row, if `password` is theirs; else Forbidden, and `action` has failed."""
     user = users.get(actor, actor.user_id)
     with attempt(user):
         if not context.service().hasher.check(password, user.password_hash):
+            audit.record(actor, action, outcome="failure", target=("user", user.id))
             raise wrong_password()
     return user
 

@@ -115,6 +115,7 @@ def _guard() -> ResponseReturnValue | None:
 def _enforce(access: Access, identity: Identity) -> None:
     """Let the identity pass, as the actor of the call, or raise what it is refused for."""
     call = _call()
+    call.identity = identity
     call.who = f"user:{identity.user_id}"
     if identity.method == "api_key":
         call.who += f" key:{identity.key_id}"
@@ -128,7 +129,6 @@ def _enforce(access: Access, identity: Identity) -> None:
             )
     elif access.admin and identity.role != "admin":
         raise Forbidden("forbidden", "This takes an administrator.")
-    call.identity = identity
     identify.note_use(identity, call.address)
 
 
