@@ -41,6 +41,7 @@ def app(empty_database: str) -> Iterator[Flask]:
     with service.active():
         yield app
         release(service.database)
+    service.chores.close()
     service.database.close_all()
 
 

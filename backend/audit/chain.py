@@ -35,7 +35,10 @@ MOST_FAULTS = 20  # that are told of in sentences
 
 _GONE = "Audit events are sealed, but the row of their chain is gone."
 _FORGED = "The row of the audit chain is not as it was sealed."
-_KEY_LOST = "The key of the audit chain was made under a SECRET_KEY that is gone, or altered."
+_KEY_LOST = (
+    "The key of the audit chain was altered, or encrypted under a SECRET_KEY that is gone: put that"
+    " one into SECRET_KEY_FALLBACKS. Until then nothing is sealed."
+)
 
 
 # --- sealing ---
@@ -341,7 +344,7 @@ def doubts() -> list[str]:
     try:
         _, outdated = _unwrap(chain)
     except Conflict as refusal:
-        return [f"{refusal.detail} Nothing is sealed any more."]
+        return [refusal.detail]
     if outdated:
         return ["The audit chain still needs SECRET_KEY_FALLBACKS, until the next event is sealed."]
     return []
