@@ -28,6 +28,7 @@ from .core.database import is_unavailable, release
 from .core.errors import Conflict, Failure, NotFound
 from .core.identity import CONSOLE
 from .core.settings import SettingsError
+from .mfa import service as mfa
 from .users import service as users
 from .users.models import User
 from .users.schemas import RegisterSchema, UserSchema
@@ -312,7 +313,7 @@ def doctor_command() -> None:
     service = context.service()
     fatal, doubtful = doctor.findings(service.settings, service.database)
     if not fatal:
-        doubtful += keys.doubts()
+        doubtful += keys.doubts() + mfa.doubts()
     for sentence in doubtful:
         click.echo(f"warning: {sentence}")
     if fatal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import shutil
 import signal
 import sqlite3
@@ -19,11 +20,14 @@ from flask import Flask
 from backend.app import create_app
 from backend.core import migrations
 from backend.core.database import release
+from backend.mfa.models import RecoveryCode
 
 from .conftest import (
+    PASSWORD,
     add_user,
     client_of,
     copy_tree,
+    enrol,
     make_settings,
     run,
     service_of,
@@ -49,14 +53,20 @@ def database(app: Flask) -> pw.Database:
 
 
 def seed(app: Flask) -> None:
-    """Add rows to all tables: Alice with a session more and a key more."""
+    """Add rows to all tables: Alice with a session more, a key more and a recovery code more."""
     client = client_of(app)
     service = service_of(app)
     count = service.database.execute_sql("SELECT COUNT(*) FROM users").fetchone()[0]
     release(service.database)
     if not count:
         add_user(client, "alice")
-    sign_in(client, "alice").new_key(scopes=[])
+    alice = sign_in(client, "alice")
+    alice.new_key(scopes=[])
+    # Begun, not confirmed: she signs in again, and without a code.
+    assert alice.post("/v1/auth/mfa", {"current_password": PASSWORD}).status_code == 201
+    with service.active():
+        RecoveryCode.create(user=alice.id, digest=secrets.token_hex(32))
+        release(service.database)
 
 
 def tables(database: pw.Database) -> list[str]:
@@ -256,6 +266,20 @@ def test_each_migration_goes_back_and_forth_over_rows_and_loses_no_others(
         assert structure(database) == built
         above = rows(database)
         assert_kept(below, {table: above[table] for table in below})
+
+
+def test_nobody_is_asked_for_a_second_factor_that_a_downgrade_took_away(
+    app: Flask, database: pw.Database
+) -> None:
+    migrations.upgrade(database)
+    client = client_of(app)
+    add_user(client, "alice")
+    alice = sign_in(client, "alice")
+    enrol(alice)
+    names = migrations.known()
+    migrations.downgrade(database, names[names.index("008_second_factors") - 1])
+    migrations.upgrade(database)
+    assert alice.get("/v1/auth/me").json["mfa_enabled"] is False
 
 
 SCRATCH = '''"""Rebuild the users table."""

@@ -144,7 +144,7 @@ def _change(actor: Identity, user_id: UUID, changes: dict[str, Any]) -> User:
     if changes.get("role") == "admin":
         _require_in_person(actor)
     loses_admin = changes.get("role") == "user" or changes.get("is_active") is False
-    user = _for_update(actor, user_id, loses_admin=loses_admin)
+    user = for_update(actor, user_id, loses_admin=loses_admin)
     if user.kind == "person" and "email" in changes and not changes["email"]:
         raise Invalid("email", "Required for a person.")
     _name(user, **{name: changes.pop(name) for name in ("username", "email") if name in changes})
@@ -161,7 +161,7 @@ def _change(actor: Identity, user_id: UUID, changes: dict[str, Any]) -> User:
 @atomic
 def delete(actor: Identity, user_id: UUID) -> None:
     """Remove the user with all sessions and keys. Conflict `last_admin` for the last one."""
-    _for_update(actor, user_id, loses_admin=True).delete_instance()
+    for_update(actor, user_id, loses_admin=True).delete_instance()
     log.info("user.delete", extra={"actor": actor.username, "user_id": str(user_id)})
 
 
@@ -210,7 +210,7 @@ def rehash(user: User, password: str) -> None:
 @atomic
 def end_sessions_of(actor: Identity, user_id: UUID) -> None:
     """End all sessions of the user, as an administrator."""
-    user = _for_update(actor, user_id, loses_admin=False)
+    user = for_update(actor, user_id, loses_admin=False)
     end_sessions(user.id)
     log.info("session.end", extra={"actor": actor.username, "user_id": str(user_id)})
 
@@ -234,7 +234,7 @@ def admins() -> pw.ModelSelect:
     )
 
 
-def _for_update(actor: Identity, user_id: UUID, *, loses_admin: bool) -> User:
+def for_update(actor: Identity, user_id: UUID, *, loses_admin: bool = False) -> User:
     """The user's row, locked, if the actor may touch it.
 
     Conflict if `loses_admin` would leave nobody to administer.
