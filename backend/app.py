@@ -21,12 +21,13 @@ from .core.passwords import Hasher
 from .core.settings import Settings
 from .core.tokens import Keyring
 from .core.write_behind import WriteBehind
+from .mfa import routes as mfa
 from .users import routes as users
 from .web import admission, docs, guard, health, openapi, problems
 from .web.envelope import Envelope
 
 # The subjects, in the order in which the documentation lists them. Yours goes here.
-V1 = (auth.blp, users.blp, api_keys.blp, audit.blp)
+V1 = (auth.blp, mfa.blp, users.blp, api_keys.blp, audit.blp)
 
 
 def create_app(settings: Settings | None = None) -> Flask:

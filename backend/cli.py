@@ -33,6 +33,7 @@ from .core.database import is_unavailable, release
 from .core.errors import Conflict, Failure, NotFound
 from .core.identity import CONSOLE
 from .core.settings import SettingsError
+from .mfa import service as mfa
 from .notices import service as notices
 from .users import service as users
 from .users.models import User
@@ -385,8 +386,8 @@ def doctor_command() -> None:
     service = context.service()
     fatal, doubtful = doctor.findings(service.settings, service.database)
     if not fatal:
-        for doubts in (auth.doubts, keys.doubts, chain.doubts, notices.doubts):
-            doubtful += doubts()
+        for each in (auth, mfa, keys, chain, notices):
+            doubtful += each.doubts()
     for sentence in doubtful:
         click.echo(f"warning: {sentence}")
     if fatal:

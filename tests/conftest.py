@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pyotp
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -76,7 +77,9 @@ def fresh_database(
 
         def empty() -> str:
             with psycopg.connect(url) as connection:
-                connection.execute("TRUNCATE users, throttles, notices, audit_events, audit_chain CASCADE")
+                connection.execute(
+                    "TRUNCATE users, throttles, notices, audit_events, audit_chain CASCADE"
+                )
             return url
 
         yield empty
@@ -372,6 +375,19 @@ def travel(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(clock, "shift", clock.shift + timedelta(**duration))
 
     return move
+
+
+def code_of(secret: str, steps: int = 0) -> str:
+    """What an authenticator app shows that holds the secret, so many steps of 30 s from now."""
+    return pyotp.TOTP(secret).at(clock.timestamp() + 30 * steps)
+
+
+def enrol(person: Person) -> tuple[str, list[str]]:
+    """Set up a second factor, which uses up the present code: (secret, recovery codes)."""
+    secret = person.post("/v1/auth/mfa", {"current_password": PASSWORD}).json["secret"]
+    response = person.post("/v1/auth/mfa/confirm", {"code": code_of(secret)})
+    assert response.status_code == 200, response.json
+    return secret, response.json["recovery_codes"]
 
 
 def refresh(client: FlaskClient, token: str) -> TestResponse:

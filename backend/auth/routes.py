@@ -10,7 +10,7 @@ from ..users import service as users
 from ..users.models import User
 from ..users.schemas import RegisterSchema, UserSchema
 from ..web.api import Blueprint, PageQuery, page, page_of
-from ..web.guard import actor, admin, public, session, session_or_any_key
+from ..web.guard import actor, admin, before_enrolment, public, session, session_or_any_key
 from . import service
 from .schemas import (
     ChangeMeSchema,
@@ -71,6 +71,7 @@ def refresh(body: dict[str, str]) -> dict[str, Any]:
 
 
 @blp.route("/logout", methods=["POST"])
+@before_enrolment
 @session
 @blp.response(204)
 def logout() -> None:
@@ -104,6 +105,7 @@ def end_session(session_id: UUID) -> None:
 
 
 @blp.route("/me")
+@before_enrolment
 @session_or_any_key
 @blp.response(200, MeSchema)
 def me() -> dict[str, Any]:

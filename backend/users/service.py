@@ -147,7 +147,7 @@ def _change(actor: Identity, user_id: UUID, changes: dict[str, Any]) -> User:
     if changes.get("role") == "admin":
         _require_in_person(actor)
     loses_admin = changes.get("role") == "user" or changes.get("is_active") is False
-    user = _for_update(actor, user_id, loses_admin=loses_admin)
+    user = for_update(actor, user_id, loses_admin=loses_admin)
     if user.kind == "person" and "email" in changes and not changes["email"]:
         raise Invalid("email", "Required for a person.")
     facts = {name: changes[name] for name in ("role", "is_active") if name in changes}
@@ -167,7 +167,7 @@ def _change(actor: Identity, user_id: UUID, changes: dict[str, Any]) -> User:
 @atomic
 def delete(actor: Identity, user_id: UUID) -> None:
     """Remove the user with all sessions and keys. Conflict `last_admin` for the last one."""
-    _for_update(actor, user_id, loses_admin=True).delete_instance()
+    for_update(actor, user_id, loses_admin=True).delete_instance()
     audit.record(actor, "user.delete", target=("user", user_id))
 
 
@@ -182,7 +182,7 @@ def rename(actor: Identity, *, username: str | None = None, email: str | None = 
 
 @atomic
 def _rename(actor: Identity, username: str | None, email: str | None) -> User:
-    user = _for_update(actor, actor.user_id, loses_admin=False)
+    user = for_update(actor, actor.user_id)
     if username:
         _name(user, username=username)
     if email:
@@ -217,7 +217,7 @@ def _confirm_email(token: str) -> None:
 @atomic
 def send_password_link(actor: Identity, user_id: UUID) -> None:
     """Mail the user a link to set a password. Conflict if no mail can reach them."""
-    user = _for_update(actor, user_id, loses_admin=False)
+    user = for_update(actor, user_id)
     if not links.reaches(user):
         raise Conflict("conflict", "A link can be mailed to active persons, if there is mail.")
     links.send_password_link(user)
@@ -273,7 +273,7 @@ def rehash(user: User, password: str) -> None:
 @atomic
 def end_sessions_of(actor: Identity, user_id: UUID) -> None:
     """End all sessions of the user, as an administrator."""
-    user = _for_update(actor, user_id, loses_admin=False)
+    user = for_update(actor, user_id)
     end_sessions(user.id)
     audit.record(actor, "session.end", target=("user", user_id), sessions="all")
 
@@ -297,7 +297,7 @@ def admins() -> pw.ModelSelect:
     )
 
 
-def _for_update(actor: Identity, user_id: UUID, *, loses_admin: bool) -> User:
+def for_update(actor: Identity, user_id: UUID, *, loses_admin: bool = False) -> User:
     """The user's row, locked, if the actor may touch it.
 
     Conflict if `loses_admin` would leave nobody to administer.

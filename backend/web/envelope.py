@@ -86,7 +86,6 @@ class Envelope:
             log.exception("unexpected error", exc_info=error)
             return _refuse("internal_error", None, start)
 
-
     def _tell_of_proxy(self) -> None:
         """Once a process: a proxy seems to stand in front, and nobody said that it is trusted."""
         self._is_told = True
