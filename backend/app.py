@@ -10,6 +10,7 @@ from . import __version__, cli
 from .api_keys import routes as api_keys
 from .api_keys.service import write_last_used
 from .auth import routes as auth
+from .core.access_tokens import AccessTokens
 from .core.context import Service
 from .core.database import open_database, release
 from .core.passwords import Hasher
@@ -17,7 +18,7 @@ from .core.settings import Settings
 from .core.tokens import Keyring
 from .core.write_behind import WriteBehind
 from .users import routes as users
-from .web import admission, docs, guard, health, openapi, problems
+from .web import admission, docs, guard, health, jwks, openapi, problems
 from .web.envelope import Envelope
 
 # The subjects, in the order in which the documentation lists them. Yours goes here.
@@ -44,6 +45,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     for blueprint in V1:
         api.register_blueprint(blueprint, url_prefix=f"/v1{blueprint.url_prefix}")
     api.register_blueprint(health.blp)
+    api.register_blueprint(jwks.blp)
     if settings.docs_enabled:
         docs.init_app(app, api)
     guard.init_app(app)
@@ -71,6 +73,7 @@ def _service(settings: Settings) -> Service:
         settings=settings,
         database=database,
         keyring=Keyring(settings),
+        access_tokens=AccessTokens(settings),
         hasher=Hasher(settings),
         last_used=WriteBehind(write),
     )

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .access_tokens import AccessTokens
     from .passwords import Hasher
     from .settings import Settings
     from .tokens import Keyring
@@ -27,6 +28,7 @@ class Service:
     settings: Settings
     database: Any  # peewee.Database
     keyring: Keyring
+    access_tokens: AccessTokens
     hasher: Hasher
     last_used: WriteBehind
     draining: threading.Event = field(default_factory=threading.Event)
