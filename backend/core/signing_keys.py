@@ -30,7 +30,7 @@ from .settings import ROOT, Settings, SettingsError
 
 PrivateKey = Ed25519PrivateKey | EllipticCurvePrivateKey
 
-_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----(?:(?!-----).)*-----END \1-----", re.DOTALL)
 _KINDS = {"EdDSA": "Ed25519", "ES256": "P-256"}
 _MAKE_ONE = "`flask --app wsgi tokens rotate-key` makes one."
 
