@@ -17,6 +17,8 @@ import pytest
 from flask import Flask
 
 from backend.app import create_app
+from backend.audit import chain
+from backend.audit import service as audit
 from backend.core import migrations
 from backend.core.database import release
 
@@ -49,7 +51,7 @@ def database(app: Flask) -> pw.Database:
 
 
 def seed(app: Flask) -> None:
-    """Add rows to all tables: Alice with a session more and a key more."""
+    """Add rows to all tables: Alice with a session more and a key more, and a sealed event."""
     client = client_of(app)
     service = service_of(app)
     count = service.database.execute_sql("SELECT COUNT(*) FROM users").fetchone()[0]
@@ -57,6 +59,10 @@ def seed(app: Flask) -> None:
     if not count:
         add_user(client, "alice")
     sign_in(client, "alice").new_key(scopes=[])
+    with service.active():
+        audit.record(None, "login")
+        chain.seal()
+    release(service.database)
 
 
 def tables(database: pw.Database) -> list[str]:
@@ -304,7 +310,7 @@ def test_foreign_keys_hold_again_after_migrating(app: Flask, database: pw.Databa
     database.execute_sql("DELETE FROM users")
     release(database)
     left = rows(database)
-    for outlives_users in ("throttles", "audit_events"):
+    for outlives_users in ("throttles", "audit_events", "audit_chain"):
         left.pop(outlives_users, None)
     assert not any(left.values())
 

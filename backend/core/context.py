@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .access_tokens import AccessTokens
+    from .chores import Chores
     from .passwords import Hasher
     from .settings import Settings
     from .tokens import Keyring
@@ -31,6 +32,7 @@ class Service:
     access_tokens: AccessTokens
     hasher: Hasher
     last_used: WriteBehind
+    chores: Chores
     draining: threading.Event = field(default_factory=threading.Event)
     probing: threading.Semaphore = field(default_factory=threading.Semaphore)
 
