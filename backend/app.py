@@ -14,6 +14,7 @@ from .api_keys.service import write_last_used
 from .audit import routes as audit
 from .audit.chain import seal
 from .auth import routes as auth
+from .core.access_tokens import AccessTokens
 from .core.chores import Chores
 from .core.context import Service
 from .core.database import open_database, release
@@ -23,7 +24,7 @@ from .core.tokens import Keyring
 from .core.write_behind import WriteBehind
 from .mfa import routes as mfa
 from .users import routes as users
-from .web import admission, docs, guard, health, openapi, problems
+from .web import admission, docs, guard, health, jwks, openapi, problems
 from .web.envelope import Envelope
 
 # The subjects, in the order in which the documentation lists them. Yours goes here.
@@ -50,6 +51,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     for blueprint in V1:
         api.register_blueprint(blueprint, url_prefix=f"/v1{blueprint.url_prefix}")
     api.register_blueprint(health.blp)
+    api.register_blueprint(jwks.blp)
     if settings.docs_enabled:
         docs.init_app(app, api)
     guard.init_app(app)
@@ -84,6 +86,7 @@ def _service(settings: Settings) -> Service:
         settings=settings,
         database=database,
         keyring=Keyring(settings),
+        access_tokens=AccessTokens(settings),
         hasher=Hasher(settings),
         last_used=last_used,
         chores=Chores(last_used.flush, inside(seal), upkeep.seldom(inside(upkeep.prune))),

@@ -93,7 +93,7 @@ def assert_misused(result: Result, words: str) -> None:
 
 def commands(app: Flask) -> Iterator[tuple[str, click.Command]]:
     """All commands of ours, with the words that call them."""
-    for name in ("db", "users", "keys", "audit", "doctor"):
+    for name in ("db", "users", "keys", "audit", "tokens", "doctor"):
         group = app.cli.commands[name]
         if isinstance(group, click.Group):
             for verb, command in group.commands.items():

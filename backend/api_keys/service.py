@@ -212,7 +212,7 @@ def doubts() -> list[str]:
     return result
 
 
-def _record(actor: Identity | None, action: str, key: ApiKey, **detail: object) -> None:
+def _record(actor: Identity | None, action: str, key: ApiKey, **detail: Any) -> None:
     target = ("api_key", key.id)
     audit.record(actor, action, target=target, owner_id=str(key.owner_id), **detail)
 

@@ -203,12 +203,12 @@ def _expiry(created_at: datetime, used_at: datetime) -> datetime:
 
 
 def _tokens(user: User, session_id: UUID, generation: int) -> dict[str, Any]:
-    keyring = context.service().keyring
+    service = context.service()
     return {
-        "access_token": keyring.sign_access(
+        "access_token": service.access_tokens.sign(
             user.id, session_id, username=user.username, role=user.role
         ),
-        "refresh_token": keyring.sign_refresh(session_id, generation),
+        "refresh_token": service.keyring.sign_refresh(session_id, generation),
         "token_type": "Bearer",
         "expires_in": context.settings().jwt_access_token_expire_minutes * 60,
         "user": user,

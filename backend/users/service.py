@@ -321,7 +321,7 @@ def _require_in_person(actor: Identity) -> None:
         raise Forbidden("session_required", "Administrators are managed by an admin's session.")
 
 
-def _save(actor: Identity, user: User, **facts: object) -> None:
+def _save(actor: Identity, user: User, **facts: Any) -> None:
     """Store what has changed; the event names the columns, and `facts` some of their values."""
     public = {"username", "email", "pending_email", "role", "is_active"}
     changed = sorted(public & {field.name for field in user.dirty_fields})

@@ -120,9 +120,15 @@ def refuse(failure: Failure) -> Response:
     """The response that tells of `failure`; that access was denied is recorded before."""
     call = context.call.get()
     if failure.code in DENIALS and call:
-        detail = {"code": failure.code, "method": call.method, "route": call.route}
         try:
-            audit.record(call.identity, "access.denied", outcome="failure", **detail)
+            audit.record(
+                call.identity,
+                "access.denied",
+                outcome="failure",
+                code=failure.code,
+                method=call.method,
+                route=call.route,
+            )
         except Unavailable as unrecorded:
             failure = unrecorded
     return answer(failure)
