@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from flask import Flask
@@ -9,7 +11,10 @@ from flask import Flask
 from . import __version__, cli
 from .api_keys import routes as api_keys
 from .api_keys.service import write_last_used
+from .audit import routes as audit
+from .audit.chain import seal
 from .auth import routes as auth
+from .core.chores import Chores
 from .core.context import Service
 from .core.database import open_database, release
 from .core.passwords import Hasher
@@ -22,7 +27,7 @@ from .web import admission, docs, guard, health, openapi, problems
 from .web.envelope import Envelope
 
 # The subjects, in the order in which the documentation lists them. Yours goes here.
-V1 = (auth.blp, mfa.blp, users.blp, api_keys.blp)
+V1 = (auth.blp, mfa.blp, users.blp, api_keys.blp, audit.blp)
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -61,18 +66,26 @@ def create_app(settings: Settings | None = None) -> Flask:
 def _service(settings: Settings) -> Service:
     database = open_database(settings)
 
-    def write(notes: dict[Any, Any]) -> None:
-        with service.active():
-            try:
-                write_last_used(notes)
-            finally:
-                release(database)
+    def inside(work: Callable[..., None]) -> Callable[..., None]:
+        """The work, done as part of the service; its connection is given back."""
 
+        @functools.wraps(work)
+        def wrapper(*args: Any) -> None:
+            with service.active():
+                try:
+                    work(*args)
+                finally:
+                    release(database)
+
+        return wrapper
+
+    last_used = WriteBehind(inside(write_last_used))
     service = Service(
         settings=settings,
         database=database,
         keyring=Keyring(settings),
         hasher=Hasher(settings),
-        last_used=WriteBehind(write),
+        last_used=last_used,
+        chores=Chores(last_used.flush, inside(seal)),
     )
     return service

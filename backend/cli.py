@@ -22,6 +22,9 @@ from marshmallow import Schema, ValidationError
 
 from .api_keys import service as keys
 from .api_keys.schemas import ApiKeySchema, CreateKeySchema
+from .audit import chain
+from .audit import service as audit
+from .audit.schemas import AuditEventSchema, SealedEventSchema
 from .core import context, doctor, migrations, tokens
 from .core.context import Service
 from .core.database import is_unavailable, release
@@ -37,6 +40,7 @@ from .web import admission
 db_group = AppGroup("db", help="The database and its migrations.")
 users_group = AppGroup("users", help="Accounts.")
 keys_group = AppGroup("keys", help="API keys.")
+audit_group = AppGroup("audit", help="The audit trail.")
 
 
 def is_command() -> bool:
@@ -47,7 +51,7 @@ def is_command() -> bool:
 
 def init_app(app: Flask) -> None:
     """Add the commands to the app's command line."""
-    for command in (db_group, users_group, keys_group, doctor_command):
+    for command in (db_group, users_group, keys_group, audit_group, doctor_command):
         app.cli.add_command(command)
 
 
@@ -58,7 +62,7 @@ def refusing_app(refusal: SettingsError) -> Flask:
     def refuse(rest: Any) -> NoReturn:
         _fail(*refusal.problems, word="fatal")
 
-    for name in ("db", "users", "keys", "doctor"):
+    for name in ("db", "users", "keys", "audit", "doctor"):
         anything = {"ignore_unknown_options": True, "allow_extra_args": True}
         rest = click.Argument(["rest"], nargs=-1, type=click.UNPROCESSED)
         command = click.Command(name, callback=refuse, params=[rest], context_settings=anything)
@@ -302,6 +306,55 @@ def check_key() -> None:
     click.echo("That has the form of an API key, and its checksum is right.")
 
 
+# --- audit ---
+
+
+@audit_group.command("list")
+@click.option("--actor", help="Done by this user: username, e-mail address or id.")
+@click.option("--action", type=click.Choice(audit.ACTIONS), help="Of this action.")
+@click.option("--since", type=click.DateTime(["%Y-%m-%d"]), help="Since that day, in UTC.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@_inside
+def list_events(
+    actor: str | None, action: str | None, since: datetime | None, *, as_json: bool
+) -> None:
+    """List events, newest first."""
+    filters: dict[str, Any] = {"since": since and since.replace(tzinfo=UTC)}
+    filters |= {"actor_id": _user_id(actor)} if actor else {}
+    filters |= {"action": action} if action else {}
+    for event in _all(audit.listing, **filters):
+        if as_json:
+            _print_json(AuditEventSchema(), event)
+        else:
+            target = f"  to {event.target_type} {event.target_id}" if event.target_id else ""
+            click.echo(
+                f"{event.created_at:%Y-%m-%d %H:%M:%S}  {event.action:<15} {event.outcome:<7}"
+                f"  by {event.actor_id or '-'}  from {event.ip or '-'}{target}"
+            )
+
+
+@audit_group.command()
+@_inside
+def verify() -> None:
+    """Hold all sealed events against their seals. Exit code 1 if anything was altered."""
+    report = chain.verify()
+    click.echo(f"{report.checked} sealed events, up to sequence {report.sequence}")
+    click.echo(f"seal {report.seal or 'none'}   (compare with the newest audit.seal in the log)")
+    click.echo(f"{report.unsealed} not sealed yet, the oldest for {report.oldest_unsealed:.0f} s")
+    if report.faults:
+        more = [f"and {report.more} more."] if report.more else []
+        _fail(*report.faults, *more)
+
+
+@audit_group.command("export")
+@_inside
+def export_events() -> None:
+    """Print all events, oldest first, one JSON object a line, with sequence and seal."""
+    schema = SealedEventSchema()
+    for event in audit.export():
+        _print_json(schema, event)
+
+
 # --- doctor ---
 
 
@@ -313,7 +366,7 @@ def doctor_command() -> None:
     service = context.service()
     fatal, doubtful = doctor.findings(service.settings, service.database)
     if not fatal:
-        doubtful += keys.doubts() + mfa.doubts()
+        doubtful += keys.doubts() + mfa.doubts() + chain.doubts()
     for sentence in doubtful:
         click.echo(f"warning: {sentence}")
     if fatal:
@@ -343,6 +396,14 @@ def _user(username: str) -> User:
     if user is None:
         raise NotFound("There is no such user.")
     return user
+
+
+def _user_id(name: str) -> UUID:
+    """The id of the user called so; an id stands for itself, and its user may be gone."""
+    try:
+        return UUID(name)
+    except ValueError:
+        return _user(name).id
 
 
 def _all(listing: Callable[..., Any], **filters: Any) -> Iterator[Any]:

@@ -75,7 +75,7 @@ def fresh_database(
 
         def empty() -> str:
             with psycopg.connect(url) as connection:
-                connection.execute("TRUNCATE users, throttles CASCADE")
+                connection.execute("TRUNCATE users, throttles, audit_events, audit_chain CASCADE")
             return url
 
         yield empty
@@ -190,7 +190,7 @@ def make_app(fresh_database: Callable[[], str]) -> Iterator[Callable[..., Flask]
     yield make
     for app in made:
         service = service_of(app)
-        service.last_used.close()
+        service.chores.close()
         service.database.close_all()
 
 

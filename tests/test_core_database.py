@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from flask import Flask
 
-from backend.core import clock, write_behind
+from backend.core import clock
 from backend.core.context import Service
 from backend.core.database import current, new_id, release
 from backend.core.write_behind import WriteBehind
@@ -370,13 +370,11 @@ class Written:
     def __init__(self) -> None:
         self.fault: Exception | None = None
         self.notes: list[dict[Any, Any]] = []
-        self.came = threading.Event()
 
     def write(self, notes: dict[Any, Any]) -> None:
         if self.fault:
             raise self.fault
         self.notes.append(notes)
-        self.came.set()
 
 
 def test_the_newest_note_of_a_key_is_written_together_with_the_others() -> None:
@@ -389,8 +387,6 @@ def test_the_newest_note_of_a_key_is_written_together_with_the_others() -> None:
     gathered.flush()
     gathered.flush()
     assert written.notes == [{"a": 3, "b": 2}]
-    gathered.close()
-    assert len(written.notes) == 1
 
 
 def test_notes_are_kept_while_the_database_is_down_and_newer_ones_win() -> None:
@@ -399,11 +395,13 @@ def test_notes_are_kept_while_the_database_is_down_and_newer_ones_win() -> None:
     gathered = WriteBehind(written.write)
     gathered.note("a", 1)
     gathered.note("b", 2)
-    gathered.flush()
+    with pytest.raises(pw.OperationalError):
+        gathered.flush()
     gathered.note("a", 3)
-    gathered.flush()
+    with pytest.raises(pw.OperationalError):
+        gathered.flush()
     written.fault = None
-    gathered.close()
+    gathered.flush()
     assert written.notes == [{"a": 3, "b": 2}]
 
 
@@ -412,31 +410,9 @@ def test_notes_that_can_never_be_written_do_not_stop_later_ones() -> None:
     written.fault = ValueError("a note that no database takes")
     gathered = WriteBehind(written.write)
     gathered.note("bad", 1)
-    gathered.flush()
+    with pytest.raises(ValueError, match="no database"):
+        gathered.flush()
     written.fault = None
     gathered.note("good", 2)
-    gathered.close()
+    gathered.flush()
     assert written.notes == [{"good": 2}]
-
-
-def test_what_is_left_is_written_when_it_is_closed() -> None:
-    written = Written()
-    gathered = WriteBehind(written.write)
-    gathered.note("a", 1)
-    gathered.close()
-    assert written.notes == [{"a": 1}]
-
-
-def test_notes_are_written_without_being_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(write_behind, "INTERVAL", 0.01)
-    written = Written()
-    gathered = WriteBehind(written.write)
-    gathered.note("a", 1)
-    assert written.came.wait(10)
-    gathered.close()
-    assert written.notes == [{"a": 1}]
-
-
-def test_what_is_left_is_written_when_the_process_ends(tree: Path) -> None:
-    script = "from backend.core.write_behind import WriteBehind; WriteBehind(print).note('a', 1)"
-    assert run(tree, "python", "-c", script).stdout == "{'a': 1}\n"

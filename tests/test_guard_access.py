@@ -61,6 +61,7 @@ ROUTES: dict[str, tuple[str, int]] = {
     "DELETE /v1/api-keys/<id:key_id>": ("session or keys:write", 404),
     "POST /v1/api-keys/<id:key_id>/revoke": ("session or keys:write", 404),
     "POST /v1/api-keys/revoke": ("public", 422),
+    "GET /v1/audit-events": ("admin or audit:read", 200),
 }
 UNDOCUMENTED = {
     "GET /v1/openapi.json",

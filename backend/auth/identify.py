@@ -94,7 +94,9 @@ def by_api_key(text: str) -> Identity:
 def note_use(identity: Identity, address: str) -> None:
     """Remember that the identity's key was used now, from `address`; it is written later."""
     if identity.key_id:
-        context.service().last_used.note(identity.key_id.hex, (clock.now(), address))
+        service = context.service()
+        service.last_used.note(identity.key_id.hex, (clock.now(), address))
+        service.chores.wake()
 
 
 def _one(statement: str, *parameters: object) -> Any:

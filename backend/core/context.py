@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .chores import Chores
     from .passwords import Hasher
     from .settings import Settings
     from .tokens import Keyring
@@ -29,6 +30,7 @@ class Service:
     keyring: Keyring
     hasher: Hasher
     last_used: WriteBehind
+    chores: Chores
     draining: threading.Event = field(default_factory=threading.Event)
     probing: threading.Semaphore = field(default_factory=threading.Semaphore)
 

@@ -184,6 +184,7 @@ class Settings:
     mfa_required_roles: tuple[str, ...] = _setting(_roles, "", "user, admin, by comma")
     api_key_prefix: str = _setting(_match("[a-z][a-z0-9]{1,15}"), "bt", "2 to 16 of a-z and 0-9")
     max_keys_per_user: int = _setting(_whole(1, 1_000_000), "100", "1 to 1000000")
+    audit_retention_days: int = _setting(_whole(0, 36_500), "365", "0 to 36500; 0: for ever")
     log_level: str = _setting(
         _match("DEBUG|INFO|WARNING|ERROR"), "INFO", "DEBUG, INFO, WARNING, ERROR"
     )

@@ -1,0 +1,71 @@
+"""The tables of the audit trail: events, and the state of the chain that seals them."""
+
+import json
+from typing import Any
+
+import peewee as pw
+
+from ..core.database import Model
+
+
+class AuditEvent(Model):
+    """Something that somebody did, or tried to. No foreign keys: it outlives what it tells of.
+
+    `sequence` and `seal` are null until the event is sealed. `detail` is a JSON object, kept as the
+    text that is sealed.
+    """
+
+    action = pw.CharField(max_length=32)
+    outcome = pw.CharField(
+        max_length=8, constraints=[pw.Check("outcome IN ('success', 'failure')")]
+    )
+    actor_id = pw.UUIDField(null=True)
+    target_type = pw.CharField(max_length=32, null=True)
+    target_id = pw.UUIDField(null=True)
+    ip = pw.CharField(max_length=45, null=True)
+    request_id = pw.CharField(max_length=64, null=True)
+    detail = pw.TextField()
+    sequence = pw.BigIntegerField(null=True, unique=True)
+    seal = pw.CharField(max_length=64, null=True)
+
+    class Meta:
+        table_name = "audit_events"
+        indexes = (
+            (("actor_id", "id"), False),
+            (("target_id", "id"), False),
+            (("action", "id"), False),
+            (("created_at",), False),
+        )
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """`detail` as an object. Somebody who altered it need not have left one."""
+        try:
+            facts = json.loads(self.detail)
+        except ValueError:
+            facts = None
+        return facts if isinstance(facts, dict) else {"unreadable": self.detail}
+
+
+# Those that are not sealed yet, in order: a few at most, among all that were.
+AuditEvent.add_index(
+    AuditEvent.id, where=AuditEvent.sequence.is_null(), name="audit_events_unsealed"
+)
+
+
+class AuditChain(Model):
+    """The ends of the chain, in one row: the newest pruned event and the newest sealed one.
+
+    `wrapped_key` is the key of the seals, encrypted under SECRET_KEY; `mac` is made with it over
+    both ends.
+    """
+
+    start_sequence = pw.BigIntegerField(default=0)
+    start_seal = pw.CharField(max_length=64, default="")
+    last_sequence = pw.BigIntegerField(default=0)
+    last_seal = pw.CharField(max_length=64, default="")
+    wrapped_key = pw.TextField()
+    mac = pw.CharField(max_length=64)
+
+    class Meta:
+        table_name = "audit_chain"

@@ -1,0 +1,19 @@
+"""/v1/audit-events: the audit trail, for administrators. Nothing here writes."""
+
+from typing import Any
+
+from ..web.api import Blueprint, page, page_of
+from ..web.guard import actor, admin
+from . import service
+from .schemas import AuditEventSchema, AuditQuery
+
+blp = Blueprint("audit", __name__, url_prefix="/audit-events", description="The audit trail")
+
+
+@blp.route("")
+@admin("audit:read")
+@blp.arguments(AuditQuery, location="query")
+@blp.response(200, page_of(AuditEventSchema))
+def list_events(query: dict[str, Any]) -> dict[str, Any]:
+    """List audit events, newest first"""
+    return page(service.listing(actor(), **query))

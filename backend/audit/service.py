@@ -1,0 +1,130 @@
+"""Recording what is done, and reading it. How it is kept from being altered: chain.py."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import peewee as pw
+
+from ..core import context
+from ..core.database import current, newest
+from ..core.errors import Unavailable
+from ..core.identity import Identity
+from .models import AuditEvent
+
+log = logging.getLogger(__name__)
+
+ACTIONS = (
+    "login",
+    "login.mfa",
+    "logout",
+    "session.end",
+    "session.reuse",
+    "password.change",
+    "password.forgot",
+    "password.reset",
+    "email.change",
+    "mfa.enable",
+    "mfa.disable",
+    "user.create",
+    "user.update",
+    "user.delete",
+    "key.create",
+    "key.update",
+    "key.disable",
+    "key.revoke",
+    "key.rotate",
+    "key.delete",
+    "key.import",
+    "access.denied",
+)
+OUTCOMES = ("success", "failure")
+
+BATCH = 1000  # events at a time
+
+
+def record(
+    actor: Identity | None,
+    action: str,
+    *,
+    outcome: str = "success",
+    target: tuple[str, UUID] | None = None,
+    **detail: object,
+) -> None:
+    """Store that `actor`, None if nobody is known, did `action` to `target`: (type, id).
+
+    In the transaction that is open; after its commit a line is logged. Unavailable if the event
+    cannot be stored: then the act must not happen either. `detail` is for ids, numbers, codes and
+    names of fields, never for what is secret or was typed in. ValueError for an unknown action.
+    """
+    if action not in ACTIONS:
+        raise ValueError(f"not an audit action: {action}")
+    if actor is not None and actor.method == "console":
+        actor, detail = None, {"actor": "console", **detail}
+    elif actor is not None and actor.key_id is not None:
+        detail = {"key_id": actor.key_id, **detail}
+    call = context.call.get()
+    facts: dict[str, Any] = {
+        "outcome": outcome,
+        "actor_id": actor.user_id if actor else None,
+        "target_type": target[0] if target else None,
+        "target_id": target[1] if target else None,
+        "ip": (call and call.address) or None,
+    }
+    text = json.dumps(detail, default=str)
+    try:
+        event = AuditEvent.create(
+            action=action, request_id=call and call.request_id, detail=text, **facts
+        )
+    except (pw.DatabaseError, pw.InterfaceError) as error:
+        log.exception("not recorded, so not done: %s", action)
+        raise Unavailable("The audit trail cannot be written. Try again shortly.") from error
+    chores = context.service().chores
+
+    def tell() -> None:
+        level = logging.INFO if outcome == "success" else logging.WARNING
+        extra = {"event_id": event.id, **facts, "detail": detail or None}
+        log.log(level, action, extra=extra)
+        chores.wake()
+
+    current.obj.after_commit(tell)
+
+
+def listing(
+    actor: Identity,
+    *,
+    limit: int,
+    cursor: UUID | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    **equal: Any,
+) -> tuple[list[AuditEvent], UUID | None]:
+    """A page of events, newest first, and the next cursor; from `since` on, and before `until`.
+
+    `equal` filters by actor_id, action, target_id.
+    """
+    query = AuditEvent.select()
+    if since:
+        query = query.where(AuditEvent.created_at >= since)
+    if until:
+        query = query.where(AuditEvent.created_at < until)
+    for name, value in equal.items():
+        query = query.where(getattr(AuditEvent, name) == value)
+    return newest(query, limit, cursor)
+
+
+def export() -> Iterator[AuditEvent]:
+    """All events, oldest first, a batch of them in memory at a time."""
+    after = UUID(int=0)
+    while True:
+        later = AuditEvent.select().where(AuditEvent.id > after)
+        batch = list(later.order_by(AuditEvent.id).limit(BATCH))
+        if not batch:
+            return
+        yield from batch
+        after = batch[-1].id
