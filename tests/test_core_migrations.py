@@ -55,7 +55,7 @@ def database(app: Flask) -> pw.Database:
 
 
 def seed(app: Flask) -> None:
-    """Add rows to all tables: Alice with a session, a key and a recovery code more, and an event."""
+    """Add rows to all tables: Alice with a session, key, recovery code more, and a sealed event."""
     client = client_of(app)
     service = service_of(app)
     count = service.database.execute_sql("SELECT COUNT(*) FROM users").fetchone()[0]

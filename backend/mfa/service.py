@@ -13,6 +13,8 @@ import io
 import logging
 import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -20,9 +22,10 @@ from uuid import UUID
 import pyotp
 import segno
 
+from ..audit import service as audit
 from ..core import clock, context
 from ..core.database import atomic, current, lock
-from ..core.errors import Conflict, InvalidCredentials
+from ..core.errors import Conflict, Forbidden, InvalidCredentials
 from ..core.identity import Identity
 from ..guessing import service as guessing
 from ..users import service as users
@@ -47,7 +50,8 @@ def start(actor: Identity, current_password: str) -> dict[str, str]:
     It is in force once `confirm` is given a code of it, and voids one that waited for that.
     Forbidden for a wrong password, Conflict if the actor has a second factor.
     """
-    user = guessing.require_password(actor, current_password)
+    with _refusals_recorded(actor, "mfa.enable"):
+        user = guessing.require_password(actor, current_password)
     secret = pyotp.random_base32()
     with current.atomic():
         _hold(user.id, enabled=False)
@@ -67,7 +71,7 @@ def confirm(actor: Identity, code: str) -> list[str]:
     factor = SecondFactor.get_or_none(SecondFactor.user == user)
     if factor is None or user.mfa_enabled:
         raise Conflict("conflict", "There is no second factor to confirm.")
-    with guessing.attempt(user):
+    with _refusals_recorded(actor, "mfa.enable"), guessing.attempt(user):
         if not _use_one_time_code(factor, code):
             raise _wrong_code()
     with current.atomic():
@@ -76,9 +80,8 @@ def confirm(actor: Identity, code: str) -> list[str]:
         if not SecondFactor.update(confirmed_at=clock.now()).where(same).execute():
             raise Conflict("conflict", "The second factor was set up anew at the same time.")
         _note(user.id, enabled=True)
-        codes = _new_codes(user.id)
-    log.info("mfa.enable", extra={"user_id": str(user.id)})
-    return codes
+        audit.record(actor, "mfa.enable", target=("user", user.id))
+        return _new_codes(user.id)
 
 
 def disable(actor: Identity, current_password: str, code: str) -> None:
@@ -86,21 +89,22 @@ def disable(actor: Identity, current_password: str, code: str) -> None:
 
     Forbidden for a wrong password, InvalidCredentials for a wrong code, Conflict if there is none.
     """
-    user = _prove(actor, current_password, code)
+    with _refusals_recorded(actor, "mfa.disable"):
+        user = _prove(actor, current_password, code)
     with current.atomic():
         _hold(user.id, enabled=True)
         _remove(user.id)
-    log.info("mfa.disable", extra={"user_id": str(user.id)})
+        audit.record(actor, "mfa.disable", target=("user", user.id))
 
 
 def new_recovery_codes(actor: Identity, current_password: str, code: str) -> list[str]:
     """Ten new recovery codes, which void all earlier ones. Refuses as `disable` does."""
-    user = _prove(actor, current_password, code)
+    with _refusals_recorded(actor, "mfa.enable", recovery_codes="new"):
+        user = _prove(actor, current_password, code)
     with current.atomic():
         _hold(user.id, enabled=True)
-        codes = _new_codes(user.id)
-    log.info("mfa.enable", extra={"user_id": str(user.id), "recovery_codes": "new"})
-    return codes
+        audit.record(actor, "mfa.enable", target=("user", user.id), recovery_codes="new")
+        return _new_codes(user.id)
 
 
 @atomic
@@ -109,7 +113,7 @@ def clear(actor: Identity, user_id: UUID) -> None:
     user = users.for_update(actor, user_id)
     _remove(user.id)
     if user.mfa_enabled:
-        log.info("mfa.disable", extra={"actor": actor.username, "user_id": str(user_id)})
+        audit.record(actor, "mfa.disable", target=("user", user.id), by_admin=True)
 
 
 def check(user: User, code: str) -> bool:
@@ -143,6 +147,17 @@ def doubts() -> list[str]:
             " only recovery codes work for them."
         )
     return result
+
+
+@contextmanager
+def _refusals_recorded(actor: Identity, action: str, **detail: object) -> Iterator[None]:
+    """Record that the block refused a wrong password or code. Nothing takes that back again."""
+    try:
+        yield
+    except (Forbidden, InvalidCredentials) as refusal:
+        target = ("user", actor.user_id)
+        audit.record(actor, action, outcome="failure", target=target, code=refusal.code, **detail)
+        raise
 
 
 def _prove(actor: Identity, current_password: str, code: str) -> User:
