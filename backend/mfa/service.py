@@ -272,7 +272,8 @@ def _use_recovery_code(user: User, code: str) -> bool:
 
 
 def _digest(text: str) -> str:
-    # No slow hash: nobody tries 2^120 codes, and a digest has no order that a search could use.
+    # No slow hash: nobody tries 2^120 codes. And what the time of a look-up by digest may tell of
+    # the digest tells nothing of the code.
     return hashlib.sha256(text.encode()).hexdigest()
 
 
