@@ -611,8 +611,8 @@ def test_stdout_holds_the_answer_alone_and_logs_go_to_stderr(tree: Path, migrate
     made = run(tree, "flask", "--app", "wsgi", *wanted, stdin=PASSWORD, database_url=migrated)
     assert made.returncode == 0, made.stderr
     assert str(UUID(made.stdout.strip())) + "\n" == made.stdout
-    [line] = made.stderr.splitlines()
-    assert json.loads(line)["msg"] == "user.create"
+    lines = [json.loads(line)["msg"] for line in made.stderr.splitlines()]
+    assert lines[0] == "user.create"
     assert PASSWORD not in made.stderr
 
     key = run(tree, "flask", "--app", "wsgi", "keys", "create", "alice", "x", database_url=migrated)

@@ -333,7 +333,7 @@ def test_foreign_keys_hold_again_after_migrating(app: Flask, database: pw.Databa
     database.execute_sql("DELETE FROM users")
     release(database)
     left = rows(database)
-    for outlives_users in ("throttles", "audit_events", "audit_chain"):
+    for outlives_users in ("throttles", "notices", "audit_events", "audit_chain"):
         left.pop(outlives_users, None)
     assert not any(left.values())
 

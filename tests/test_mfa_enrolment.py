@@ -320,6 +320,43 @@ def test_nobody_else_takes_it_away(alice: Person, bob: Person, root: Person) -> 
     assert state(alice) == ON
 
 
+# --- what is recorded ---
+
+
+def test_it_is_recorded_when_it_goes_on_or_off_and_what_was_refused(
+    alice: Person, root: Person
+) -> None:
+    assert_problem(start(alice, PASSWORD + "!"), 403, "wrong_password")
+    secret = start(alice).json["secret"]
+    assert_problem(confirm(alice, wrong(secret)), 401, "invalid_credentials")
+    codes = confirm(alice, code_of(secret)).json["recovery_codes"]
+    renew = {"current_password": PASSWORD, "code": codes[0]}
+    codes = alice.post("/v1/auth/mfa/recovery-codes", renew).json["recovery_codes"]
+    response = alice.post("/v1/auth/mfa/recovery-codes", renew)
+    assert_problem(response, 401, "invalid_credentials")
+    assert_problem(disable(alice, codes[0], PASSWORD + "!"), 403, "wrong_password")
+    assert disable(alice, codes[0]).status_code == 204
+    enrol(alice)
+    for _ in range(2):
+        assert root.delete(f"/v1/users/{alice.id}/mfa").status_code == 204
+
+    events = root.get(f"/v1/audit-events?target_id={alice.id}").json["items"]
+    events = [event for event in events if event["action"].startswith("mfa.")][::-1]
+    assert {event["target_type"] for event in events} == {"user"}
+    assert [event["actor_id"] for event in events] == [alice.id] * 8 + [root.id]
+    assert [(event["action"], event["outcome"], event["detail"]) for event in events] == [
+        ("mfa.enable", "failure", {"code": "wrong_password"}),
+        ("mfa.enable", "failure", {"code": "invalid_credentials"}),
+        ("mfa.enable", "success", {}),
+        ("mfa.enable", "success", {"recovery_codes": "new"}),
+        ("mfa.enable", "failure", {"code": "invalid_credentials", "recovery_codes": "new"}),
+        ("mfa.disable", "failure", {"code": "wrong_password"}),
+        ("mfa.disable", "success", {}),
+        ("mfa.enable", "success", {}),
+        ("mfa.disable", "success", {"by_admin": True}),
+    ]
+
+
 # --- what is sent ---
 
 

@@ -309,10 +309,11 @@ def prune(limit: int = BATCH) -> int:
     that was altered. Conflict if the chain cannot be gone on with.
     """
     days = context.settings().audit_retention_days
-    if not days:
+    before = clock.now() - timedelta(days=days)
+    old = AuditEvent.sequence.is_null(False) & (AuditEvent.created_at < before)
+    if not days or not AuditEvent.select().where(old).exists():
         return 0
-    seal()
-    return _prune(clock.now() - timedelta(days=days), limit)
+    return _prune(before, limit)
 
 
 @atomic

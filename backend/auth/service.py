@@ -35,11 +35,9 @@ def login(username: str, password: str) -> dict[str, Any]:
     Unknown, disabled and wrong take as long as each other and are told alike: InvalidCredentials.
     """
     user = users.find(username)
-    with guessing.attempt(user or username):
+    with guessing.attempt(user or username, "login"):
         right = context.service().hasher.check(password, user.password_hash if user else None)
         if user is None or not right or not user.is_active:
-            target = ("user", user.id) if user else None
-            audit.record(None, "login", outcome="failure", target=target)
             raise InvalidCredentials
     if context.service().hasher.is_outdated(user.password_hash):
         users.rehash(user, password)
@@ -59,10 +57,9 @@ def login_mfa(mfa_token: str, code: str) -> dict[str, Any]:
     five wrong codes.
     """
     user = _halfway_in(mfa_token)
-    with guessing.attempt(user):
+    with guessing.attempt(user, "login.mfa"):
         tried = guessing.allow(f"second step {mfa_token}", SECOND_STEP_TRIES)
         if not tried or not mfa.check(user, code):
-            audit.record(None, "login.mfa", outcome="failure", target=("user", user.id))
             raise InvalidCredentials
     return _open(user, "login.mfa")
 

@@ -20,6 +20,7 @@ from uuid import UUID
 import pyotp
 import segno
 
+from ..audit import service as audit
 from ..core import clock, context
 from ..core.database import atomic, current, lock
 from ..core.errors import Conflict, InvalidCredentials
@@ -67,7 +68,7 @@ def confirm(actor: Identity, code: str) -> list[str]:
     factor = SecondFactor.get_or_none(SecondFactor.user == user)
     if factor is None or user.mfa_enabled:
         raise Conflict("conflict", "There is no second factor to confirm.")
-    with guessing.attempt(user):
+    with guessing.attempt(user, "mfa.enable", actor):
         if not _use_one_time_code(factor, code):
             raise _wrong_code()
     with current.atomic():
@@ -76,9 +77,8 @@ def confirm(actor: Identity, code: str) -> list[str]:
         if not SecondFactor.update(confirmed_at=clock.now()).where(same).execute():
             raise Conflict("conflict", "The second factor was set up anew at the same time.")
         _note(user.id, enabled=True)
-        codes = _new_codes(user.id)
-    log.info("mfa.enable", extra={"user_id": str(user.id)})
-    return codes
+        audit.record(actor, "mfa.enable", target=("user", user.id))
+        return _new_codes(user.id)
 
 
 def disable(actor: Identity, current_password: str, code: str) -> None:
@@ -86,21 +86,20 @@ def disable(actor: Identity, current_password: str, code: str) -> None:
 
     Forbidden for a wrong password, InvalidCredentials for a wrong code, Conflict if there is none.
     """
-    user = _prove(actor, current_password, code)
+    user = _prove(actor, current_password, code, "mfa.disable")
     with current.atomic():
         _hold(user.id, enabled=True)
         _remove(user.id)
-    log.info("mfa.disable", extra={"user_id": str(user.id)})
+        audit.record(actor, "mfa.disable", target=("user", user.id))
 
 
 def new_recovery_codes(actor: Identity, current_password: str, code: str) -> list[str]:
     """Ten new recovery codes, which void all earlier ones. Refuses as `disable` does."""
-    user = _prove(actor, current_password, code)
+    user = _prove(actor, current_password, code, "mfa.enable")
     with current.atomic():
         _hold(user.id, enabled=True)
-        codes = _new_codes(user.id)
-    log.info("mfa.enable", extra={"user_id": str(user.id), "recovery_codes": "new"})
-    return codes
+        audit.record(actor, "mfa.enable", target=("user", user.id), recovery_codes="new")
+        return _new_codes(user.id)
 
 
 @atomic
@@ -109,13 +108,13 @@ def clear(actor: Identity, user_id: UUID) -> None:
     user = users.for_update(actor, user_id)
     _remove(user.id)
     if user.mfa_enabled:
-        log.info("mfa.disable", extra={"actor": actor.username, "user_id": str(user_id)})
+        audit.record(actor, "mfa.disable", target=("user", user.id), by_admin=True)
 
 
 def check(user: User, code: str) -> bool:
     """Use up a one-time code or a recovery code of the user's; False if it is wrong or used.
 
-    To be called within `guessing.attempt(user)`, and outside of any transaction: a code that was
+    To be called within `guessing.attempt`, and outside of any transaction: a code that was
     accepted stays used, whatever comes after.
     """
     factor = SecondFactor.get_or_none(
@@ -145,12 +144,12 @@ def doubts() -> list[str]:
     return result
 
 
-def _prove(actor: Identity, current_password: str, code: str) -> User:
+def _prove(actor: Identity, current_password: str, code: str, action: str) -> User:
     """The actor's row, if both are theirs. The password first: a wrong one uses up no code."""
-    user = guessing.require_password(actor, current_password, "mfa.enable")
+    user = guessing.require_password(actor, current_password, action)
     if not user.mfa_enabled:
         raise _conflict(enabled=False)
-    with guessing.attempt(user):
+    with guessing.attempt(user, action, actor):
         if not check(user, code):
             raise _wrong_code()
     return user
@@ -257,7 +256,8 @@ def _use_recovery_code(user: User, code: str) -> bool:
 
 
 def _digest(text: str) -> str:
-    # No slow hash: nobody tries 2^120 codes, and a digest has no order that a search could use.
+    # No slow hash: nobody tries 2^120 codes. And what the time of a look-up by digest may tell of
+    # the digest tells nothing of the code.
     return hashlib.sha256(text.encode()).hexdigest()
 
 
