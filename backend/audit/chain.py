@@ -150,8 +150,8 @@ def _store(sealed: list[tuple[Any, int, str]]) -> None:
         )
     done = current.execute_sql(
         "UPDATE audit_events SET sequence = sealed.sequence, seal = sealed.seal"  # noqa: S608
-        f" FROM (SELECT {columns}) AS sealed"
-        " WHERE audit_events.id = sealed.id AND audit_events.sequence IS NULL",
+        # No second condition: SQLite would look for the rows by that.
+        f" FROM (SELECT {columns}) AS sealed WHERE audit_events.id = sealed.id",
         (rows,),
     )
     if done.rowcount != len(sealed):
