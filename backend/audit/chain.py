@@ -196,7 +196,7 @@ def _unwrap(chain: AuditChain) -> tuple[bytes, bool]:
     """(the key of the seals, whether it is wrapped under an earlier SECRET_KEY), else Conflict."""
     try:
         data, outdated = context.service().keyring.decrypt(chain.wrapped_key)
-    except (LookupError, ValueError):
+    except LookupError:
         data, outdated = b"", False
     if not data.startswith(_KEY_KIND):
         raise Conflict("conflict", _KEY_LOST)
@@ -310,9 +310,9 @@ def prune(limit: int = BATCH) -> int:
     """
     days = context.settings().audit_retention_days
     before = clock.now() - timedelta(days=days)
-    old = AuditEvent.sequence.is_null(False) & (AuditEvent.created_at < before)
-    if not days or not AuditEvent.select().where(old).exists():
+    if not days or not AuditEvent.select().where(AuditEvent.created_at < before).exists():
         return 0
+    seal()
     return _prune(before, limit)
 
 

@@ -153,7 +153,7 @@ class Keyring:
         for cipher in self._ciphers:
             try:
                 return cipher.decrypt(text), cipher is not self._ciphers[0]
-            except InvalidToken:
+            except (InvalidToken, ValueError):
                 continue
         raise LookupError("encrypted under a SECRET_KEY that is gone")
 
