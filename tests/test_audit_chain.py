@@ -393,6 +393,7 @@ def test_whatever_is_altered_is_found_now_and_after_more_has_been_sealed(
     travel(days=400)
     record_some(service)
     assert prune(service) == pruned
+    seal(service)
     assert_clean(service, 5)
     execute(service, *tampering(pruned + 1)[what])
     assert verified(service).faults
