@@ -17,6 +17,8 @@ from .auth import routes as auth
 from .core.chores import Chores
 from .core.context import Service
 from .core.database import open_database, release
+from .core.jobs import Jobs
+from .core.mail import Mailer
 from .core.passwords import Hasher
 from .core.settings import Settings
 from .core.tokens import Keyring
@@ -86,5 +88,7 @@ def _service(settings: Settings) -> Service:
         hasher=Hasher(settings),
         last_used=last_used,
         chores=Chores(last_used.flush, inside(seal)),
+        jobs=Jobs(),
+        mailer=Mailer(settings),
     )
     return service
