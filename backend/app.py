@@ -24,7 +24,7 @@ from .core.settings import Settings
 from .core.tokens import Keyring
 from .core.write_behind import WriteBehind
 from .users import routes as users
-from .web import admission, docs, guard, health, openapi, problems
+from .web import admission, docs, guard, health, openapi, password_page, problems
 from .web.envelope import Envelope
 
 # The subjects, in the order in which the documentation lists them. Yours goes here.
@@ -51,6 +51,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     for blueprint in V1:
         api.register_blueprint(blueprint, url_prefix=f"/v1{blueprint.url_prefix}")
     api.register_blueprint(health.blp)
+    password_page.init_app(app)
     if settings.docs_enabled:
         docs.init_app(app, api)
     guard.init_app(app)

@@ -29,6 +29,7 @@ ROUTES: dict[str, tuple[str, int]] = {
     "GET /": ("public", 200),
     "GET /healthz": ("public", 200),
     "GET /readyz": ("public", 200),
+    "GET /password": ("public", 200),
     "GET /v1/openapi.json": ("public", 200),
     "GET /v1/docs": ("public", 200),
     "GET /v1/redoc": ("public", 200),
@@ -58,6 +59,7 @@ ROUTES: dict[str, tuple[str, int]] = {
     "GET /v1/audit-events": ("admin or audit:read", 200),
 }
 UNDOCUMENTED = {
+    "GET /password",
     "GET /v1/openapi.json",
     "GET /v1/docs",
     "GET /v1/redoc",
