@@ -18,13 +18,15 @@ from .core.access_tokens import AccessTokens
 from .core.chores import Chores
 from .core.context import Service
 from .core.database import open_database, release
+from .core.jobs import Jobs
+from .core.mail import Mailer
 from .core.passwords import Hasher
 from .core.settings import Settings
 from .core.tokens import Keyring
 from .core.write_behind import WriteBehind
 from .mfa import routes as mfa
 from .users import routes as users
-from .web import admission, docs, guard, health, jwks, openapi, problems
+from .web import admission, docs, guard, health, jwks, openapi, password_page, problems
 from .web.envelope import Envelope
 
 # The subjects, in the order in which the documentation lists them. Yours goes here.
@@ -52,6 +54,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         api.register_blueprint(blueprint, url_prefix=f"/v1{blueprint.url_prefix}")
     api.register_blueprint(health.blp)
     api.register_blueprint(jwks.blp)
+    password_page.init_app(app)
     if settings.docs_enabled:
         docs.init_app(app, api)
     guard.init_app(app)
@@ -90,5 +93,7 @@ def _service(settings: Settings) -> Service:
         hasher=Hasher(settings),
         last_used=last_used,
         chores=Chores(last_used.flush, inside(seal), upkeep.seldom(inside(upkeep.prune))),
+        jobs=Jobs(),
+        mailer=Mailer(settings),
     )
     return service

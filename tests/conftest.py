@@ -194,6 +194,7 @@ def make_app(fresh_database: Callable[[], str]) -> Iterator[Callable[..., Flask]
     yield make
     for app in made:
         service = service_of(app)
+        service.jobs.close()
         service.chores.close()
         service.database.close_all()
 

@@ -30,6 +30,7 @@ ROUTES: dict[str, tuple[str, int]] = {
     "GET /healthz": ("public", 200),
     "GET /readyz": ("public", 200),
     "GET /.well-known/jwks.json": ("public", 404),
+    "GET /password": ("public", 200),
     "GET /v1/openapi.json": ("public", 200),
     "GET /v1/docs": ("public", 200),
     "GET /v1/redoc": ("public", 200),
@@ -70,6 +71,7 @@ ROUTES: dict[str, tuple[str, int]] = {
     "GET /v1/audit-events": ("admin or audit:read", 200),
 }
 UNDOCUMENTED = {
+    "GET /password",
     "GET /v1/openapi.json",
     "GET /v1/docs",
     "GET /v1/redoc",

@@ -38,6 +38,8 @@ def findings(settings: Settings, database: pw.Database) -> tuple[list[str], list
     doubtful += _about_signing_keys(settings)
     if settings.database_pool_size < settings.threads:
         doubtful.append("DATABASE_POOL_SIZE is less than THREADS: requests wait for connections.")
+    if settings.strict and settings.mail_url in {"console:", "memory:"}:
+        doubtful.append("MAIL_URL sends no mail, and shows the links; give an smtp:// server.")
     return fatal, doubtful
 
 

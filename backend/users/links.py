@@ -62,4 +62,4 @@ def _new(kind: str, user_id: UUID, lifetime: timedelta) -> str:
     column = _EPOCHS[kind]
     [row] = User.update({column: column + 1}).where(User.id == user_id).returning(column).execute()
     token = context.service().keyring.sign_for(kind, user_id, getattr(row, column.name), lifetime)
-    return f"{context.settings().password_url}#token={token}"
+    return mail.link(token)
