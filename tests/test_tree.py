@@ -24,7 +24,7 @@ SUBJECTS = ["notices", "audit", "users", "guessing", "api_keys", "mfa", "auth", 
 SUBJECTS += sorted(
     path.parent.name for path in PACKAGE.glob("*/routes.py") if path.parent.name not in SUBJECTS
 )
-MACHINERY = {"core", "web"}
+MACHINERY = {"core", "web", "cli"}
 LAYERS = ["core", "models", "services", "web", "schemas", "routes", "app"]
 
 
@@ -41,6 +41,8 @@ def parts_of(path: Path) -> tuple[str, ...]:
 
 def layer_of(module: tuple[str, ...]) -> int:
     """The number of a module's layer in LAYERS."""
+    if module[0] == "cli":
+        return LAYERS.index("app")
     if module[0] in MACHINERY:
         return LAYERS.index(module[0])
     if len(module) == 1:
