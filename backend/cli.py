@@ -20,18 +20,21 @@ from flask import Flask, current_app
 from flask.cli import AppGroup, FlaskGroup, with_appcontext
 from marshmallow import Schema, ValidationError
 
+from . import upkeep
 from .api_keys import service as keys
 from .api_keys.schemas import ApiKeySchema, CreateKeySchema
 from .audit import chain
 from .audit import service as audit
 from .audit.schemas import AuditEventSchema, SealedEventSchema
-from .core import context, doctor, migrations, tokens
+from .auth import service as auth
+from .core import context, doctor, migrations, signing_keys, tokens
 from .core.context import Service
 from .core.database import is_unavailable, release
 from .core.errors import Conflict, Failure, NotFound
 from .core.identity import CONSOLE
-from .core.settings import SettingsError
+from .core.settings import Settings, SettingsError
 from .mfa import service as mfa
+from .notices import service as notices
 from .users import service as users
 from .users.models import User
 from .users.schemas import RegisterSchema, UserSchema
@@ -41,6 +44,7 @@ db_group = AppGroup("db", help="The database and its migrations.")
 users_group = AppGroup("users", help="Accounts.")
 keys_group = AppGroup("keys", help="API keys.")
 audit_group = AppGroup("audit", help="The audit trail.")
+tokens_group = AppGroup("tokens", help="The key pairs that sign access tokens.")
 
 
 def is_command() -> bool:
@@ -51,22 +55,34 @@ def is_command() -> bool:
 
 def init_app(app: Flask) -> None:
     """Add the commands to the app's command line."""
-    for command in (db_group, users_group, keys_group, audit_group, doctor_command):
+    for command in (
+        db_group,
+        users_group,
+        keys_group,
+        audit_group,
+        tokens_group,
+        prune_command,
+        doctor_command,
+    ):
         app.cli.add_command(command)
 
 
 def refusing_app(refusal: SettingsError) -> Flask:
-    """An app that cannot serve: each of its commands says why, as doctor would."""
+    """An app that cannot serve: each of its commands says why, as doctor would.
+
+    Those on tokens work: one of them makes the file without which an app may refuse to start.
+    """
     app = Flask(__name__)
 
     def refuse(rest: Any) -> NoReturn:
         _fail(*refusal.problems, word="fatal")
 
-    for name in ("db", "users", "keys", "audit", "doctor"):
+    for name in ("db", "users", "keys", "audit", "prune", "doctor"):
         anything = {"ignore_unknown_options": True, "allow_extra_args": True}
         rest = click.Argument(["rest"], nargs=-1, type=click.UNPROCESSED)
         command = click.Command(name, callback=refuse, params=[rest], context_settings=anything)
         app.cli.add_command(command)
+    app.cli.add_command(tokens_group)
     return app
 
 
@@ -355,6 +371,60 @@ def export_events() -> None:
         _print_json(schema, event)
 
 
+# --- upkeep ---
+
+
+@click.command("prune")
+@with_appcontext
+@_inside
+def prune_command() -> None:
+    """Delete what means nothing any more: expired sessions, throttles, audit beyond retention.
+
+    The servers do so little by little; this does it all at once.
+    """
+    pruned = 0
+    while some := upkeep.prune():
+        pruned += some
+    click.echo(f"{pruned} rows deleted.")
+
+
+# --- tokens ---
+
+
+@tokens_group.command()
+@click.option("--promote", is_flag=True, help="Move the last key first: it signs from then on.")
+@click.option("--drop-others", is_flag=True, help="Remove all keys but the first, which signs.")
+def rotate_key(*, promote: bool, drop_others: bool) -> None:
+    """Add a fresh key to JWT_PRIVATE_KEY_FILE; each step says what comes next."""
+    if promote and drop_others:
+        raise click.UsageError("--promote and --drop-others are two steps, with a wait in between.")
+    act = signing_keys.drop_others if drop_others else signing_keys.add
+    act = signing_keys.promote if promote else act
+    service: Service | None = current_app.extensions.get("backend")  # none if the app refuses
+    try:
+        settings = service.settings if service else Settings.load()
+        keys = act(settings)
+    except SettingsError as refusal:
+        _fail(*refusal.problems)
+    except OSError as error:
+        _fail(f"JWT_PRIVATE_KEY_FILE cannot be written: {error.strerror}.")
+    for key in keys:
+        click.echo(signing_keys.thumbprint(key))
+    if promote:
+        wait = settings.jwt_access_token_expire_minutes + 1
+        click.echo(
+            "The first of these keys signs once all processes are restarted; do that now."
+            f" {wait} minutes later run this with --drop-others."
+        )
+    elif len(keys) > 1:
+        click.echo(
+            "The last of these keys is new. Restart all processes now; when caches of"
+            " /.well-known/jwks.json have it, after 5 minutes, run this with --promote."
+        )
+    else:
+        click.echo("This key alone signs and verifies once all processes are restarted.")
+
+
 # --- doctor ---
 
 
@@ -366,7 +436,8 @@ def doctor_command() -> None:
     service = context.service()
     fatal, doubtful = doctor.findings(service.settings, service.database)
     if not fatal:
-        doubtful += keys.doubts() + mfa.doubts() + chain.doubts()
+        for each in (auth, mfa, keys, chain, notices):
+            doubtful += each.doubts()
     for sentence in doubtful:
         click.echo(f"warning: {sentence}")
     if fatal:

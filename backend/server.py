@@ -39,6 +39,7 @@ def serve(app: Flask, settings: Settings) -> None:
     except OSError as error:  # the port is taken, the address is not ours
         sys.exit(f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}")
     service: Service = app.extensions["backend"]
+    service.jobs.close()
     service.chores.close()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +77,9 @@ def fresh_database(
 
         def empty() -> str:
             with psycopg.connect(url) as connection:
-                connection.execute("TRUNCATE users, throttles, audit_events, audit_chain CASCADE")
+                connection.execute(
+                    "TRUNCATE users, throttles, notices, audit_events, audit_chain CASCADE"
+                )
             return url
 
         yield empty
@@ -190,6 +194,7 @@ def make_app(fresh_database: Callable[[], str]) -> Iterator[Callable[..., Flask]
     yield make
     for app in made:
         service = service_of(app)
+        service.jobs.close()
         service.chores.close()
         service.database.close_all()
 
@@ -454,3 +459,17 @@ class Relay:
             while data := source.recv(65536):
                 self._flowing.wait()
                 sink.sendall(data)
+
+
+def mails_of(client: FlaskClient) -> list[EmailMessage]:
+    """All mail that the client's app has sent so far, in order."""
+    service = service_of(client.application)
+    service.jobs.join(30)
+    return list(service.mailer.outbox)
+
+
+def token_in(message: EmailMessage) -> str:
+    """The token of the one link in a mail."""
+    text = message.get_body(("plain",)).get_content()
+    [token] = re.findall(r"#token=(\S+)", text)
+    return token

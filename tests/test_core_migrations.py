@@ -19,10 +19,10 @@ from flask import Flask
 
 from backend.app import create_app
 from backend.audit import chain
-from backend.audit import service as audit
 from backend.core import migrations
 from backend.core.database import release
 from backend.mfa.models import RecoveryCode
+from backend.notices import service as notices
 
 from .conftest import (
     PASSWORD,
@@ -45,6 +45,7 @@ def app(empty_database: str) -> Iterator[Flask]:
     with service.active():
         yield app
         release(service.database)
+    service.chores.close()
     service.database.close_all()
 
 
@@ -55,7 +56,7 @@ def database(app: Flask) -> pw.Database:
 
 
 def seed(app: Flask) -> None:
-    """Add rows to all tables: Alice with a session, key, recovery code more, and a sealed event."""
+    """Add rows to all tables: for Alice a session, a key and a recovery code more, for all else."""
     client = client_of(app)
     service = service_of(app)
     count = service.database.execute_sql("SELECT COUNT(*) FROM users").fetchone()[0]
@@ -68,7 +69,7 @@ def seed(app: Flask) -> None:
     assert alice.post("/v1/auth/mfa", {"current_password": PASSWORD}).status_code == 201
     with service.active():
         RecoveryCode.create(user=alice.id, digest=secrets.token_hex(32))
-        audit.record(None, "login")
+        notices.note(notices.FORWARDED)
         chain.seal()
     release(service.database)
 
@@ -332,7 +333,7 @@ def test_foreign_keys_hold_again_after_migrating(app: Flask, database: pw.Databa
     database.execute_sql("DELETE FROM users")
     release(database)
     left = rows(database)
-    for outlives_users in ("throttles", "audit_events", "audit_chain"):
+    for outlives_users in ("throttles", "notices", "audit_events", "audit_chain"):
         left.pop(outlives_users, None)
     assert not any(left.values())
 

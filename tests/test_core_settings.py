@@ -104,12 +104,13 @@ def test_development_shows_documentation_and_logs_text() -> None:
 
 # --- files that hold a secret ---
 
-FROM_FILE = ["SECRET_KEY", "SECRET_KEY_FALLBACKS", "ADMIN_PASSWORD", "DATABASE_URL"]
+FROM_FILE = ["SECRET_KEY", "SECRET_KEY_FALLBACKS", "ADMIN_PASSWORD", "DATABASE_URL", "MAIL_URL"]
+OF_A_FORM = {"DATABASE_URL": "postgresql://u:p@db/app", "MAIL_URL": "smtp://u:p@mail.example"}
 
 
 @pytest.mark.parametrize("name", FROM_FILE)
 def test_a_secret_may_stand_in_a_file(name: str, tmp_path: Path) -> None:
-    text = "postgresql://u:p@db/app" if name == "DATABASE_URL" else secrets.token_urlsafe(48)
+    text = OF_A_FORM.get(name) or secrets.token_urlsafe(48)
     path = tmp_path / "secret"
     path.write_text(f"{text}\n", "utf-8")
     settings = Settings.load({f"{name}_FILE": str(path)}, dotenv=None)
@@ -185,6 +186,21 @@ def test_a_file_that_cannot_be_read_is_told_by_name(name: str, tmp_path: Path) -
         ("BCRYPT_ROUNDS", "twelve"),
         ("API_KEY_PREFIX", "BT"),
         ("API_KEY_PREFIX", "a_b"),
+        ("MAIL_URL", "mail.example.org"),
+        ("MAIL_URL", "http://mail.example.org"),
+        ("MAIL_URL", "smtp://"),
+        ("MAIL_URL", "smtp://mail.example.org:65536"),
+        ("MAIL_URL", "smtp://user@mail.example.org"),
+        ("MAIL_URL", "smtp://mail.example.org/inbox"),
+        ("MAIL_URL", "smtp://mail.example.org?starttls=no"),
+        ("MAIL_URL", "smtps://mail.example.org?starttls=never"),
+        ("MAIL_FROM", "Accounts"),
+        ("MAIL_FROM", "Accounts <accounts>"),
+        ("MAIL_FROM", "a@example.org, b@example.org"),
+        ("MAIL_FROM", "Accounts\nBcc: x@example.org <a@example.org>"),
+        ("PASSWORD_URL", "/password"),
+        ("PASSWORD_URL", "https://id.example/#password"),
+        ("PASSWORD_URL", "javascript://id.example/password"),
         ("LOG_LEVEL", "info"),
         ("LOG_FORMAT", "xml"),
         ("DOCS_ENABLED", "yes"),
@@ -220,6 +236,7 @@ def test_a_printed_settings_object_shows_no_secret() -> None:
             SECRET_KEY_FALLBACKS=SENTINEL,
             ADMIN_PASSWORD=SENTINEL,
             DATABASE_URL=f"postgresql://u:{SENTINEL}@db/app",
+            MAIL_URL=f"smtp://u:{SENTINEL}@mail.example",
         )
     )
     assert SENTINEL not in shown
@@ -257,6 +274,7 @@ KNOWN_EXAMPLES = [
         ({"PUBLIC_URL": "http://localhost.example"}, "PUBLIC_URL"),
         ({"PUBLIC_URL": "http://127.0.0.1.example"}, "PUBLIC_URL"),
         ({"PUBLIC_URL": "http://127.0.0.1@id.example"}, "PUBLIC_URL"),
+        ({"MAIL_URL": "smtp://user:password@mail.example?starttls=never"}, "MAIL_URL"),
     ],
 )
 @pytest.mark.parametrize("environment", ["", "staging"])
@@ -303,6 +321,14 @@ def test_several_refusals_are_told_at_once() -> None:
         {"SECRET_KEY": SECRET[:32]},
         {"SECRET_KEY_FALLBACKS": f"{SECRET[::-1]},{SECRET.swapcase()}"},
         {"CORS_ORIGINS": "https://app.example"},
+        {"MAIL_URL": "smtp://user%40example.org:p%2Fw@mail.example"},
+        {"MAIL_URL": "smtp://user@example.org:pw@mail.example:587/"},
+        {"MAIL_URL": "smtps://user:pw@[2001:db8::1]:465"},
+        {"MAIL_URL": "smtp://relay.internal?starttls=never"},
+        {"MAIL_URL": "smtp://user:pw@127.0.0.1?starttls=never"},
+        {"MAIL_FROM": "accounts@example.org"},
+        {"MAIL_FROM": "Example, Inc. <accounts@example.org>"},
+        {"PASSWORD_URL": "https://app.example/reset/?from=mail"},
     ],
 )
 def test_production_accepts_what_is_safe(values: dict[str, str]) -> None:

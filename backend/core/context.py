@@ -14,7 +14,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .access_tokens import AccessTokens
     from .chores import Chores
+    from .jobs import Jobs
+    from .mail import Mailer
     from .passwords import Hasher
     from .settings import Settings
     from .tokens import Keyring
@@ -28,9 +31,12 @@ class Service:
     settings: Settings
     database: Any  # peewee.Database
     keyring: Keyring
+    access_tokens: AccessTokens
     hasher: Hasher
     last_used: WriteBehind
     chores: Chores
+    jobs: Jobs
+    mailer: Mailer
     draining: threading.Event = field(default_factory=threading.Event)
     probing: threading.Semaphore = field(default_factory=threading.Semaphore)
 

@@ -41,6 +41,10 @@ class SettingsError(Exception):
         self.problems = problems
 
 
+# An e-mail address to send from.
+_ADDRESS = r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+"
+
+
 class Limit(NamedTuple):
     """At most `most` in `seconds`."""
 
@@ -115,6 +119,22 @@ def _web_address(text: str) -> str:
     return parts.geturl().rstrip("/")
 
 
+def _page_address(text: str) -> str:
+    if re.search(r"[\s#]", text):
+        raise ValueError
+    _web_address(text.partition("?")[0])
+    return text
+
+
+def _mail_url(text: str) -> str:
+    server = r"([^\s:/?#]+:[^\s/?#]+@)?([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?/?"
+    known = rf"|console:|memory:|smtps://{server}|smtp://{server}(\?starttls=never)?"
+    if not re.fullmatch(known, text):
+        raise ValueError
+    _ = urlsplit(text).port
+    return text
+
+
 def _database_url(text: str) -> str:
     if text.startswith("postgres://"):
         text = text.replace("postgres://", "postgresql://", 1)
@@ -148,6 +168,9 @@ class Settings:
     host: str = _setting(_text, "127.0.0.1", "address to listen on")
     port: int = _setting(_whole(1, 65535), "8000", "1 to 65535")
     public_url: str = _setting(_web_address, "http://127.0.0.1:{PORT}", "http(s)://host[/prefix]")
+    password_url: str = _setting(
+        _page_address, "{PUBLIC_URL}/password", "the page behind links in mail, without #"
+    )
     allow_http: bool = _setting(_flag, "false", "true or false")
     threads: int = _setting(_whole(1, 1000), "8", "1 to 1000, for each process")
     workers: int = _setting(_whole(1, 1000), "1", "1 to 1000 processes (gunicorn)")
@@ -169,6 +192,11 @@ class Settings:
     cors_origins: tuple[str, ...] = _setting(_origins, "", "exact origins, by comma; no *")
     trusted_proxies: tuple[Network, ...] = _setting(_networks, "", "addresses or CIDRs, by comma")
     trusted_hosts: tuple[str, ...] = _setting(_list, "", "host names, by comma; none: any")
+    # RSA is known, so that `signing_keys` can say why it is refused.
+    jwt_algorithm: str = _setting(
+        _match("HS256|EdDSA|ES256|[RP]S(256|384|512)"), "HS256", "HS256, EdDSA, ES256"
+    )
+    jwt_private_key_file: str = _setting(_text, "", "path of PEM keys: the first signs, all verify")
     jwt_issuer: str = _setting(_text, "{PUBLIC_URL}", "text")
     jwt_audience: str = _setting(_text, "{PUBLIC_URL}", "text")
     jwt_access_token_expire_minutes: int = _setting(_whole(1, 1440), "10", "1 to 1440 minutes")
@@ -185,6 +213,12 @@ class Settings:
     api_key_prefix: str = _setting(_match("[a-z][a-z0-9]{1,15}"), "bt", "2 to 16 of a-z and 0-9")
     max_keys_per_user: int = _setting(_whole(1, 1_000_000), "100", "1 to 1000000")
     audit_retention_days: int = _setting(_whole(0, 36_500), "365", "0 to 36500; 0: for ever")
+    mail_url: str = _setting(
+        _mail_url, "", "smtp(s)://[user:password@]host[:port], console:, memory:", file=True
+    )
+    mail_from: str = _setting(
+        _match(f"|{_ADDRESS}|[^<>\\x00-\\x1f]*<{_ADDRESS}>"), "", "address, or Name <address>"
+    )
     log_level: str = _setting(
         _match("DEBUG|INFO|WARNING|ERROR"), "INFO", "DEBUG, INFO, WARNING, ERROR"
     )
@@ -318,8 +352,12 @@ def unsafe(settings: Settings) -> list[str]:
         ),
         (
             not (settings.public_url.startswith("https:") or settings.allow_http)
-            and not _is_loopback(urlsplit(settings.public_url).hostname or ""),
+            and not is_loopback(urlsplit(settings.public_url).hostname or ""),
             "PUBLIC_URL is http; serve over https, or say ALLOW_HTTP=true on a closed network.",
+        ),
+        (
+            _tells_password(settings.mail_url),
+            "MAIL_URL would send its password unencrypted; leave out ?starttls=never.",
         ),
     ]
     return [sentence for broken, sentence in rules if broken]
@@ -331,7 +369,13 @@ def _is_example(secret: str) -> bool:
     return repetitive or placeholder or secret in EXAMPLE_SECRETS
 
 
-def _is_loopback(host: str) -> bool:
+def _tells_password(mail_url: str) -> bool:
+    parts = urlsplit(mail_url)
+    return bool(parts.password and parts.query) and not is_loopback(parts.hostname or "")
+
+
+def is_loopback(host: str) -> bool:
+    """True if `host`, a name or an address, is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -13,8 +13,6 @@ import io
 import logging
 import re
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -25,7 +23,7 @@ import segno
 from ..audit import service as audit
 from ..core import clock, context, mail
 from ..core.database import atomic, current, lock
-from ..core.errors import Conflict, Forbidden, InvalidCredentials
+from ..core.errors import Conflict, InvalidCredentials
 from ..core.identity import Identity
 from ..guessing import service as guessing
 from ..users import service as users
@@ -50,8 +48,7 @@ def start(actor: Identity, current_password: str) -> dict[str, str]:
     It is in force once `confirm` is given a code of it, and voids one that waited for that.
     Forbidden for a wrong password, Conflict if the actor has a second factor.
     """
-    with _refusals_recorded(actor, "mfa.enable"):
-        user = guessing.require_password(actor, current_password)
+    user = guessing.require_password(actor, current_password, "mfa.enable")
     secret = pyotp.random_base32()
     with current.atomic():
         _hold(user.id, enabled=False)
@@ -71,7 +68,7 @@ def confirm(actor: Identity, code: str) -> list[str]:
     factor = SecondFactor.get_or_none(SecondFactor.user == user)
     if factor is None or user.mfa_enabled:
         raise Conflict("conflict", "There is no second factor to confirm.")
-    with _refusals_recorded(actor, "mfa.enable"), guessing.attempt(user):
+    with guessing.attempt(user, "mfa.enable", actor):
         if not _use_one_time_code(factor, code):
             raise _wrong_code()
     with current.atomic():
@@ -90,8 +87,7 @@ def disable(actor: Identity, current_password: str, code: str) -> None:
 
     Forbidden for a wrong password, InvalidCredentials for a wrong code, Conflict if there is none.
     """
-    with _refusals_recorded(actor, "mfa.disable"):
-        user = _prove(actor, current_password, code)
+    user = _prove(actor, current_password, code, "mfa.disable")
     with current.atomic():
         _hold(user.id, enabled=True)
         _remove(user.id)
@@ -101,8 +97,7 @@ def disable(actor: Identity, current_password: str, code: str) -> None:
 
 def new_recovery_codes(actor: Identity, current_password: str, code: str) -> list[str]:
     """Ten new recovery codes, which void all earlier ones. Refuses as `disable` does."""
-    with _refusals_recorded(actor, "mfa.enable", recovery_codes="new"):
-        user = _prove(actor, current_password, code)
+    user = _prove(actor, current_password, code, "mfa.enable")
     with current.atomic():
         _hold(user.id, enabled=True)
         audit.record(actor, "mfa.enable", target=("user", user.id), recovery_codes="new")
@@ -122,7 +117,7 @@ def clear(actor: Identity, user_id: UUID) -> None:
 def check(user: User, code: str) -> bool:
     """Use up a one-time code or a recovery code of the user's; False if it is wrong or used.
 
-    To be called within `guessing.attempt(user)`, and outside of any transaction: a code that was
+    To be called within `guessing.attempt`, and outside of any transaction: a code that was
     accepted stays used, whatever comes after.
     """
     factor = SecondFactor.get_or_none(
@@ -152,23 +147,12 @@ def doubts() -> list[str]:
     return result
 
 
-@contextmanager
-def _refusals_recorded(actor: Identity, action: str, **detail: object) -> Iterator[None]:
-    """Record that the block refused a wrong password or code. Nothing takes that back again."""
-    try:
-        yield
-    except (Forbidden, InvalidCredentials) as refusal:
-        target = ("user", actor.user_id)
-        audit.record(actor, action, outcome="failure", target=target, code=refusal.code, **detail)
-        raise
-
-
-def _prove(actor: Identity, current_password: str, code: str) -> User:
+def _prove(actor: Identity, current_password: str, code: str, action: str) -> User:
     """The actor's row, if both are theirs. The password first: a wrong one uses up no code."""
-    user = guessing.require_password(actor, current_password)
+    user = guessing.require_password(actor, current_password, action)
     if not user.mfa_enabled:
         raise _conflict(enabled=False)
-    with guessing.attempt(user):
+    with guessing.attempt(user, action, actor):
         if not check(user, code):
             raise _wrong_code()
     return user

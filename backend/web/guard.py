@@ -127,6 +127,7 @@ def _guard() -> ResponseReturnValue | None:
 def _enforce(access: Access, identity: Identity) -> None:
     """Let the identity pass, as the actor of the call, or raise what it is refused for."""
     call = _call()
+    call.identity = identity
     call.who = f"user:{identity.user_id}"
     if identity.method == "api_key":
         call.who += f" key:{identity.key_id}"
@@ -142,7 +143,6 @@ def _enforce(access: Access, identity: Identity) -> None:
         raise Forbidden("forbidden", "This takes an administrator.")
     elif not access.before_enrolment and _must_enrol(identity):
         raise Forbidden("mfa_enrolment_required", "Set up a second factor first.")
-    call.identity = identity
     identify.note_use(identity, call.address)
 
 

@@ -1,0 +1,42 @@
+"""The page that a link in mail opens: it sets a password, or confirms an e-mail address.
+
+The token stands behind the # of the link, so that only the page's script sees it; that sends it
+when a button is pressed. The text of the page is `config/password.html`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+
+from flask import Blueprint, Flask, Response
+
+from ..core.settings import ROOT
+from .guard import public
+
+
+def init_app(app: Flask) -> None:
+    """Register the page, with a policy that allows the code in it and no other."""
+    html = (ROOT / "config" / "password.html").read_text("utf-8")
+    policy = (
+        f"default-src 'none'; script-src {_digests(html, 'script')};"
+        f" style-src {_digests(html, 'style')}; img-src data:; connect-src 'self';"
+        " base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
+        " require-trusted-types-for 'script'; trusted-types 'none'"
+    )
+    blueprint = Blueprint("password_page", __name__)
+
+    @blueprint.get("/password")
+    @public
+    def page() -> Response:
+        return Response(html, headers={"Content-Security-Policy": policy})
+
+    app.register_blueprint(blueprint)
+
+
+def _digests(html: str, element: str) -> str:
+    """The sources that allow what stands in these elements (CSP Level 3 section 2.3.1)."""
+    texts = re.findall(f"<{element}>(.*?)</{element}>", html, re.DOTALL)
+    digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()) for text in texts)
+    return " ".join(f"'sha256-{digest.decode()}'" for digest in digests) or "'none'"

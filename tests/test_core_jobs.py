@@ -1,0 +1,199 @@
+"""Jobs: done after the request, in order, as part of it, and in bounded time at the end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from backend.core import context, jobs
+from backend.users.models import User
+from backend.web.guard import public
+
+from .conftest import client_of, run, service_of, until
+
+
+def threads() -> set[threading.Thread]:
+    """The threads that do jobs."""
+    return {thread for thread in threading.enumerate() if thread.name == "jobs"}
+
+
+@pytest.fixture
+def each() -> Iterator[jobs.Jobs]:
+    """Jobs of no service."""
+    each = jobs.Jobs()
+    yield each
+    each.close()
+
+
+def test_jobs_are_done_one_after_another_in_another_thread(each: jobs.Jobs) -> None:
+    done: list[int] = []
+    inside: list[threading.Thread] = []
+
+    def job(number: int) -> Callable[[], None]:
+        return lambda: (done.append(number), inside.append(threading.current_thread()))[0]
+
+    for number in range(100):
+        each.submit(job(number))
+    assert each.join(10)
+    assert done == list(range(100))
+    assert len(set(inside)) == 1
+    assert threading.current_thread() not in inside
+
+
+def test_nobody_waits_for_a_job(each: jobs.Jobs) -> None:
+    go = threading.Event()
+    each.submit(go.wait)  # type: ignore[arg-type]
+    each.submit(lambda: None)
+    assert not each.join(0.01)
+    go.set()
+    assert each.join(10)
+
+
+def test_a_job_runs_as_part_of_the_request_that_submitted_it(
+    make_bare_app: Callable[..., Flask],
+) -> None:
+    seen: list[tuple[str, str, str]] = []
+
+    def look() -> None:
+        call = context.call.get()
+        assert call is not None
+        seen.append((call.request_id, call.address, context.settings().jwt_issuer))
+
+    @public
+    def submit() -> str:
+        context.service().jobs.submit(look)
+        return "submitted"
+
+    for name in ("first", "second"):
+        app = make_bare_app(jwt_issuer=name)
+        app.add_url_rule("/submit", view_func=submit)
+        client_of(app).get("/submit", headers={"X-Request-ID": f"{name}-request"})
+        assert service_of(app).jobs.join(10)
+        service_of(app).jobs.close()
+    assert seen == [
+        ("first-request", "127.0.0.1", "first"),
+        ("second-request", "127.0.0.1", "second"),
+    ]
+
+
+def test_a_job_that_fails_is_logged_and_the_next_is_done(
+    each: jobs.Jobs, caplog: pytest.LogCaptureFixture
+) -> None:
+    done = threading.Event()
+    each.submit(lambda: [][0])
+    each.submit(done.set)
+    assert each.join(10)
+    assert done.is_set()
+    [record] = caplog.records
+    assert (record.levelno, record.exc_info is not None) == (logging.ERROR, True)
+
+
+def test_a_job_gives_its_connection_back_in_whatever_state(app: Flask, client: FlaskClient) -> None:
+    service = service_of(app)
+    counts: list[int] = []
+
+    def leave_a_transaction_open() -> None:
+        service.database.session_start()
+        User.update(username="x").execute()
+
+    def fail() -> None:
+        counts.append(User.select().count())
+        raise RuntimeError
+
+    with service.active():
+        service.jobs.submit(leave_a_transaction_open)
+        service.jobs.submit(fail)
+        service.jobs.submit(lambda: counts.append(User.select().count()))
+    assert service.jobs.join(10)
+    assert counts == [0, 0]
+    assert not service.database._in_use
+
+
+def test_beyond_a_thousand_that_wait_jobs_are_dropped_and_logged(
+    each: jobs.Jobs, caplog: pytest.LogCaptureFixture
+) -> None:
+    began, go = threading.Event(), threading.Event()
+    done: list[int] = []
+    each.submit(lambda: (began.set(), go.wait())[0])
+    began.wait(10)
+    for number in range(jobs.MOST + 2):
+        each.submit(lambda number=number: done.append(number))  # type: ignore[misc]
+    assert len(caplog.records) == 2
+    go.set()
+    assert each.join(10)
+    assert done == list(range(jobs.MOST))
+
+
+def test_no_thread_is_there_before_the_first_job_or_after_the_end(each: jobs.Jobs) -> None:
+    before = threads()
+    each.submit(lambda: None)
+    assert len(threads() - before) == 1
+    each.close()
+    until(lambda: not threads() - before)
+
+
+def test_closing_does_what_waits_and_lets_no_job_pause(each: jobs.Jobs) -> None:
+    done: list[bool] = []
+    for _ in range(3):
+        each.submit(lambda: done.append(each.closing.wait(60)))
+    started = time.monotonic()
+    each.close()
+    assert done == [True] * 3
+    assert time.monotonic() - started < 30
+    each.submit(lambda: done.append(False))  # late, and done all the same
+    assert each.join(10)
+    assert len(done) == 4
+
+
+def test_a_process_does_what_waits_before_it_exits(tree: Path) -> None:
+    script = """
+import time
+from backend.core.jobs import Jobs
+jobs = Jobs()
+for number in range(3):
+    jobs.submit(lambda number=number: (time.sleep(0.05), print(number)))
+print("the end")
+"""
+    done = run(tree, "python", "-c", script)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "the end\n0\n1\n2\n", "")
+
+
+def test_a_job_that_hangs_does_not_keep_a_process_from_exiting(tree: Path) -> None:
+    script = """
+import threading
+from backend.core import jobs
+jobs.CLOSE_SECONDS = 0.2
+those = jobs.Jobs()
+those.submit(threading.Event().wait)
+those.submit(lambda: print("never"))
+"""
+    done = run(tree, "python", "-c", script, seconds=20)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "1 not begun" in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(jobs.os, "fork"), reason="there is no fork")
+def test_a_process_that_forks_off_does_its_own_jobs_and_no_others(tree: Path) -> None:
+    script = """
+import os, threading
+from backend.core.jobs import Jobs
+jobs, go = Jobs(), threading.Event()
+jobs.submit(go.wait)
+jobs.submit(lambda: print("parent", flush=True))
+with jobs._changed:  # as another thread may hold it at the moment of the fork
+    child = os.fork()
+if child == 0:
+    jobs.submit(lambda: print("child", flush=True))
+    raise SystemExit(0 if jobs.join(10) else 1)
+assert os.waitpid(child, 0)[1] == 0
+go.set()
+"""
+    done = run(tree, "python", "-W", "ignore::DeprecationWarning", "-c", script, seconds=20)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "child\nparent\n", "")
