@@ -320,7 +320,7 @@ def test_nobody_else_takes_it_away(alice: Person, bob: Person, root: Person) -> 
     assert state(alice) == ON
 
 
-# --- what is recorded ---
+# --- what is recorded, and mailed ---
 
 
 def test_it_is_recorded_when_it_goes_on_or_off_and_what_was_refused(
@@ -355,6 +355,24 @@ def test_it_is_recorded_when_it_goes_on_or_off_and_what_was_refused(
         ("mfa.enable", "success", {}),
         ("mfa.disable", "success", {"by_admin": True}),
     ]
+
+
+def test_the_user_is_told_by_mail_when_it_goes_on_or_off(
+    app: Flask, alice: Person, root: Person
+) -> None:
+    _, codes = enrol(alice)
+    assert_problem(disable(alice, "abcdef"), 401, "invalid_credentials")
+    assert disable(alice, codes[0]).status_code == 204
+    enrol(alice)
+    for _ in range(2):
+        assert root.delete(f"/v1/users/{alice.id}/mfa").status_code == 204
+    service = service_of(app)
+    assert service.jobs.join(30)
+    told = [(str(mail["To"]), str(mail["Subject"])) for mail in service.mailer.outbox]
+    on, off = (f"Second step at 127.0.0.1 switched {way}" for way in ("on", "off"))
+    assert told == [("alice@example.com", subject) for subject in (on, off, on, off)]
+    by = ["An administrator" in str(mail.get_body(("plain",))) for mail in service.mailer.outbox]
+    assert by == [False, False, False, True]
 
 
 # --- what is sent ---

@@ -21,7 +21,7 @@ import pyotp
 import segno
 
 from ..audit import service as audit
-from ..core import clock, context
+from ..core import clock, context, mail
 from ..core.database import atomic, current, lock
 from ..core.errors import Conflict, InvalidCredentials
 from ..core.identity import Identity
@@ -78,6 +78,7 @@ def confirm(actor: Identity, code: str) -> list[str]:
             raise Conflict("conflict", "The second factor was set up anew at the same time.")
         _note(user.id, enabled=True)
         audit.record(actor, "mfa.enable", target=("user", user.id))
+        mail.send(user.email, "mfa_enabled", username=user.username)
         return _new_codes(user.id)
 
 
@@ -91,6 +92,7 @@ def disable(actor: Identity, current_password: str, code: str) -> None:
         _hold(user.id, enabled=True)
         _remove(user.id)
         audit.record(actor, "mfa.disable", target=("user", user.id))
+        mail.send(user.email, "mfa_disabled", username=user.username, by_admin=False)
 
 
 def new_recovery_codes(actor: Identity, current_password: str, code: str) -> list[str]:
@@ -109,6 +111,7 @@ def clear(actor: Identity, user_id: UUID) -> None:
     _remove(user.id)
     if user.mfa_enabled:
         audit.record(actor, "mfa.disable", target=("user", user.id), by_admin=True)
+        mail.send(user.email, "mfa_disabled", username=user.username, by_admin=True)
 
 
 def check(user: User, code: str) -> bool:
