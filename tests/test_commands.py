@@ -29,6 +29,7 @@ from .conftest import (
     client_of,
     migrate,
     process_environ,
+    refresh,
     run,
     service_of,
     sign_in,
@@ -651,18 +652,27 @@ def test_upgrading_makes_the_folder_of_a_sqlite_file(
     assert migrations.pending(service_of(app).database) == []
 
 
-def test_doctor_counts_the_keys_that_need_an_earlier_secret(make_app: Callable[..., Flask]) -> None:
+def test_doctor_counts_what_still_needs_each_earlier_secret(make_app: Callable[..., Flask]) -> None:
     old, new = "o" * 20 + "ld-Zr8Qm2N4pX7vB9", "n" * 20 + "ew-Ca5Sd3Gh6Yt1Lw"
     before = make_app(secret_key=old)
     client = client_of(before)
     add_user(client, "alice")
-    key = sign_in(client, "alice").new_key()["key"]
+    alice = sign_in(client, "alice")
+    key = alice.new_key()["key"]
 
     without = make_app(secret_key=new, database_url=url_of(before))
     assert (
         "1 API keys were made under a SECRET_KEY that is gone" in flask_of(without)("doctor").output
     )
     between = make_app(secret_key=new, secret_key_fallbacks=old, database_url=url_of(before))
-    assert "1 API keys still need SECRET_KEY_FALLBACKS" in flask_of(between)("doctor").output
+    needed = "number 1 is still needed by 1 API keys, 1 sessions;"
+    assert needed in flask_of(between)("doctor").output
     assert client_of(between).get("/v1/auth/me", headers=by_key(key)).status_code == 200
-    assert "API keys" not in flask_of(between)("doctor").output
+    assert "number 1 is still needed by 1 sessions;" in flask_of(between)("doctor").output
+    assert refresh(client_of(between), alice.refresh_token).status_code == 200
+    told = flask_of(between)("doctor").output
+    assert "number 1" not in told
+    more = make_app(
+        secret_key="z" * 40, secret_key_fallbacks=f"{old},{new}", database_url=url_of(before)
+    )
+    assert "number 2 is still needed by 1 API keys, 1 sessions;" in flask_of(more)("doctor").output

@@ -148,7 +148,7 @@ def test_each_refusal_is_a_problem_and_shows_the_codes_it_may_have(
 def test_the_codes_of_the_schema_are_those_of_the_table(document: dict[str, Any]) -> None:
     problem = document["components"]["schemas"]["Problem"]
     assert set(problem["properties"]["code"]["enum"]) == set(problems.CODES)
-    assert set(problem["required"]) == set(problem["properties"]) - {"errors"}
+    assert set(problem["required"]) == set(problem["properties"]) - {"errors", "mfa_token"}
 
 
 def test_patterns_mean_the_same_to_every_reader(document: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import peewee as pw
 
 from ..audit import service as audit
 from ..core import clock, context, tokens
-from ..core.database import atomic, current, db_time, lock, newest, on_postgres
+from ..core.database import atomic, count_by, current, db_time, lock, newest, on_postgres
 from ..core.errors import INVALID_TOKEN, Conflict, Forbidden, Invalid, InvalidCredentials, NotFound
 from ..core.identity import Identity
 from ..users.models import User
@@ -198,18 +198,9 @@ def count_active(owner_id: UUID) -> int:
     return int(_of(owner_id).where(_has_status("active")).count())
 
 
-def doubts() -> list[str]:
-    """Sentences about keys that depend on an earlier SECRET_KEY, for `flask doctor`."""
-    present = context.service().keyring.secret_ids
-    made_under = ApiKeySecret.secret_id
-    earlier = ApiKeySecret.select().where(made_under.in_(present[1:])).count()
-    lost = ApiKeySecret.select().where(made_under.not_in(present)).count()
-    result = []
-    if earlier:
-        result.append(f"{earlier} API keys still need SECRET_KEY_FALLBACKS; each moves when used.")
-    if lost:
-        result.append(f"{lost} API keys were made under a SECRET_KEY that is gone: they are dead.")
-    return result
+def secrets_in_use() -> dict[str, int]:
+    """How many keys depend on each SECRET_KEY, by its id."""
+    return count_by(ApiKeySecret.secret_id, ApiKeySecret.select())
 
 
 def _record(actor: Identity | None, action: str, key: ApiKey, **detail: Any) -> None:

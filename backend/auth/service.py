@@ -12,7 +12,7 @@ import peewee as pw
 from ..api_keys import service as keys
 from ..audit import service as audit
 from ..core import clock, context, mail
-from ..core.database import atomic, delete_some, newest
+from ..core.database import atomic, count_by, delete_some, newest
 from ..core.errors import Failure, Invalid, InvalidCredentials, InvalidLink, NotFound
 from ..core.identity import Identity
 from ..core.settings import Limit
@@ -325,9 +325,6 @@ def prune(limit: int) -> int:
     return delete_some(Session.select().where(Session.expires_at <= clock.now()), limit)
 
 
-def doubts() -> list[str]:
-    """Sentences about sessions that depend on an earlier SECRET_KEY, for `flask doctor`."""
-    earlier = context.service().keyring.secret_ids[1:]
-    count = _alive().where(Session.secret_id.in_(earlier)).count()
-    sentence = f"{count} sessions still need SECRET_KEY_FALLBACKS; each moves when refreshed."
-    return [sentence] if count else []
+def secrets_in_use() -> dict[str, int]:
+    """How many sessions that go on depend on each SECRET_KEY, by its id."""
+    return count_by(Session.secret_id, _alive())

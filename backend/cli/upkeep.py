@@ -38,10 +38,36 @@ def doctor() -> None:
     service = context.service()
     fatal, doubtful = installation.findings(service.settings, service.database)
     if not fatal:
-        for each in (auth, mfa, keys, chain, notices):
-            doubtful += each.doubts()
+        doubtful += _about_secrets() + chain.doubts() + notices.doubts()
     for sentence in doubtful:
         click.echo(f"warning: {sentence}")
     if fatal:
         fail(*fatal, word="fatal")
     click.echo(f"{len(doubtful)} warnings, nothing fatal.")
+
+
+def _about_secrets() -> list[str]:
+    """What still needs which earlier SECRET_KEY, and what was made under one that is gone."""
+    used = {
+        "API keys": keys.secrets_in_use(),
+        "sessions": auth.secrets_in_use(),
+        "second factors": mfa.secrets_in_use(),
+    }
+    present, *earlier = context.service().keyring.secret_ids
+    result = []
+    for number, secret_id in enumerate(earlier, 1):
+        needed = [f"{ids[secret_id]} {things}" for things, ids in used.items() if secret_id in ids]
+        if needed:
+            result.append(
+                f"SECRET_KEY_FALLBACKS: number {number} is still needed by {', '.join(needed)};"
+                " each moves to SECRET_KEY when it is used."
+            )
+    known = {present, *earlier, None}
+    for things, ids in used.items():
+        lost = sum(count for secret_id, count in ids.items() if secret_id not in known)
+        if lost:
+            result.append(
+                f"{lost} {things} were made under a SECRET_KEY that is gone, and are of no use;"
+                " put it into SECRET_KEY_FALLBACKS if you have it."
+            )
+    return result

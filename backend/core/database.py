@@ -149,6 +149,12 @@ def lock(rows: pw.ModelSelect) -> list[Any]:
     return list(rows.for_update() if on_postgres() else rows)
 
 
+def count_by(column: pw.Field, rows: pw.ModelSelect) -> dict[Any, int]:
+    """How many of these rows there are with each value of the column."""
+    counted = rows.select(column, pw.fn.COUNT()).group_by(column)
+    return dict(counted.tuples())
+
+
 def delete_some(rows: pw.ModelSelect, limit: int) -> int:
     """Delete at most `limit` of these rows, so that nobody waits long; returns how many."""
     model = rows.model

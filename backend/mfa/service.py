@@ -22,7 +22,7 @@ import segno
 
 from ..audit import service as audit
 from ..core import clock, context, mail
-from ..core.database import atomic, current, lock
+from ..core.database import atomic, count_by, current, lock
 from ..core.errors import Conflict, InvalidCredentials
 from ..core.identity import Identity
 from ..guessing import service as guessing
@@ -128,23 +128,10 @@ def check(user: User, code: str) -> bool:
     return _use_one_time_code(factor, code) or _use_recovery_code(user, code)
 
 
-def doubts() -> list[str]:
-    """Sentences about second factors that depend on an earlier SECRET_KEY, for `flask doctor`."""
-    present = context.service().keyring.secret_ids
-    confirmed = SecondFactor.select().where(SecondFactor.confirmed_at.is_null(False))
-    earlier = confirmed.where(SecondFactor.secret_id.in_(present[1:])).count()
-    lost = confirmed.where(SecondFactor.secret_id.not_in(present)).count()
-    result = []
-    if earlier:
-        result.append(
-            f"{earlier} second factors still need SECRET_KEY_FALLBACKS; each moves when used."
-        )
-    if lost:
-        result.append(
-            f"{lost} second factors were kept under a SECRET_KEY that is gone:"
-            " only recovery codes work for them."
-        )
-    return result
+def secrets_in_use() -> dict[str, int]:
+    """How many second factors depend on each SECRET_KEY, by its id."""
+    confirmed = SecondFactor.confirmed_at.is_null(False)
+    return count_by(SecondFactor.secret_id, SecondFactor.select().where(confirmed))
 
 
 def _prove(actor: Identity, current_password: str, code: str, action: str) -> User:

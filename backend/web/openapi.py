@@ -48,6 +48,9 @@ class ProblemSchema(Schema):
     detail = fields.String(required=True, metadata={"description": "What happened, for people."})
     request_id = fields.String(required=True, metadata={"description": "Find it in the log."})
     errors = fields.Dict(metadata={"description": "{location: {field: [sentence]}}"})
+    mfa_token = fields.String(
+        metadata={"description": "With `mfa_required` alone: what takes the second step."}
+    )
 
 
 def init_app(app: Flask, version: str) -> Api:
