@@ -8,12 +8,13 @@ from typing import Any
 
 from flask import Flask
 
-from . import __version__, cli
+from . import __version__, cli, upkeep
 from .api_keys import routes as api_keys
 from .api_keys.service import write_last_used
 from .audit import routes as audit
 from .audit.chain import seal
 from .auth import routes as auth
+from .core.access_tokens import AccessTokens
 from .core.chores import Chores
 from .core.context import Service
 from .core.database import open_database, release
@@ -23,12 +24,13 @@ from .core.passwords import Hasher
 from .core.settings import Settings
 from .core.tokens import Keyring
 from .core.write_behind import WriteBehind
+from .mfa import routes as mfa
 from .users import routes as users
-from .web import admission, docs, guard, health, openapi, password_page, problems
+from .web import admission, docs, guard, health, jwks, openapi, password_page, problems
 from .web.envelope import Envelope
 
 # The subjects, in the order in which the documentation lists them. Yours goes here.
-V1 = (auth.blp, users.blp, api_keys.blp, audit.blp)
+V1 = (auth.blp, mfa.blp, users.blp, api_keys.blp, audit.blp)
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -51,6 +53,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     for blueprint in V1:
         api.register_blueprint(blueprint, url_prefix=f"/v1{blueprint.url_prefix}")
     api.register_blueprint(health.blp)
+    api.register_blueprint(jwks.blp)
     password_page.init_app(app)
     if settings.docs_enabled:
         docs.init_app(app, api)
@@ -68,7 +71,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 def _service(settings: Settings) -> Service:
     database = open_database(settings)
 
-    def inside(work: Callable[..., None]) -> Callable[..., None]:
+    def inside(work: Callable[..., object]) -> Callable[..., None]:
         """The work, done as part of the service; its connection is given back."""
 
         @functools.wraps(work)
@@ -86,9 +89,10 @@ def _service(settings: Settings) -> Service:
         settings=settings,
         database=database,
         keyring=Keyring(settings),
+        access_tokens=AccessTokens(settings),
         hasher=Hasher(settings),
         last_used=last_used,
-        chores=Chores(last_used.flush, inside(seal)),
+        chores=Chores(last_used.flush, inside(seal), upkeep.seldom(inside(upkeep.prune))),
         jobs=Jobs(),
         mailer=Mailer(settings),
     )

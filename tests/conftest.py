@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -20,10 +21,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import pyotp
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -74,7 +77,9 @@ def fresh_database(
 
         def empty() -> str:
             with psycopg.connect(url) as connection:
-                connection.execute("TRUNCATE users, throttles, audit_events, audit_chain CASCADE")
+                connection.execute(
+                    "TRUNCATE users, throttles, notices, audit_events, audit_chain CASCADE"
+                )
             return url
 
         yield empty
@@ -373,6 +378,19 @@ def travel(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return move
 
 
+def code_of(secret: str, steps: int = 0) -> str:
+    """What an authenticator app shows that holds the secret, so many steps of 30 s from now."""
+    return pyotp.TOTP(secret).at(clock.timestamp() + 30 * steps)
+
+
+def enrol(person: Person) -> tuple[str, list[str]]:
+    """Set up a second factor, which uses up the present code: (secret, recovery codes)."""
+    secret = person.post("/v1/auth/mfa", {"current_password": PASSWORD}).json["secret"]
+    response = person.post("/v1/auth/mfa/confirm", {"code": code_of(secret)})
+    assert response.status_code == 200, response.json
+    return secret, response.json["recovery_codes"]
+
+
 def refresh(client: FlaskClient, token: str) -> TestResponse:
     """The answer to exchanging a refresh token."""
     return client.post("/v1/auth/refresh", json={"refresh_token": token})
@@ -441,3 +459,17 @@ class Relay:
             while data := source.recv(65536):
                 self._flowing.wait()
                 sink.sendall(data)
+
+
+def mails_of(client: FlaskClient) -> list[EmailMessage]:
+    """All mail that the client's app has sent so far, in order."""
+    service = service_of(client.application)
+    service.jobs.join(30)
+    return list(service.mailer.outbox)
+
+
+def token_in(message: EmailMessage) -> str:
+    """The token of the one link in a mail."""
+    text = message.get_body(("plain",)).get_content()
+    [token] = re.findall(r"#token=(\S+)", text)
+    return token

@@ -93,7 +93,7 @@ def assert_misused(result: Result, words: str) -> None:
 
 def commands(app: Flask) -> Iterator[tuple[str, click.Command]]:
     """All commands of ours, with the words that call them."""
-    for name in ("db", "users", "keys", "audit", "doctor"):
+    for name in ("db", "users", "keys", "audit", "tokens", "doctor"):
         group = app.cli.commands[name]
         if isinstance(group, click.Group):
             for verb, command in group.commands.items():
@@ -617,14 +617,14 @@ def test_stdout_holds_the_answer_alone_and_logs_go_to_stderr(tree: Path, migrate
     made = run(tree, "flask", "--app", "wsgi", *wanted, stdin=PASSWORD, database_url=migrated)
     assert made.returncode == 0, made.stderr
     assert str(UUID(made.stdout.strip())) + "\n" == made.stdout
-    [line] = made.stderr.splitlines()
-    assert json.loads(line)["msg"] == "user.create"
+    lines = [json.loads(line)["msg"] for line in made.stderr.splitlines()]
+    assert lines[0] == "user.create"
     assert PASSWORD not in made.stderr
 
     key = run(tree, "flask", "--app", "wsgi", "keys", "create", "alice", "x", database_url=migrated)
     assert re.fullmatch("bt_[0-9A-Za-z]{38}\n", key.stdout)
-    [line] = key.stderr.splitlines()
-    assert json.loads(line)["msg"] == "key.create"
+    lines = [json.loads(line)["msg"] for line in key.stderr.splitlines()]
+    assert lines[0] == "key.create"
     assert key.stdout.strip() not in key.stderr
 
 

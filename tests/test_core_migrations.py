@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import shutil
 import signal
 import sqlite3
@@ -18,14 +19,17 @@ from flask import Flask
 
 from backend.app import create_app
 from backend.audit import chain
-from backend.audit import service as audit
 from backend.core import migrations
 from backend.core.database import release
+from backend.mfa.models import RecoveryCode
+from backend.notices import service as notices
 
 from .conftest import (
+    PASSWORD,
     add_user,
     client_of,
     copy_tree,
+    enrol,
     make_settings,
     run,
     service_of,
@@ -41,6 +45,7 @@ def app(empty_database: str) -> Iterator[Flask]:
     with service.active():
         yield app
         release(service.database)
+    service.chores.close()
     service.database.close_all()
 
 
@@ -51,16 +56,20 @@ def database(app: Flask) -> pw.Database:
 
 
 def seed(app: Flask) -> None:
-    """Add rows to all tables: Alice with a session more and a key more, and a sealed event."""
+    """Add rows to all tables: for Alice a session, a key and a recovery code more, for all else."""
     client = client_of(app)
     service = service_of(app)
     count = service.database.execute_sql("SELECT COUNT(*) FROM users").fetchone()[0]
     release(service.database)
     if not count:
         add_user(client, "alice")
-    sign_in(client, "alice").new_key(scopes=[])
+    alice = sign_in(client, "alice")
+    alice.new_key(scopes=[])
+    # Begun, not confirmed: she signs in again, and without a code.
+    assert alice.post("/v1/auth/mfa", {"current_password": PASSWORD}).status_code == 201
     with service.active():
-        audit.record(None, "login")
+        RecoveryCode.create(user=alice.id, digest=secrets.token_hex(32))
+        notices.note(notices.FORWARDED)
         chain.seal()
     release(service.database)
 
@@ -264,6 +273,20 @@ def test_each_migration_goes_back_and_forth_over_rows_and_loses_no_others(
         assert_kept(below, {table: above[table] for table in below})
 
 
+def test_nobody_is_asked_for_a_second_factor_that_a_downgrade_took_away(
+    app: Flask, database: pw.Database
+) -> None:
+    migrations.upgrade(database)
+    client = client_of(app)
+    add_user(client, "alice")
+    alice = sign_in(client, "alice")
+    enrol(alice)
+    names = migrations.known()
+    migrations.downgrade(database, names[names.index("008_second_factors") - 1])
+    migrations.upgrade(database)
+    assert alice.get("/v1/auth/me").json["mfa_enabled"] is False
+
+
 SCRATCH = '''"""Rebuild the users table."""
 
 import peewee as pw
@@ -310,7 +333,7 @@ def test_foreign_keys_hold_again_after_migrating(app: Flask, database: pw.Databa
     database.execute_sql("DELETE FROM users")
     release(database)
     left = rows(database)
-    for outlives_users in ("throttles", "audit_events", "audit_chain"):
+    for outlives_users in ("throttles", "notices", "audit_events", "audit_chain"):
         left.pop(outlives_users, None)
     assert not any(left.values())
 

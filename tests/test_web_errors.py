@@ -252,7 +252,7 @@ def test_without_a_database_all_that_needs_it_is_unavailable(
 ) -> None:
     app = make_bare_app(database_url=url)
     client, keyring = client_of(app), service_of(app).keyring
-    token = keyring.sign_access(new_id(), new_id())
+    token = service_of(app).access_tokens.sign(new_id(), new_id())
     key = keyring.new_api_key()
     calls = [
         client.post("/v1/auth/login", json={"username": "alice", "password": PASSWORD}),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import peewee as pw
 
+from ..audit import service as audit
 from ..core import clock, context, tokens
 from ..core.database import atomic, current, db_time, lock, newest, on_postgres
 from ..core.errors import INVALID_TOKEN, Conflict, Forbidden, Invalid, InvalidCredentials, NotFound
@@ -17,8 +17,6 @@ from ..core.identity import Identity
 from ..users.models import User
 from . import scopes as rules
 from .models import ApiKey, ApiKeySecret
-
-log = logging.getLogger(__name__)
 
 
 def issue(
@@ -54,7 +52,6 @@ def issue(
         updated_at=now,
     )
     _insert(actor, key, text)
-    log.info("key.create", extra={"actor": actor.username, "key_id": str(key.id)})
     key.key = text
     return key
 
@@ -73,6 +70,7 @@ def _insert(actor: Identity, key: ApiKey, text: str) -> None:
     key.secret = ApiKeySecret.create(
         key=key, digest=digest, secret_id=secret_id, hint=tokens.hint(text)
     )
+    _record(actor, "key.create", key)
 
 
 def get(actor: Identity, key_id: UUID) -> ApiKey:
@@ -118,9 +116,7 @@ def change(actor: Identity, key_id: UUID, **changes: Any) -> ApiKey:
     _require_future(changes.get("expires_at"))
     if "scopes" in changes:
         changes["scopes"] = sorted(set(changes["scopes"]))
-    key = _change(actor, key_id, changes)
-    log.info("key.update", extra={"actor": actor.username, "key_id": str(key_id)})
-    return key
+    return _change(actor, key_id, changes)
 
 
 @atomic
@@ -136,6 +132,8 @@ def _change(actor: Identity, key_id: UUID, changes: dict[str, Any]) -> ApiKey:
     if key.dirty_fields:
         key.updated_at = clock.now()
         key.save()
+        action = "key.disable" if changes.get("disabled") else "key.update"
+        _record(actor, action, key, changed=sorted(changes))
     return key
 
 
@@ -143,7 +141,7 @@ def _change(actor: Identity, key_id: UUID, changes: dict[str, Any]) -> ApiKey:
 def revoke(actor: Identity, key_id: UUID) -> ApiKey:
     """The key, which is never accepted again. Revoking it once more changes nothing."""
     key = _for_update(actor, key_id, itself=True)
-    _revoke(key)
+    _revoke(actor, key)
     return key
 
 
@@ -157,21 +155,22 @@ def revoke_by_possession(text: str) -> None:
 def _revoke_held(text: str) -> None:
     digests = [digest for _, digest in context.service().keyring.digests(text)]
     for key in lock(_keys().where(ApiKeySecret.digest.in_(digests))):
-        _revoke(key)
+        _revoke(None, key)
 
 
-def _revoke(key: ApiKey) -> None:
+def _revoke(actor: Identity | None, key: ApiKey) -> None:
     if key.revoked_at is None:
         key.revoked_at = key.updated_at = clock.now()
         key.save()
-        log.info("key.revoke", extra={"key_id": str(key.id)})
+        _record(actor, "key.revoke", key)
 
 
 @atomic
 def delete(actor: Identity, key_id: UUID) -> None:
     """Remove the key and its secrets."""
-    _for_update(actor, key_id).delete_instance()
-    log.info("key.delete", extra={"actor": actor.username, "key_id": str(key_id)})
+    key = _for_update(actor, key_id)
+    key.delete_instance()
+    _record(actor, "key.delete", key)
 
 
 def write_last_used(notes: dict[str, tuple[datetime, str]]) -> None:
@@ -194,6 +193,11 @@ def write_last_used(notes: dict[str, tuple[datetime, str]]) -> None:
     )
 
 
+def count_active(owner_id: UUID) -> int:
+    """How many keys of the owner's are active."""
+    return int(_of(owner_id).where(_has_status("active")).count())
+
+
 def doubts() -> list[str]:
     """Sentences about keys that depend on an earlier SECRET_KEY, for `flask doctor`."""
     present = context.service().keyring.secret_ids
@@ -206,6 +210,11 @@ def doubts() -> list[str]:
     if lost:
         result.append(f"{lost} API keys were made under a SECRET_KEY that is gone: they are dead.")
     return result
+
+
+def _record(actor: Identity | None, action: str, key: ApiKey, **detail: Any) -> None:
+    target = ("api_key", key.id)
+    audit.record(actor, action, target=target, owner_id=str(key.owner_id), **detail)
 
 
 def _keys() -> pw.ModelSelect:

@@ -35,7 +35,10 @@ MOST_FAULTS = 20  # that are told of in sentences
 
 _GONE = "Audit events are sealed, but the row of their chain is gone."
 _FORGED = "The row of the audit chain is not as it was sealed."
-_KEY_LOST = "The key of the audit chain was made under a SECRET_KEY that is gone, or altered."
+_KEY_LOST = (
+    "The key of the audit chain was altered, or encrypted under a SECRET_KEY that is gone: put that"
+    " one into SECRET_KEY_FALLBACKS. Until then nothing is sealed."
+)
 
 
 # --- sealing ---
@@ -147,8 +150,8 @@ def _store(sealed: list[tuple[Any, int, str]]) -> None:
         )
     done = current.execute_sql(
         "UPDATE audit_events SET sequence = sealed.sequence, seal = sealed.seal"  # noqa: S608
-        f" FROM (SELECT {columns}) AS sealed"
-        " WHERE audit_events.id = sealed.id AND audit_events.sequence IS NULL",
+        # No second condition: SQLite would look for the rows by that.
+        f" FROM (SELECT {columns}) AS sealed WHERE audit_events.id = sealed.id",
         (rows,),
     )
     if done.rowcount != len(sealed):
@@ -193,7 +196,7 @@ def _unwrap(chain: AuditChain) -> tuple[bytes, bool]:
     """(the key of the seals, whether it is wrapped under an earlier SECRET_KEY), else Conflict."""
     try:
         data, outdated = context.service().keyring.decrypt(chain.wrapped_key)
-    except (LookupError, ValueError):
+    except LookupError:
         data, outdated = b"", False
     if not data.startswith(_KEY_KIND):
         raise Conflict("conflict", _KEY_LOST)
@@ -306,10 +309,11 @@ def prune(limit: int = BATCH) -> int:
     that was altered. Conflict if the chain cannot be gone on with.
     """
     days = context.settings().audit_retention_days
-    if not days:
+    before = clock.now() - timedelta(days=days)
+    if not days or not AuditEvent.select().where(AuditEvent.created_at < before).exists():
         return 0
     seal()
-    return _prune(clock.now() - timedelta(days=days), limit)
+    return _prune(before, limit)
 
 
 @atomic
@@ -341,7 +345,7 @@ def doubts() -> list[str]:
     try:
         _, outdated = _unwrap(chain)
     except Conflict as refusal:
-        return [f"{refusal.detail} Nothing is sealed any more."]
+        return [refusal.detail]
     if outdated:
         return ["The audit chain still needs SECRET_KEY_FALLBACKS, until the next event is sealed."]
     return []

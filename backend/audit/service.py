@@ -53,8 +53,8 @@ def record(
     action: str,
     *,
     outcome: str = "success",
-    target: tuple[str, UUID] | None = None,
-    **detail: object,
+    target: tuple[str, UUID | None] | None = None,
+    **detail: Any,
 ) -> None:
     """Store that `actor`, None if nobody is known, did `action` to `target`: (type, id).
 

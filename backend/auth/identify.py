@@ -54,7 +54,7 @@ class Caller(NamedTuple):
 
 def by_access_token(token: str) -> Identity:
     """The identity of a session that goes on, else InvalidCredentials."""
-    user_id, session_id = context.service().keyring.read_access(token)
+    user_id, session_id = context.service().access_tokens.read(token)
     row = _one(_BY_SESSION, session_id.hex, user_id.hex, db_time(clock.now()))
     if row is None:
         raise InvalidCredentials

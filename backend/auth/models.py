@@ -12,7 +12,7 @@ class Session(Model):
 
     `generation` counts rotations: the refresh token of the present generation is good, that of the
     one before for a few seconds after `rotated_at`. `expires_at`, `ip` and `user_agent` are those
-    of the last sign-in or refresh.
+    of the last sign-in or refresh; `secret_id` names the SECRET_KEY that signed its refresh token.
     """
 
     user = pw.ForeignKeyField(User, on_delete="CASCADE")
@@ -22,6 +22,7 @@ class Session(Model):
     last_used_at = UTCDateTimeField(default=now)
     expires_at = UTCDateTimeField()
     ip = pw.CharField(max_length=45, null=True)
+    secret_id = pw.CharField(max_length=8, null=True)
     user_agent = pw.CharField(max_length=200, null=True)
 
     class Meta:

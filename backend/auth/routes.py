@@ -10,14 +10,18 @@ from ..users import service as users
 from ..users.models import User
 from ..users.schemas import RegisterSchema, UserSchema
 from ..web.api import Blueprint, PageQuery, page, page_of
-from ..web.guard import actor, admin, public, session, session_or_any_key
+from ..web.guard import actor, admin, before_enrolment, public, session, session_or_any_key
 from . import service
 from .schemas import (
     ChangeMeSchema,
     ChangePasswordSchema,
+    ConfirmEmailSchema,
+    ForgotSchema,
+    LoginMfaSchema,
     LoginSchema,
     MeSchema,
     RefreshSchema,
+    ResetSchema,
     SessionSchema,
     TokensSchema,
 )
@@ -40,10 +44,20 @@ def register(account: dict[str, Any]) -> tuple[User, int, dict[str, str]]:
 @public
 @blp.arguments(LoginSchema)
 @blp.response(200, TokensSchema)
-@blp.fails("invalid_credentials", "rate_limited")
+@blp.fails("invalid_credentials", "mfa_required", "rate_limited")
 def login(credentials: dict[str, str]) -> dict[str, Any]:
     """Sign in with username or e-mail address, and password"""
     return service.login(**credentials)
+
+
+@blp.route("/login/mfa", methods=["POST"])
+@public
+@blp.arguments(LoginMfaSchema)
+@blp.response(200, TokensSchema)
+@blp.fails("invalid_credentials", "rate_limited")
+def login_mfa(step: dict[str, str]) -> dict[str, Any]:
+    """Sign in: the second step, with a code of the second factor"""
+    return service.login_mfa(**step)
 
 
 @blp.route("/refresh", methods=["POST"])
@@ -57,6 +71,7 @@ def refresh(body: dict[str, str]) -> dict[str, Any]:
 
 
 @blp.route("/logout", methods=["POST"])
+@before_enrolment
 @session
 @blp.response(204)
 def logout() -> None:
@@ -90,6 +105,7 @@ def end_session(session_id: UUID) -> None:
 
 
 @blp.route("/me")
+@before_enrolment
 @session_or_any_key
 @blp.response(200, MeSchema)
 def me() -> dict[str, Any]:
@@ -103,7 +119,7 @@ def me() -> dict[str, Any]:
 @blp.response(200, UserSchema)
 @blp.fails("wrong_password", "rate_limited", "username_taken")
 def change_me(changes: dict[str, str]) -> User:
-    """Change one's own username"""
+    """Change one's own name or e-mail address; a link confirms the latter"""
     return service.change_me(actor(), **changes)
 
 
@@ -115,6 +131,35 @@ def change_me(changes: dict[str, str]) -> User:
 def change_password(passwords: dict[str, str]) -> None:
     """Change one's own password; all other sessions end"""
     service.change_password(actor(), **passwords)
+
+
+@blp.route("/password/forgot", methods=["POST"])
+@public
+@blp.arguments(ForgotSchema)
+@blp.response(202)
+def forgot_password(body: dict[str, str]) -> None:
+    """Have a link mailed that sets a password; the answer is the same for every address"""
+    service.forgot_password(body["email"])
+
+
+@blp.route("/password/reset", methods=["POST"])
+@public
+@blp.arguments(ResetSchema)
+@blp.response(204)
+@blp.fails("invalid_token", "password_too_weak")
+def reset_password(body: dict[str, str]) -> None:
+    """Set a password by the link of a mail; all sessions end"""
+    service.reset_password(**body)
+
+
+@blp.route("/email/confirm", methods=["POST"])
+@public
+@blp.arguments(ConfirmEmailSchema)
+@blp.response(204)
+@blp.fails("invalid_token", "email_taken")
+def confirm_email(body: dict[str, str]) -> None:
+    """Confirm a new e-mail address by the link that was mailed to it"""
+    users.confirm_email(body["token"])
 
 
 def _me(identity: Identity) -> dict[str, Any]:

@@ -2,11 +2,24 @@
 
 from marshmallow import fields, validate
 
-from ..users.schemas import UserSchema, password, username
+from ..users.schemas import UserSchema, email, password, username
 from ..web.api import Id, Schema, Time
 
 _REFRESH_TOKEN = "btr_AZLTpFtsfY6fASNFZ4mrzQAAAAA.kFo2bS8u1n5mD3t0m9b6cXJv4yqYhT7wKpL2sQeRzWU"  # noqa: S105
+_MFA_TOKEN = (
+    "btm_AZLTpFtsfY6fASNFZ4mrzQAAAAAABj8xq2bQAA.kFo2bS8u1n5mD3t0m9b6cXJv4yqYhT7wKpL2sQeRzWU"  # noqa: S105
+)
+_PASSWORD_LINK = _MFA_TOKEN.replace("btm", "btp")
+_EMAIL_LINK = _MFA_TOKEN.replace("btm", "bte")
 _ACCESS_TOKEN = "eyJhbGciOiJIUzI1NiIsImtpZCI6IjhmMTRlNDVmIiwidHlwIjoiYXQrand0In0.e30.c2ln"  # noqa: S105
+
+
+def _token(description: str, example: str) -> fields.String:
+    return fields.String(
+        required=True,
+        validate=validate.Length(1, 4096),
+        metadata={"example": example, "description": description},
+    )
 
 
 class LoginSchema(Schema):
@@ -20,12 +33,21 @@ class LoginSchema(Schema):
     password = password(required=True)
 
 
+class LoginMfaSchema(Schema):
+    """Sign in: the second step."""
+
+    mfa_token = _token("What signing in answered with `mfa_required`.", _MFA_TOKEN)
+    code = fields.String(
+        required=True,
+        validate=validate.Length(6, 40),
+        metadata={"example": "123456", "description": "Of the app, or a recovery code."},
+    )
+
+
 class RefreshSchema(Schema):
     """Exchange a refresh token."""
 
-    refresh_token = fields.String(
-        required=True, validate=validate.Length(1, 4096), metadata={"example": _REFRESH_TOKEN}
-    )
+    refresh_token = _token("Of the last sign-in or refresh.", _REFRESH_TOKEN)
 
 
 class TokensSchema(Schema):
@@ -77,9 +99,10 @@ class SessionSchema(Schema):
 
 
 class ChangeMeSchema(Schema):
-    """Change one's own account."""
+    """Change one's own account; a new address waits until it is confirmed."""
 
     username = username()
+    email = email()
     current_password = password(required=True)
 
 
@@ -88,3 +111,22 @@ class ChangePasswordSchema(Schema):
 
     current_password = password(required=True)
     new_password = password("purple elephants drink tea", required=True)
+
+
+class ForgotSchema(Schema):
+    """Ask for a link to set a password."""
+
+    email = email(required=True)
+
+
+class ResetSchema(Schema):
+    """Set a password by a link."""
+
+    token = _token("The token in the link.", _PASSWORD_LINK)
+    new_password = password("purple elephants drink tea", required=True)
+
+
+class ConfirmEmailSchema(Schema):
+    """Confirm a new address by a link."""
+
+    token = _token("The token in the link.", _EMAIL_LINK)

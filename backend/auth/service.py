@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import logging
+import functools
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import peewee as pw
 
-from ..core import clock, context
-from ..core.database import atomic, newest
-from ..core.errors import InvalidCredentials, NotFound
+from ..api_keys import service as keys
+from ..audit import service as audit
+from ..core import clock, context, mail
+from ..core.database import atomic, delete_some, newest
+from ..core.errors import Failure, Invalid, InvalidCredentials, InvalidLink, NotFound
 from ..core.identity import Identity
+from ..core.settings import Limit
+from ..core.tokens import PASSWORD_LINK, SECOND_STEP
 from ..guessing import service as guessing
+from ..mfa import service as mfa
+from ..users import links
 from ..users import service as users
 from ..users.models import User
 from .models import Session
 
-log = logging.getLogger(__name__)
+SECOND_STEP_FOR = timedelta(minutes=5)
+SECOND_STEP_TRIES = Limit(5, 300)
+MAILS = Limit(3, 3600)  # that one account may cause
 
 
 def login(username: str, password: str) -> dict[str, Any]:
@@ -27,33 +35,68 @@ def login(username: str, password: str) -> dict[str, Any]:
     Unknown, disabled and wrong take as long as each other and are told alike: InvalidCredentials.
     """
     user = users.find(username)
-    with guessing.attempt(user or username):
+    with guessing.attempt(user or username, "login"):
         right = context.service().hasher.check(password, user.password_hash if user else None)
         if user is None or not right or not user.is_active:
-            log.warning("login", extra={"outcome": "failure"})
             raise InvalidCredentials
     if context.service().hasher.is_outdated(user.password_hash):
         users.rehash(user, password)
-    session = _open(user)
-    log.info("login", extra={"outcome": "success", "user_id": str(user.id)})
-    return _tokens(user, session.id, session.generation)
+    if user.mfa_enabled:
+        keyring = context.service().keyring
+        token = keyring.sign_for(SECOND_STEP, user.id, user.session_epoch, SECOND_STEP_FOR)
+        raise Failure(
+            "mfa_required", "A code of the second factor is needed.", members={"mfa_token": token}
+        )
+    return _open(user, "login")
+
+
+def login_mfa(mfa_token: str, code: str) -> dict[str, Any]:
+    """Tokens for a new session, if `code` is of the second factor of the token's user.
+
+    InvalidCredentials for a wrong code, and for a token that is used, too old, or was tried with
+    five wrong codes.
+    """
+    user = _halfway_in(mfa_token)
+    with guessing.attempt(user, "login.mfa"):
+        tried = guessing.allow(f"second step {mfa_token}", SECOND_STEP_TRIES)
+        if not tried or not mfa.check(user, code):
+            raise InvalidCredentials
+    return _open(user, "login.mfa")
+
+
+def _halfway_in(mfa_token: str) -> User:
+    """The user who has given their password for this token, and not changed it since."""
+    try:
+        user_id, epoch = context.service().keyring.read_for(SECOND_STEP, mfa_token)
+    except InvalidLink:
+        raise InvalidCredentials from None
+    user: User | None = User.get_or_none(
+        (User.id == user_id) & (User.session_epoch == epoch) & User.is_active & User.mfa_enabled
+    )
+    if user is None:
+        raise InvalidCredentials
+    return user
 
 
 @atomic
-def _open(user: User) -> Session:
-    """A session of the user as it was when the password was checked, else InvalidCredentials."""
+def _open(user: User, action: str) -> dict[str, Any]:
+    """Tokens for a new session of the user as they were when the password was checked.
+
+    InvalidCredentials if password, epoch or second factor are others by now.
+    """
     now = user.last_login_at = clock.now()
     # Also holds the row: of sign-ins at once, each counts the sessions of the one before.
     unchanged = (
         (User.id == user.id)
         & (User.session_epoch == user.session_epoch)
         & (User.password_hash == user.password_hash)
+        & (User.mfa_enabled == user.mfa_enabled)
     )
     if not User.update(last_login_at=now).where(unchanged).execute():
         raise InvalidCredentials
     guessing.remember_address(user)
     session = Session.create(
-        user=user, epoch=user.session_epoch, expires_at=_expiry(now, now), **_origin()
+        user=user, epoch=user.session_epoch, expires_at=_expiry(now, now), **_circumstances()
     )
     kept = (
         Session.select(Session.id)
@@ -62,7 +105,13 @@ def _open(user: User) -> Session:
         .limit(context.settings().max_sessions_per_user)
     )
     Session.delete().where((Session.user == user) & Session.id.not_in(kept)).execute()
-    return session
+    audit.record(_self(user), action, target=("session", session.id))
+    return _tokens(user, session.id, session.generation)
+
+
+def _self(user: User, session_id: UUID | None = None) -> Identity:
+    """The user as the actor of what they do while nobody is signed in yet, or any more."""
+    return Identity(user.id, user.username, user.role, "session", session_id)
 
 
 def refresh(token: str) -> dict[str, Any]:
@@ -81,9 +130,16 @@ def refresh(token: str) -> dict[str, Any]:
     if session.generation == presented + 1 and _in_grace(session):
         return _tokens(session.user, session_id, session.generation)
     if session.generation > presented:
-        Session.delete().where(Session.id == session_id).execute()
-        log.warning("session.reuse", extra={"session_id": str(session_id)})
+        _end_copied(session)
     raise InvalidCredentials
+
+
+@atomic
+def _end_copied(session: Session) -> None:
+    if Session.delete().where(Session.id == session.id).execute():
+        target = ("session", session.id)
+        detail = {"user_id": str(session.user_id)}
+        audit.record(None, "session.reuse", outcome="failure", target=target, **detail)
 
 
 def _alive() -> pw.ModelSelect:
@@ -115,7 +171,7 @@ def _rotate(session: Session) -> bool:
             rotated_at=now,
             last_used_at=now,
             expires_at=_expiry(session.created_at, now),
-            **_origin(),
+            **_circumstances(),
         )
         .where((Session.id == session.id) & (Session.generation == session.generation))
         .execute()
@@ -123,13 +179,13 @@ def _rotate(session: Session) -> bool:
     return bool(changed)
 
 
-def _origin() -> dict[str, str | None]:
-    """The columns that tell where the present call comes from."""
-    call = context.call.get()
+def _circumstances() -> dict[str, str | None]:
+    """The columns that tell where the present call comes from, and which secret signs for it."""
+    call, secret_id = context.call.get(), context.service().keyring.secret_ids[0]
     if call is None:
-        return {}
+        return {"secret_id": secret_id}
     user_agent = "".join(filter(str.isprintable, call.user_agent))[: Session.user_agent.max_length]
-    return {"ip": call.address or None, "user_agent": user_agent or None}
+    return {"ip": call.address or None, "user_agent": user_agent or None, "secret_id": secret_id}
 
 
 def _in_grace(session: Session) -> bool:
@@ -144,12 +200,12 @@ def _expiry(created_at: datetime, used_at: datetime) -> datetime:
 
 
 def _tokens(user: User, session_id: UUID, generation: int) -> dict[str, Any]:
-    keyring = context.service().keyring
+    service = context.service()
     return {
-        "access_token": keyring.sign_access(
+        "access_token": service.access_tokens.sign(
             user.id, session_id, username=user.username, role=user.role
         ),
-        "refresh_token": keyring.sign_refresh(session_id, generation),
+        "refresh_token": service.keyring.sign_refresh(session_id, generation),
         "token_type": "Bearer",
         "expires_in": context.settings().jwt_access_token_expire_minutes * 60,
         "user": user,
@@ -169,18 +225,20 @@ def sessions(
     return page
 
 
+@atomic
 def end_session(actor: Identity, session_id: UUID) -> None:
     """End one of the actor's sessions; NotFound if it is not the actor's."""
     mine = (Session.id == session_id) & (Session.user == actor.user_id)
     if not Session.delete().where(mine).execute():
         raise NotFound
-    log.info("session.end", extra={"user_id": str(actor.user_id), "session_id": str(session_id)})
+    audit.record(actor, "session.end", target=("session", session_id))
 
 
+@atomic
 def logout(actor: Identity) -> None:
     """End the actor's session."""
     Session.delete().where(Session.id == actor.session_id).execute()
-    log.info("logout", extra={"user_id": str(actor.user_id)})
+    audit.record(actor, "logout", target=("session", actor.session_id))
 
 
 @atomic
@@ -188,12 +246,20 @@ def logout_all(actor: Identity) -> None:
     """End all sessions of the actor, those included that are just being made."""
     users.end_sessions(actor.user_id)
     Session.delete().where(Session.user == actor.user_id).execute()
-    log.info("logout", extra={"user_id": str(actor.user_id), "sessions": "all"})
+    audit.record(actor, "logout", target=("user", actor.user_id), sessions="all")
 
 
-def change_me(actor: Identity, current_password: str, **changes: Any) -> User:
-    """The actor's user after `changes` to the username. Forbidden for a wrong password."""
-    guessing.require_password(actor, current_password)
+def change_me(actor: Identity, current_password: str, **changes: str) -> User:
+    """The actor's user after `changes` to username and e-mail, the latter to be confirmed.
+
+    Forbidden for a wrong password.
+    """
+    guessing.require_password(actor, current_password, "user.update")
+    if "email" in changes:
+        if not mail.enabled():
+            raise Invalid("email", "Cannot be changed: there is no mail to confirm it with.")
+        if not guessing.allow(f"addresses for {actor.user_id}", MAILS):
+            raise Failure("rate_limited", "Too many new addresses.", retry_after=MAILS.seconds)
     return users.rename(actor, **changes)
 
 
@@ -201,17 +267,67 @@ def change_password(actor: Identity, current_password: str, new_password: str) -
     """Replace the actor's password and end all sessions but the calling one."""
     user = actor.user
     users.require_strong(new_password, "new_password", user.username, user.email)
-    old = guessing.require_password(actor, current_password).password_hash
-    new = context.service().hasher.hash(new_password)
-    _replace_password(actor, old, new)
-    log.info("password.change", extra={"user_id": str(actor.user_id)})
+    user = guessing.require_password(actor, current_password, "password.change")
+    _replace_password(actor, user, context.service().hasher.hash(new_password))
 
 
 @atomic
-def _replace_password(actor: Identity, old: str, new: str) -> None:
-    if not users.replace_password(actor.user_id, old, new):
+def _replace_password(actor: Identity, user: User, new: str) -> None:
+    going_on = keys.count_active(user.id)
+    if not users.replace_password(user, new, users.same_password(user), going_on):
         raise guessing.wrong_password()
-    epoch = User.select(User.session_epoch).where(User.id == actor.user_id)
+    epoch = User.select(User.session_epoch).where(User.id == user.id)
     Session.update(epoch=epoch).where(Session.id == actor.session_id).execute()
-    others = (Session.user == actor.user_id) & (Session.id != actor.session_id)
+    others = (Session.user == user.id) & (Session.id != actor.session_id)
     Session.delete().where(others).execute()
+    audit.record(actor, "password.change", target=("user", user.id))
+
+
+def forgot_password(email: str) -> None:
+    """Mail a link to whoever has this address, soon.
+
+    The request ends before anybody looks whether there is such an account: so it takes as long for
+    those that exist as for those that do not.
+    """
+    context.service().jobs.submit(functools.partial(_mail_password_link, email))
+
+
+@atomic
+def _mail_password_link(email: str) -> None:
+    user = users.find(email)
+    if user is None or not links.reaches(user):
+        return
+    if guessing.allow(f"links for {user.id}", MAILS):
+        links.send_password_link(user)
+        audit.record(None, "password.forgot", target=("user", user.id))
+
+
+def reset_password(token: str, new_password: str) -> None:
+    """Set the password of the user whose link `token` is, and end all their sessions.
+
+    InvalidLink for a link that is not good; one whose password is too weak may be used again.
+    """
+    user = links.holder(PASSWORD_LINK, token)
+    hashed = users.hash_password(new_password, "new_password", user.username, user.email)
+    _reset_password(user, hashed)
+
+
+@atomic
+def _reset_password(user: User, new: str) -> None:
+    unused = (User.password_link_epoch == user.password_link_epoch) & User.is_active
+    if not users.replace_password(user, new, unused, keys.count_active(user.id)):
+        raise InvalidLink
+    audit.record(None, "password.reset", target=("user", user.id))
+
+
+def prune(limit: int) -> int:
+    """Delete at most `limit` sessions that have expired; how many they were."""
+    return delete_some(Session.select().where(Session.expires_at <= clock.now()), limit)
+
+
+def doubts() -> list[str]:
+    """Sentences about sessions that depend on an earlier SECRET_KEY, for `flask doctor`."""
+    earlier = context.service().keyring.secret_ids[1:]
+    count = _alive().where(Session.secret_id.in_(earlier)).count()
+    sentence = f"{count} sessions still need SECRET_KEY_FALLBACKS; each moves when refreshed."
+    return [sentence] if count else []

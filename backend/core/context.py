@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .access_tokens import AccessTokens
     from .chores import Chores
     from .jobs import Jobs
     from .mail import Mailer
@@ -30,6 +31,7 @@ class Service:
     settings: Settings
     database: Any  # peewee.Database
     keyring: Keyring
+    access_tokens: AccessTokens
     hasher: Hasher
     last_used: WriteBehind
     chores: Chores

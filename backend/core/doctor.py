@@ -10,9 +10,11 @@ from pathlib import Path
 import peewee as pw
 from dotenv import dotenv_values, find_dotenv
 
-from . import migrations
+from . import clock, migrations, signing_keys
 from .database import is_unavailable, sqlite_path
 from .settings import ROOT, SECRET_BYTES, Settings
+
+CLOCK_SECONDS = 2  # apart, at which the clocks of here and of the database are told of
 
 
 def findings(settings: Settings, database: pw.Database) -> tuple[list[str], list[str]]:
@@ -28,10 +30,12 @@ def findings(settings: Settings, database: pw.Database) -> tuple[list[str], list
     else:
         if pending:
             fatal.append(f"Migrations are pending: {', '.join(pending)}; run `flask db upgrade`.")
+        doubtful += _about_clock(database)
     if settings.database_url.startswith("sqlite:"):
         doubtful += _about_sqlite(settings)
     if 0 < len(settings.secret_key.encode()) < SECRET_BYTES:
         doubtful.append(f"SECRET_KEY is shorter than {SECRET_BYTES} bytes.")
+    doubtful += _about_signing_keys(settings)
     if settings.database_pool_size < settings.threads:
         doubtful.append("DATABASE_POOL_SIZE is less than THREADS: requests wait for connections.")
     if settings.strict and settings.mail_url in {"console:", "memory:"}:
@@ -50,11 +54,34 @@ def _about_dotenv() -> list[str]:
     return result
 
 
+def _about_clock(database: pw.Database) -> list[str]:
+    """A server may be another machine: what expires is compared with this one's time."""
+    if not isinstance(database, pw.PostgresqlDatabase):
+        return []
+    [there] = database.execute_sql("SELECT clock_timestamp()").fetchone()
+    seconds = abs((there - clock.now()).total_seconds())
+    if seconds < CLOCK_SECONDS:
+        return []
+    return [f"The clock is {seconds:.0f} s off that of the database; synchronise both (NTP)."]
+
+
 def _about_sqlite(settings: Settings) -> list[str]:
     path = sqlite_path(settings)
-    result = []
-    if os.name == "posix" and path.exists() and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
-        result.append(f"{path} can be read by other users of the machine; run `chmod 600` on it.")
+    result = _about_mode(path)
     if settings.workers > 1:
         result.append("SQLite with several WORKERS: right, but PostgreSQL writes in parallel.")
     return result
+
+
+def _about_signing_keys(settings: Settings) -> list[str]:
+    if settings.jwt_algorithm != "HS256":
+        return _about_mode(signing_keys.path_of(settings))
+    if settings.jwt_private_key_file:
+        return ["JWT_PRIVATE_KEY_FILE is not used: JWT_ALGORITHM is HS256."]
+    return []
+
+
+def _about_mode(path: Path) -> list[str]:
+    if os.name == "posix" and path.exists() and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        return [f"{path} can be read by other users of the machine; run `chmod 600` on it."]
+    return []

@@ -14,7 +14,8 @@ class Failure(Exception):
     """A refusal that the caller is told about: `code` for programs, `detail` for people.
 
     `errors` names faulty fields as {location: {field: [sentence]}}; `retry_after` is in seconds;
-    `challenge` holds the parameters of WWW-Authenticate (RFC 6750 section 3) where they matter.
+    `challenge` holds the parameters of WWW-Authenticate (RFC 6750 section 3) where they matter,
+    `members` what the problem document says beyond the usual (RFC 9457 section 3.2).
     """
 
     def __init__(
@@ -25,12 +26,14 @@ class Failure(Exception):
         errors: Mapping[str, object] | None = None,
         retry_after: int | None = None,
         challenge: str | None = None,
+        members: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
         self.errors = errors
         self.retry_after = retry_after
+        self.members = members
         self.challenge = challenge or (INSUFFICIENT_SCOPE if code == "insufficient_scope" else None)
 
 
@@ -46,6 +49,13 @@ class InvalidCredentials(Failure):
 
     def __init__(self, detail: str = "The credentials are not valid.", challenge: str = "") -> None:
         super().__init__("invalid_credentials", detail, challenge=challenge)
+
+
+class InvalidLink(Failure):
+    """A link from a mail that is altered, used, replaced by a newer one, or too old."""
+
+    def __init__(self) -> None:
+        super().__init__("invalid_token", "The link is not valid: used, replaced, or too old.")
 
 
 class Forbidden(Failure):

@@ -192,6 +192,11 @@ class Settings:
     cors_origins: tuple[str, ...] = _setting(_origins, "", "exact origins, by comma; no *")
     trusted_proxies: tuple[Network, ...] = _setting(_networks, "", "addresses or CIDRs, by comma")
     trusted_hosts: tuple[str, ...] = _setting(_list, "", "host names, by comma; none: any")
+    # RSA is known, so that `signing_keys` can say why it is refused.
+    jwt_algorithm: str = _setting(
+        _match("HS256|EdDSA|ES256|[RP]S(256|384|512)"), "HS256", "HS256, EdDSA, ES256"
+    )
+    jwt_private_key_file: str = _setting(_text, "", "path of PEM keys: the first signs, all verify")
     jwt_issuer: str = _setting(_text, "{PUBLIC_URL}", "text")
     jwt_audience: str = _setting(_text, "{PUBLIC_URL}", "text")
     jwt_access_token_expire_minutes: int = _setting(_whole(1, 1440), "10", "1 to 1440 minutes")

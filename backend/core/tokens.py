@@ -1,4 +1,4 @@
-"""Tokens and keys as text: access tokens, refresh tokens, links, API keys; what is encrypted.
+"""Tokens and keys as text: refresh tokens, links, API keys; what is encrypted.
 
 Each kind says what it is, is signed or digested under a key of its own, and has exactly one
 spelling: text that decodes to the same bytes but reads differently is refused.
@@ -16,20 +16,16 @@ import string
 import zlib
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
-import jwt
 from cryptography.fernet import Fernet, InvalidToken
 from itsdangerous import BadSignature, Signer
 
 from . import clock
-from .errors import Failure, InvalidCredentials
+from .errors import InvalidCredentials, InvalidLink
 from .settings import Settings
 
 BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
-LEEWAY = 5  # seconds, for exp, nbf and iat
-CLAIMS = ["iss", "aud", "sub", "sid", "jti", "iat", "nbf", "exp"]
 
 # What a signed token is for: the letter behind the prefix, and the purpose of its key.
 REFRESH, PASSWORD_LINK, EMAIL_LINK, SECOND_STEP = "r", "p", "e", "m"
@@ -43,12 +39,9 @@ _PURPOSES = {
 _PREFIX = "[a-z][a-z0-9]{1,15}"
 _API_KEY = re.compile(rf"({_PREFIX}_[0-9A-Za-z]{{32}})([0-9A-Za-z]{{6}})")
 _SIGNED = re.compile(rf"{_PREFIX}([rpem])_([A-Za-z0-9_-]{{1,60}})\.([A-Za-z0-9_-]{{43}})")
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-_jwt = jwt.PyJWT(options={"enforce_minimum_key_length": True})
 
 
-def _canonical(part: str) -> bool:
+def canonical(part: str) -> bool:
     """True if `part` is the one base64url text of its bytes (RFC 4648 section 3.5)."""
     try:
         raw = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
@@ -62,14 +55,17 @@ def derive(secret: str, purpose: str) -> bytes:
     return hmac.digest(secret.encode(), b"backend:" + purpose.encode(), hashlib.sha256)
 
 
+def secret_id(secret: str) -> str:
+    """What names a SECRET_KEY without telling anything about it."""
+    return derive(secret, "id").hex()[:8]
+
+
 @dataclass(frozen=True, slots=True)
 class _Secret:
-    """What is derived from one SECRET_KEY. `id` names it without telling anything about it."""
+    """What is derived from one SECRET_KEY."""
 
     id: str
-    access: bytes
     api_key: bytes
-    header: str  # the first part of each access token it signs
 
 
 class Keyring:
@@ -78,8 +74,7 @@ class Keyring:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         texts = (settings.secret_key, *settings.secret_key_fallbacks)
-        self._secrets = [self._derived_from(text) for text in texts]
-        self._by_header = {secret.header: secret for secret in self._secrets}
+        self._secrets = [_Secret(secret_id(text), derive(text, "api-key")) for text in texts]
         self._signers = {
             kind: Signer(
                 [derive(text, purpose) for text in reversed(texts)],  # the newest comes last
@@ -98,64 +93,6 @@ class Keyring:
     def secret_ids(self) -> list[str]:
         """The ids of the secrets, the present one first."""
         return [secret.id for secret in self._secrets]
-
-    @staticmethod
-    def _derived_from(text: str) -> _Secret:
-        name = derive(text, "id").hex()[:8]
-        access = derive(text, "access")
-        sample = jwt.encode({}, access, "HS256", headers={"typ": "at+jwt", "kid": name})
-        return _Secret(name, access, derive(text, "api-key"), sample.partition(".")[0])
-
-    # --- access tokens (RFC 9068) ---
-
-    def sign_access(self, user_id: UUID, session_id: UUID, **claims: str) -> str:
-        """An access token for the session. `claims` are for other services' information."""
-        now = clock.now()
-        lifetime = timedelta(minutes=self._settings.jwt_access_token_expire_minutes)
-        secret = self._secrets[0]
-        payload = {
-            "iss": self._settings.jwt_issuer,
-            "aud": self._settings.jwt_audience,
-            "sub": str(user_id),
-            "sid": str(session_id),
-            "jti": secrets.token_urlsafe(16),
-            "iat": now,
-            "nbf": now,
-            "exp": now + lifetime,
-            **claims,
-        }
-        headers = {"typ": "at+jwt", "kid": secret.id}
-        return _jwt.encode(payload, secret.access, "HS256", headers=headers)
-
-    def read_access(self, token: str) -> tuple[UUID, UUID]:
-        """(user id, session id) of an access token of ours that is in force.
-
-        InvalidCredentials for any other text. The header must be, letter for letter, one that we
-        write: that settles algorithm, type and key before anything else is looked at.
-        """
-        header, *rest = token.split(".")
-        secret = self._by_header.get(header)
-        if secret is None or len(rest) != 2 or not all(map(_canonical, rest)):
-            raise InvalidCredentials
-        try:
-            claims = _jwt.decode(
-                token,
-                secret.access,
-                algorithms=["HS256"],
-                issuer=self._settings.jwt_issuer,
-                audience=self._settings.jwt_audience,
-                # PyJWT asks the machine's time; ours may be moved by tests.
-                options={
-                    "require": CLAIMS,
-                    "strict_aud": True,
-                    "verify_exp": False,
-                    "verify_nbf": False,
-                    "verify_iat": False,
-                },
-            )
-        except jwt.InvalidTokenError:
-            raise InvalidCredentials from None
-        return _ids_in_force(claims)
 
     # --- signed tokens: refresh tokens, links in mail, the second step of signing in ---
 
@@ -176,10 +113,10 @@ class Keyring:
         return self._sign(kind, user_id.bytes + epoch.to_bytes(4) + expires.to_bytes(8))
 
     def read_for(self, kind: str, token: str) -> tuple[UUID, int]:
-        """(user id, epoch) of a token that `sign_for` made, else Failure `invalid_token`."""
+        """(user id, epoch) of a token that `sign_for` made, else InvalidLink."""
         raw = self._unsign(kind, token)
         if raw is None or clock.timestamp() * 1_000_000 >= int.from_bytes(raw[20:]):
-            raise Failure("invalid_token", "The link is not valid: used, replaced or too old.")
+            raise InvalidLink
         return UUID(bytes=raw[:16]), int.from_bytes(raw[16:20])
 
     def _sign(self, kind: str, raw: bytes) -> str:
@@ -190,7 +127,7 @@ class Keyring:
     def _unsign(self, kind: str, token: str) -> bytes | None:
         """What `_sign` signed as this kind; None for any other text."""
         shape = _SIGNED.fullmatch(token)
-        if not shape or shape[1] != kind or not all(map(_canonical, shape.groups()[1:])):
+        if not shape or shape[1] != kind or not all(map(canonical, shape.groups()[1:])):
             return None
         try:
             self._signers[kind].unsign(token)
@@ -216,7 +153,7 @@ class Keyring:
         for cipher in self._ciphers:
             try:
                 return cipher.decrypt(text), cipher is not self._ciphers[0]
-            except InvalidToken:
+            except (InvalidToken, ValueError):
                 continue
         raise LookupError("encrypted under a SECRET_KEY that is gone")
 
@@ -234,19 +171,6 @@ class Keyring:
             (secret.id, hmac.digest(secret.api_key, key.encode(), hashlib.sha256).hex())
             for secret in self._secrets
         ]
-
-
-def _ids_in_force(claims: dict[str, Any]) -> tuple[UUID, UUID]:
-    now = clock.timestamp()
-    times = [claims["exp"], claims["nbf"], claims["iat"]]
-    if not all(type(each) is int for each in times):
-        raise InvalidCredentials
-    if now >= claims["exp"] + LEEWAY or max(claims["nbf"], claims["iat"]) > now + LEEWAY:
-        raise InvalidCredentials
-    ids = claims["sub"], claims["sid"]
-    if not all(isinstance(each, str) and _UUID.fullmatch(each) for each in ids):
-        raise InvalidCredentials
-    return UUID(ids[0]), UUID(ids[1])
 
 
 def is_api_key(text: str) -> bool:

@@ -15,6 +15,7 @@ from math import ceil
 
 import peewee as pw
 
+from ..audit import service as audit
 from ..core import clock, context
 from ..core.database import atomic, delete_some
 from ..core.errors import Failure, Forbidden, InvalidCredentials
@@ -28,17 +29,19 @@ KNOWN_FOR = timedelta(days=30)  # how long an address is remembered after a sign
 
 
 @contextmanager
-def attempt(account: User | str) -> Iterator[None]:
+def attempt(account: User | str, action: str, actor: Identity | None = None) -> Iterator[None]:
     """Let one guess at the account's password or code be made from the present address.
 
-    The block raises InvalidCredentials or Forbidden for a wrong one: then it counts. `account` is
-    the name that was given if there is no such user: it has its limits too, or the difference
-    would tell. Failure `rate_limited` if there were too many.
+    The block raises InvalidCredentials or Forbidden for a wrong one: it counts then, and `action`
+    has failed. `account` is the name that was given if there is no such user: it has its limits
+    too, or the difference would tell. Failure `rate_limited` if there were too many.
     """
     booked = _book(account)
     try:
         yield
-    except (InvalidCredentials, Forbidden):
+    except (InvalidCredentials, Forbidden) as refusal:
+        target = ("user", account.id) if isinstance(account, User) else None
+        audit.record(actor, action, outcome="failure", target=target, code=refusal.code)
         raise
     except BaseException:
         _take_back(booked)
@@ -46,10 +49,10 @@ def attempt(account: User | str) -> Iterator[None]:
     _take_back(booked)
 
 
-def require_password(actor: Identity, password: str) -> User:
-    """The actor's row, if `password` is theirs; else Forbidden `wrong_password`."""
+def require_password(actor: Identity, password: str, action: str) -> User:
+    """The actor's row, if `password` is theirs, as `action` takes; else Forbidden."""
     user = users.get(actor, actor.user_id)
-    with attempt(user):
+    with attempt(user, action, actor):
         if not context.service().hasher.check(password, user.password_hash):
             raise wrong_password()
     return user

@@ -11,7 +11,8 @@ class User(Model):
 
     The folded columns hold what must be unique: the lower-case username, and the e-mail address in
     lower case with its domain in ASCII. `session_epoch` is copied into each session at sign-in;
-    raising it ends all sessions of the user in one write, also those that are just being made.
+    raising it ends all sessions of the user in one write, also those that are just being made. The
+    epochs of links are those that a link in a mail must hold to be good.
     """
 
     username = pw.CharField(max_length=64)
@@ -25,6 +26,8 @@ class User(Model):
     is_active = pw.BooleanField(default=True)
     mfa_enabled = pw.BooleanField(default=False)
     session_epoch = pw.IntegerField(default=0)
+    password_link_epoch = pw.IntegerField(default=0)
+    email_link_epoch = pw.IntegerField(default=0)
     updated_at = UTCDateTimeField(default=now)
     last_login_at = UTCDateTimeField(null=True)
 

@@ -48,6 +48,15 @@ def end_sessions(user_id: UUID) -> None:
     service.end_sessions_of(actor(), user_id)
 
 
+@blp.route("/<id:user_id>/password-reset", methods=["POST"])
+@admin("users:write")
+@blp.response(202)
+@blp.fails("session_required", "conflict")
+def send_password_link(user_id: UUID) -> None:
+    """Mail a link to set a password"""
+    service.send_password_link(actor(), user_id)
+
+
 @blp.route("/<id:user_id>", methods=["DELETE"])
 @admin("users:write")
 @blp.response(204)

@@ -49,7 +49,8 @@ def _password_length(text: str) -> None:
         raise ValidationError(f"1 to {MAX_LENGTH} characters.")
 
 
-def _email(**kwargs: object) -> Email:
+def email(**kwargs: object) -> Email:
+    """The field for an e-mail address."""
     about = {"example": "alice@example.com", "maxLength": MAX_EMAIL}
     return Email(metadata=about, **kwargs)
 
@@ -85,7 +86,7 @@ class RegisterSchema(Schema):
     """Create an account."""
 
     username = username(required=True)
-    email = _email(allow_none=True)
+    email = email(allow_none=True)
     password = password()
     role = _one_of(ROLES)
     kind = _one_of(KINDS)
@@ -95,7 +96,7 @@ class ChangeUserSchema(Schema):
     """Change an account."""
 
     username = username()
-    email = _email(allow_none=True)
+    email = email(allow_none=True)
     role = _one_of(ROLES)
     is_active = Flag(metadata={"example": True})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +11,14 @@ from uuid import UUID
 import idna
 import peewee as pw
 
-from ..core import clock, context, passwords
+from ..audit import service as audit
+from ..core import clock, context, mail, passwords
 from ..core.database import atomic, current, is_unique_violation, lock, newest
 from ..core.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from ..core.identity import Identity
+from ..core.tokens import EMAIL_LINK
+from . import links
 from .models import User
-
-log = logging.getLogger(__name__)
 
 _LOCAL_PART = re.compile(r"(?!\.)(?!.*\.\.)[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}(?<!\.)")
 MAX_EMAIL = 254  # RFC 5321 section 4.5.3.1.3, less the angle brackets
@@ -94,12 +94,15 @@ def create(
     role: str = "user",
     kind: str = "person",
 ) -> User:
-    """A new account. Conflict if username or e-mail is taken, Invalid for what does not fit."""
+    """A new account. Conflict if username or e-mail is taken, Invalid for what does not fit.
+
+    A person without a password is mailed an invitation to set one.
+    """
     if role == "admin":
         _require_in_person(actor)
     if kind == "person" and not email:
         raise Invalid("email", "Required for a person.")
-    if kind == "person" and not password:
+    if kind == "person" and not password and not mail.enabled():
         raise Invalid("password", "Required: there is no mail to send an invitation with.")
     if kind == "service" and password:
         raise Invalid("password", "A service account has no password.")
@@ -109,7 +112,9 @@ def create(
     _name(user, username=username, email=email)
     with _unique(), current.atomic():
         user.save(force_insert=True)
-    log.info("user.create", extra={"actor": actor.username, "user_id": str(user.id)})
+        audit.record(actor, "user.create", target=("user", user.id), role=role, kind=kind)
+        if kind == "person" and not password:
+            links.send_password_link(user)
     return user
 
 
@@ -134,9 +139,7 @@ def change(actor: Identity, user_id: UUID, **changes: Any) -> User:
     Disabling ends all sessions for good. Conflict `last_admin` if nobody could administer after it.
     """
     with _unique():
-        user = _change(actor, user_id, changes)
-    log.info("user.update", extra={"actor": actor.username, "user_id": str(user_id)})
-    return user
+        return _change(actor, user_id, changes)
 
 
 @atomic
@@ -144,37 +147,81 @@ def _change(actor: Identity, user_id: UUID, changes: dict[str, Any]) -> User:
     if changes.get("role") == "admin":
         _require_in_person(actor)
     loses_admin = changes.get("role") == "user" or changes.get("is_active") is False
-    user = _for_update(actor, user_id, loses_admin=loses_admin)
+    user = for_update(actor, user_id, loses_admin=loses_admin)
     if user.kind == "person" and "email" in changes and not changes["email"]:
         raise Invalid("email", "Required for a person.")
-    _name(user, **{name: changes.pop(name) for name in ("username", "email") if name in changes})
-    if user.is_active and changes.get("is_active") is False:
+    facts = {name: changes[name] for name in ("role", "is_active") if name in changes}
+    if "email" in changes:
+        _readdress(user, changes["email"])
+    if "username" in changes:
+        _name(user, username=changes["username"])
+    if user.is_active and facts.get("is_active") is False:
         user.session_epoch += 1
-    for name, value in changes.items():
+        user.password_link_epoch += 1
+    for name, value in facts.items():
         setattr(user, name, value)
-    if user.dirty_fields:
-        user.updated_at = clock.now()
-        user.save()
+    _save(actor, user, **facts)
     return user
 
 
 @atomic
 def delete(actor: Identity, user_id: UUID) -> None:
     """Remove the user with all sessions and keys. Conflict `last_admin` for the last one."""
-    _for_update(actor, user_id, loses_admin=True).delete_instance()
-    log.info("user.delete", extra={"actor": actor.username, "user_id": str(user_id)})
+    for_update(actor, user_id, loses_admin=True).delete_instance()
+    audit.record(actor, "user.delete", target=("user", user_id))
 
 
-def rename(actor: Identity, *, username: str | None = None) -> User:
-    """The actor's own user under a new name, if one is given."""
-    user = get(actor, actor.user_id)
+def rename(actor: Identity, *, username: str | None = None, email: str | None = None) -> User:
+    """The actor's own user under a new name; a new address waits until it is confirmed.
+
+    Whether another account has that address is not told here: whoever asks could try them all.
+    """
+    with _unique():
+        return _rename(actor, username, email)
+
+
+@atomic
+def _rename(actor: Identity, username: str | None, email: str | None) -> User:
+    user = for_update(actor, actor.user_id)
     if username:
         _name(user, username=username)
-        user.updated_at = clock.now()
-        with _unique(), current.atomic():
-            user.save()
-        log.info("user.update", extra={"actor": actor.username, "user_id": str(user.id)})
+    if email:
+        user.pending_email = email
+        user.email_link_epoch += 1
+        if fold_email(email) == user.email_folded:  # only another spelling of it
+            user.email, user.pending_email = email, None
+    _save(actor, user)
+    if email and user.pending_email:
+        links.send_email_link(user)
     return user
+
+
+def confirm_email(token: str) -> None:
+    """Make the pending address of the link's user their address; the old one is told.
+
+    InvalidLink, or Conflict if another account has the address by now: the link stays good then.
+    """
+    with _unique():
+        _confirm_email(token)
+
+
+@atomic
+def _confirm_email(token: str) -> None:
+    user = links.holder(EMAIL_LINK, token)
+    _readdress(user, user.pending_email)
+    user.updated_at = clock.now()
+    user.save()
+    audit.record(None, "email.change", target=("user", user.id))
+
+
+@atomic
+def send_password_link(actor: Identity, user_id: UUID) -> None:
+    """Mail the user a link to set a password. Conflict if no mail can reach them."""
+    user = for_update(actor, user_id)
+    if not links.reaches(user):
+        raise Conflict("conflict", "A link can be mailed to active persons, if there is mail.")
+    links.send_password_link(user)
+    audit.record(actor, "password.forgot", target=("user", user_id))
 
 
 def set_password(actor: Identity, user: User, password: str) -> None:
@@ -182,18 +229,34 @@ def set_password(actor: Identity, user: User, password: str) -> None:
     if user.kind == "service":
         raise Invalid("password", "A service account has no password.")
     hashed = hash_password(password, "password", user.username, user.email)
-    if not replace_password(user.id, user.password_hash, hashed):
-        raise Conflict("conflict", "The password was changed at the same time.")
-    log.info("password.change", extra={"actor": actor.username, "user_id": str(user.id)})
+    with current.atomic():
+        if not replace_password(user, hashed, same_password(user)):
+            raise Conflict("conflict", "The password was changed at the same time.")
+        audit.record(actor, "password.change", target=("user", user.id))
 
 
-def replace_password(user_id: UUID, old: str | None, new: str) -> bool:
-    """Store the hash `new` in place of `old` and end all sessions; False if it was another."""
-    same = User.password_hash.is_null() if old is None else User.password_hash == old
+def same_password(user: User) -> Any:
+    """The condition that the password is still the one that `user` was read with."""
+    old = user.password_hash
+    return User.password_hash.is_null() if old is None else User.password_hash == old
+
+
+def replace_password(user: User, new: str, unchanged: Any, api_keys: int | None = None) -> bool:
+    """Store the hash `new`, void links and end all sessions; False if not `unchanged` any more.
+
+    The user is told by mail, with how many `api_keys` go on. To be called in a transaction.
+    """
     changed = User.update(
-        password_hash=new, session_epoch=User.session_epoch + 1, updated_at=clock.now()
-    ).where((User.id == user_id) & same)
-    return bool(changed.execute())
+        password_hash=new,
+        session_epoch=User.session_epoch + 1,
+        password_link_epoch=User.password_link_epoch + 1,
+        updated_at=clock.now(),
+    ).where((User.id == user.id) & unchanged)
+    if not changed.execute():
+        return False
+    if user.email:
+        mail.send(user.email, "password_changed", username=user.username, api_keys=api_keys)
+    return True
 
 
 def rehash(user: User, password: str) -> None:
@@ -210,9 +273,9 @@ def rehash(user: User, password: str) -> None:
 @atomic
 def end_sessions_of(actor: Identity, user_id: UUID) -> None:
     """End all sessions of the user, as an administrator."""
-    user = _for_update(actor, user_id, loses_admin=False)
+    user = for_update(actor, user_id)
     end_sessions(user.id)
-    log.info("session.end", extra={"actor": actor.username, "user_id": str(user_id)})
+    audit.record(actor, "session.end", target=("user", user_id), sessions="all")
 
 
 def end_sessions(user_id: UUID) -> None:
@@ -234,7 +297,7 @@ def admins() -> pw.ModelSelect:
     )
 
 
-def _for_update(actor: Identity, user_id: UUID, *, loses_admin: bool) -> User:
+def for_update(actor: Identity, user_id: UUID, *, loses_admin: bool = False) -> User:
     """The user's row, locked, if the actor may touch it.
 
     Conflict if `loses_admin` would leave nobody to administer.
@@ -256,6 +319,26 @@ def _for_update(actor: Identity, user_id: UUID, *, loses_admin: bool) -> User:
 def _require_in_person(actor: Identity) -> None:
     if not actor.is_admin_in_person:
         raise Forbidden("session_required", "Administrators are managed by an admin's session.")
+
+
+def _save(actor: Identity, user: User, **facts: Any) -> None:
+    """Store what has changed; the event names the columns, and `facts` some of their values."""
+    public = {"username", "email", "pending_email", "role", "is_active"}
+    changed = sorted(public & {field.name for field in user.dirty_fields})
+    if changed:
+        user.updated_at = clock.now()
+        user.save()
+        audit.record(actor, "user.update", target=("user", user.id), changed=changed, **facts)
+
+
+def _readdress(user: User, email: str | None) -> None:
+    """Give the user another address at once; the old one is told, and links sent to it are void."""
+    if user.email and email and user.email != email:
+        mail.send(user.email, "email_changed", username=user.username, new_email=email)
+    _name(user, email=email)
+    user.pending_email = None
+    user.email_link_epoch += 1
+    user.password_link_epoch += 1
 
 
 def _name(user: User, **names: Any) -> None:

@@ -6,6 +6,7 @@ A subject's routes and schemas are written with what stands here.
 from __future__ import annotations
 
 import base64
+import functools
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ import marshmallow as ma
 from marshmallow import fields, validate
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
+from werkzeug.wrappers import Response
 
 from . import problems
 from .admission import AdmittedParser
@@ -200,10 +202,25 @@ class Blueprint(flask_smorest.Blueprint):
     ) -> Callable[[View], View]:
         """Decorator: dump what the view returns, with an example in the documentation."""
         if schema is None:
-            return super().response(status, **kwargs)
+            return self._without_body(status, **kwargs)
         instance = schema()
         kwargs.setdefault("example", example(instance))
         return super().response(status, instance, **kwargs)
+
+    def _without_body(self, status: int, **kwargs: Any) -> Callable[[View], View]:
+        document = super().response(status, **kwargs)
+
+        def decorate(view: View) -> View:
+            @functools.wraps(view)
+            def wrapper(*args: Any, **kwargs: Any) -> Response:
+                view(*args, **kwargs)
+                response = Response(status=status)
+                del response.headers["Content-Type"]
+                return response
+
+            return document(wrapper)
+
+        return decorate
 
     @staticmethod
     def fails(*codes: str) -> Callable[[View], View]:

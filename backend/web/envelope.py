@@ -6,6 +6,7 @@ run as part of this service, completes the headers, and writes one line to the l
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import json
 import logging
@@ -19,6 +20,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from ..core import context
 from ..core.context import Call, Service
 from ..core.settings import Network
+from ..notices import service as notices
 from . import problems
 from .headers import completer
 
@@ -37,6 +39,7 @@ class Envelope:
         self._app = app
         self._service = service
         self._complete = completer(service.settings)
+        self._is_told = bool(service.settings.trusted_proxies)
         self._hosts = frozenset(host.lower() for host in service.settings.trusted_hosts)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -64,6 +67,8 @@ class Envelope:
         token = context.call.set(call)
         try:
             with self._service.active():
+                if not self._is_told and "HTTP_X_FORWARDED_FOR" in environ:
+                    self._tell_of_proxy()
                 return self._inside(environ, start)
         finally:
             _log(call, int(status), (time.perf_counter() - started) * 1000)
@@ -80,6 +85,12 @@ class Envelope:
             # The last resort: what even the error handlers did not catch.
             log.exception("unexpected error", exc_info=error)
             return _refuse("internal_error", None, start)
+
+    def _tell_of_proxy(self) -> None:
+        """Once a process: a proxy seems to stand in front, and nobody said that it is trusted."""
+        self._is_told = True
+        log.warning("X-Forwarded-For arrives, and TRUSTED_PROXIES is not set: it is ignored")
+        self._service.jobs.submit(functools.partial(notices.note, notices.FORWARDED))
 
 
 def _refuse(code: str, detail: str | None, start: StartResponse) -> Iterable[bytes]:

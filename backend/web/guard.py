@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from flask import Flask, current_app, request
@@ -37,11 +37,15 @@ ANY_KEY = ""  # in place of a scope
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may call a route. `key` is the scope that an API key needs; None: no key will do."""
+    """Who may call a route. `key` is the scope that an API key needs; None: no key will do.
+
+    `before_enrolment`: also a session whose user must set up a second factor and has not.
+    """
 
     public: bool = False
     admin: bool = False
     key: str | None = None
+    before_enrolment: bool = False
 
     def codes(self) -> list[str]:
         """The error codes that the guard answers with."""
@@ -54,6 +58,8 @@ class Access:
             codes.append("session_required")
         elif self.key != ANY_KEY:
             codes.append("insufficient_scope")
+        if not self.before_enrolment:
+            codes.append("mfa_enrolment_required")
         return codes
 
 
@@ -65,7 +71,7 @@ def _mark(access: Access) -> Callable[[View], View]:
     return decorate
 
 
-# The marks. Each stands directly under @blp.route.
+# The marks. Each stands directly under @blp.route, or under @before_enrolment.
 public = _mark(Access(public=True))
 session = _mark(Access())
 session_or_any_key = _mark(Access(key=ANY_KEY))
@@ -79,6 +85,12 @@ def session_or_key(scope: str) -> Callable[[View], View]:
 def admin(scope: str | None = None) -> Callable[[View], View]:
     """Mark: an administrator's session, or an API key that holds `scope`, if one is named."""
     return _mark(Access(admin=True, key=scope))
+
+
+def before_enrolment(view: View) -> View:
+    """Above a mark: what is needed to set up the second factor that MFA_REQUIRED_ROLES asks for."""
+    view.access = replace(view.access, before_enrolment=True)  # type: ignore[attr-defined]
+    return view
 
 
 def actor() -> Identity:
@@ -115,6 +127,7 @@ def _guard() -> ResponseReturnValue | None:
 def _enforce(access: Access, identity: Identity) -> None:
     """Let the identity pass, as the actor of the call, or raise what it is refused for."""
     call = _call()
+    call.identity = identity
     call.who = f"user:{identity.user_id}"
     if identity.method == "api_key":
         call.who += f" key:{identity.key_id}"
@@ -128,8 +141,14 @@ def _enforce(access: Access, identity: Identity) -> None:
             )
     elif access.admin and identity.role != "admin":
         raise Forbidden("forbidden", "This takes an administrator.")
-    call.identity = identity
+    elif not access.before_enrolment and _must_enrol(identity):
+        raise Forbidden("mfa_enrolment_required", "Set up a second factor first.")
     identify.note_use(identity, call.address)
+
+
+def _must_enrol(identity: Identity) -> bool:
+    required = identity.role in context.settings().mfa_required_roles
+    return required and not identity.user.mfa_enabled
 
 
 def _call() -> context.Call:

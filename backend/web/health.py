@@ -49,6 +49,8 @@ class HealthSchema(Schema):
 def root() -> dict[str, Any]:
     """Name, version and links of the service"""
     links = {"healthz": url_for("service.healthz"), "readyz": url_for("service.readyz")}
+    if context.service().access_tokens.public_keys:
+        links |= {"jwks": url_for("jwks.public_keys")}
     if context.settings().docs_enabled:
         links |= {
             "openapi": url_for("docs.openapi_json"),

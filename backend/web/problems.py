@@ -11,6 +11,7 @@ from typing import Any
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
+from ..audit import service as audit
 from ..core import context
 from ..core.database import is_unavailable
 from ..core.errors import Failure, Unavailable
@@ -48,6 +49,16 @@ CODES: dict[str, tuple[int, str]] = {
     "internal_error": (500, "A fault of ours."),
     "unavailable": (503, "Not now; try again after `Retry-After` seconds."),
 }
+
+# Those by which somebody known is kept from what they may not do.
+DENIALS = frozenset(
+    {
+        "forbidden",
+        "insufficient_scope",
+        "session_required",
+        "mfa_enrolment_required",
+    }
+)
 
 # The codes of what Werkzeug raises by itself, or a view with `abort`.
 _OF_STATUS = {
@@ -94,13 +105,33 @@ def problem(
 def answer(failure: Failure) -> Response:
     """The response that tells of `failure`."""
     status = CODES[failure.code][0]
-    body = json.dumps(problem(failure.code, failure.detail, failure.errors))
+    body = json.dumps(
+        problem(failure.code, failure.detail, failure.errors) | dict(failure.members or {})
+    )
     response = Response(body, f"{status} {title(status)}", content_type=MEDIA_TYPE)
     if failure.retry_after is not None:
         response.headers["Retry-After"] = str(failure.retry_after)
     if status == 401 or failure.challenge:
         response.headers["WWW-Authenticate"] = f"Bearer {failure.challenge or ''}".rstrip()
     return response
+
+
+def refuse(failure: Failure) -> Response:
+    """The response that tells of `failure`; that access was denied is recorded before."""
+    call = context.call.get()
+    if failure.code in DENIALS and call:
+        try:
+            audit.record(
+                call.identity,
+                "access.denied",
+                outcome="failure",
+                code=failure.code,
+                method=call.method,
+                route=call.route,
+            )
+        except Unavailable as unrecorded:
+            failure = unrecorded
+    return answer(failure)
 
 
 def from_http(error: HTTPException) -> Response:
@@ -118,7 +149,7 @@ def from_http(error: HTTPException) -> Response:
 
 def init_app(app: Flask) -> None:
     """Answer every failure with a problem document."""
-    app.register_error_handler(Failure, answer)
+    app.register_error_handler(Failure, refuse)
     app.register_error_handler(HTTPException, from_http)
     app.register_error_handler(Exception, unexpected)
 

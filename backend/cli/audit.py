@@ -1,0 +1,62 @@
+"""`flask audit`: the audit trail."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from flask.cli import AppGroup
+
+from ..audit import chain
+from ..audit import service as audit
+from ..audit.schemas import AuditEventSchema, SealedEventSchema
+from .common import every_row, fail, inside, print_json, user_id_of
+
+group = AppGroup("audit", help="The audit trail.")
+
+
+@group.command("list")
+@click.option("--actor", help="Done by this user: username, e-mail address or id.")
+@click.option("--action", type=click.Choice(audit.ACTIONS), help="Of this action.")
+@click.option("--since", type=click.DateTime(["%Y-%m-%d"]), help="Since that day, in UTC.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@inside
+def list_events(
+    actor: str | None, action: str | None, since: datetime | None, *, as_json: bool
+) -> None:
+    """List events, newest first."""
+    filters: dict[str, Any] = {"since": since and since.replace(tzinfo=UTC)}
+    filters |= {"actor_id": user_id_of(actor)} if actor else {}
+    filters |= {"action": action} if action else {}
+    for event in every_row(audit.listing, **filters):
+        if as_json:
+            print_json(AuditEventSchema(), event)
+        else:
+            target = f"  to {event.target_type} {event.target_id}" if event.target_id else ""
+            click.echo(
+                f"{event.created_at:%Y-%m-%d %H:%M:%S}  {event.action:<15} {event.outcome:<7}"
+                f"  by {event.actor_id or '-'}  from {event.ip or '-'}{target}"
+            )
+
+
+@group.command()
+@inside
+def verify() -> None:
+    """Hold all sealed events against their seals. Exit code 1 if anything was altered."""
+    report = chain.verify()
+    click.echo(f"{report.checked} sealed events, up to sequence {report.sequence}")
+    click.echo(f"seal {report.seal or 'none'}   (compare with the newest audit.seal in the log)")
+    click.echo(f"{report.unsealed} not sealed yet, the oldest for {report.oldest_unsealed:.0f} s")
+    if report.faults:
+        more = [f"and {report.more} more."] if report.more else []
+        fail(*report.faults, *more)
+
+
+@group.command("export")
+@inside
+def export_events() -> None:
+    """Print all events, oldest first, one JSON object a line, with sequence and seal."""
+    schema = SealedEventSchema()
+    for event in audit.export():
+        print_json(schema, event)

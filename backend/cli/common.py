@@ -1,0 +1,109 @@
+"""What commands share: running inside of the service, refusing in sentences, reading input."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+from uuid import UUID
+
+import click
+from flask import current_app
+from marshmallow import Schema, ValidationError
+
+from ..core import migrations
+from ..core.context import Service
+from ..core.database import is_unavailable, release
+from ..core.errors import Failure, NotFound
+from ..core.identity import CONSOLE
+from ..users import service as users
+from ..users.models import User
+from ..web import admission
+
+
+def fail(*sentences: str, word: str = "Error") -> NoReturn:
+    """End the command with these sentences on stderr and exit code 1."""
+    for sentence in sentences:
+        click.echo(f"{word}: {sentence}", err=True)
+    sys.exit(1)
+
+
+def inside(command: Callable[..., None]) -> Callable[..., None]:
+    """Run the command inside of the service, and tell refusals in sentences."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        service: Service = current_app.extensions["backend"]
+        with service.active():
+            try:
+                command(*args, **kwargs)
+            except ValidationError as refusal:
+                fail(*_sentences(refusal.normalized_messages()))
+            except Failure as refusal:
+                faults: Any = (refusal.errors or {}).get("json", {})
+                fail(*(_sentences(faults) or [refusal.detail]))
+            except migrations.MigrationError as refusal:
+                fail(str(refusal))
+            except Exception as error:
+                if not is_unavailable(error):
+                    raise
+                fail(f"the database does not answer: {str(error).strip()}")
+            finally:
+                release(service.database)
+
+    return wrapper
+
+
+def _sentences(faults: dict[str, Any]) -> list[str]:
+    return [f"{name}: {text}" for name, said in faults.items() for text in admission.flat(said)]
+
+
+def load(schema: type[Schema], given: dict[str, Any]) -> dict[str, Any]:
+    """What the schema makes of the input, judged as if it had come by HTTP."""
+    admission.require_printable(given)
+    return schema().load(given)
+
+
+def read_password(*, stdin: bool) -> str:
+    """A password from standard input, or asked for twice on the terminal."""
+    if stdin:
+        password = sys.stdin.readline().rstrip("\r\n")
+    elif sys.stdin.isatty():
+        password = str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+    else:
+        fail("no terminal to ask for a password on; use --password-stdin.")
+    admission.require_printable({"password": password})
+    return password
+
+
+def user_called(username: str) -> User:
+    """The user of this name or e-mail address, else NotFound."""
+    user = users.find(username)
+    if user is None:
+        raise NotFound("There is no such user.")
+    return user
+
+
+def user_id_of(name: str) -> UUID:
+    """The id of the user called so; an id stands for itself, and its user may be gone."""
+    try:
+        return UUID(name)
+    except ValueError:
+        return user_called(name).id
+
+
+def every_row(listing: Callable[..., Any], **filters: Any) -> Iterator[Any]:
+    """All rows of a service's listing, page by page."""
+    cursor: UUID | None = None
+    while True:
+        rows, cursor = listing(CONSOLE, limit=100, cursor=cursor, **filters)
+        yield from rows
+        if cursor is None:
+            return
+
+
+def print_json(schema: Schema, row: Any) -> None:
+    """Print the row as one JSON object, as the API would give it."""
+    click.echo(json.dumps(schema.dump(row)))

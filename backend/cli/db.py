@@ -1,0 +1,74 @@
+"""`flask db`: the database and its migrations."""
+
+from __future__ import annotations
+
+import click
+from flask.cli import AppGroup
+
+from ..core import context, migrations
+from .common import fail, inside
+
+group = AppGroup("db", help="The database and its migrations.")
+
+
+@group.command()
+@inside
+def upgrade() -> None:
+    """Apply all pending migrations. Safe to run from several processes at once."""
+    done = migrations.upgrade(context.service().database)
+    click.echo("\n".join(f"applied {name}" for name in done) or "The database is up to date.")
+
+
+@group.command(context_settings={"ignore_unknown_options": True})
+@click.argument("target", default="-1")
+@inside
+def downgrade(target: str) -> None:
+    """Undo migrations until TARGET is the newest; -1, the default, undoes one."""
+    for name in migrations.downgrade(context.service().database, target):
+        click.echo(f"undone {name}")
+
+
+@group.command()
+@click.option("-m", "--message", required=True, help="Why; becomes the name and first line.")
+@inside
+def revision(message: str) -> None:
+    """Write the migration that leads to the models as they are now. Read it before you use it."""
+    path = migrations.revision(context.service().database, message)
+    click.echo(f"written {path}" if path else "The models match the migrations.")
+
+
+@group.command()
+@inside
+def current() -> None:
+    """Print the newest applied migration."""
+    done = migrations.applied(context.service().database)
+    click.echo(done[-1] if done else "none")
+
+
+@group.command()
+@inside
+def history() -> None:
+    """List all migrations, the applied ones with an x."""
+    done = set(migrations.applied(context.service().database))
+    for name in migrations.known():
+        click.echo(f"[{'x' if name in done else ' '}] {name}")
+
+
+@group.command()
+@click.argument("name")
+@inside
+def stamp(name: str) -> None:
+    """Record NAME and all before it as applied, without running them."""
+    migrations.stamp(context.service().database, name)
+    click.echo(f"stamped {name}")
+
+
+@group.command()
+@inside
+def check() -> None:
+    """Fail if the models differ from the migrations."""
+    difference = migrations.drift(context.service().database)
+    if difference:
+        click.echo(difference)
+        fail("the models differ from the migrations; `flask db revision` writes what is missing.")
+    click.echo("The models match the migrations.")

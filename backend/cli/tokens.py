@@ -1,0 +1,48 @@
+"""`flask tokens`: the keys that sign access tokens."""
+
+from __future__ import annotations
+
+import click
+from flask import current_app
+from flask.cli import AppGroup
+
+from ..core import signing_keys
+from ..core.context import Service
+from ..core.settings import Settings, SettingsError
+from .common import fail
+
+group = AppGroup("tokens", help="The key pairs that sign access tokens.")
+
+
+@group.command()
+@click.option("--promote", is_flag=True, help="Move the last key first: it signs from then on.")
+@click.option("--drop-others", is_flag=True, help="Remove all keys but the first, which signs.")
+def rotate_key(*, promote: bool, drop_others: bool) -> None:
+    """Add a fresh key to JWT_PRIVATE_KEY_FILE; each step says what comes next."""
+    if promote and drop_others:
+        raise click.UsageError("--promote and --drop-others are two steps, with a wait in between.")
+    act = signing_keys.drop_others if drop_others else signing_keys.add
+    act = signing_keys.promote if promote else act
+    service: Service | None = current_app.extensions.get("backend")  # none if the app refuses
+    try:
+        settings = service.settings if service else Settings.load()
+        keys = act(settings)
+    except SettingsError as refusal:
+        fail(*refusal.problems)
+    except OSError as error:
+        fail(f"JWT_PRIVATE_KEY_FILE cannot be written: {error.strerror}.")
+    for key in keys:
+        click.echo(signing_keys.thumbprint(key))
+    if promote:
+        wait = settings.jwt_access_token_expire_minutes + 1
+        click.echo(
+            "The first of these keys signs once all processes are restarted; do that now."
+            f" {wait} minutes later run this with --drop-others."
+        )
+    elif len(keys) > 1:
+        click.echo(
+            "The last of these keys is new. Restart all processes now; when caches of"
+            " /.well-known/jwks.json have it, after 5 minutes, run this with --promote."
+        )
+    else:
+        click.echo("This key alone signs and verifies once all processes are restarted.")

@@ -1,0 +1,102 @@
+"""`flask users`: accounts."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from typing import Any
+
+import click
+from flask.cli import AppGroup
+
+from ..core import context
+from ..core.errors import Conflict
+from ..core.identity import CONSOLE
+from ..users import service as users
+from ..users.schemas import RegisterSchema, UserSchema
+from .common import every_row, fail, inside, load, print_json, read_password, user_called
+
+group = AppGroup("users", help="Accounts.")
+
+
+@group.command()
+@inside
+def bootstrap() -> None:
+    """Make the first administrator, unless there is one."""
+    if users.admins().exists():
+        click.echo("There is an administrator already.")
+        return
+    settings = context.settings()
+    password = settings.admin_password
+    if not password:
+        if settings.strict and not sys.stdout.isatty():
+            fail("ADMIN_PASSWORD is not set, and there is no terminal to show a generated one on.")
+        password = secrets.token_urlsafe(18)
+    account = {"username": settings.admin_username, "email": settings.admin_email}
+    try:
+        users.create(CONSOLE, **load(RegisterSchema, account), password=password, role="admin")
+    except Conflict:
+        if not users.admins().exists():
+            raise
+        click.echo("There is an administrator already.")  # of another process, just now
+        return
+    click.echo(f"First administrator: {settings.admin_username}")
+    if not settings.admin_password:
+        click.echo(f"Password:            {password}   (shown this once)")
+
+
+@group.command()
+@click.argument("username")
+@click.argument("email", required=False)
+@click.option("--admin", is_flag=True, help="Give the role admin.")
+@click.option("--service", is_flag=True, help="A service account, which has no password.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@inside
+def create(
+    username: str, email: str | None, *, admin: bool, service: bool, password_stdin: bool
+) -> None:
+    """Create an account. Its id is printed."""
+    account: dict[str, Any] = {"username": username}
+    account |= {"email": email} if email else {}
+    account |= {"role": "admin"} if admin else {}
+    account |= {"kind": "service"} if service else {"password": read_password(stdin=password_stdin)}
+    click.echo(users.create(CONSOLE, **load(RegisterSchema, account)).id)
+
+
+@group.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@inside
+def list_users(*, as_json: bool) -> None:
+    """List all accounts, newest first."""
+    for user in every_row(users.listing):
+        if as_json:
+            print_json(UserSchema(), user)
+        else:
+            state = "active" if user.is_active else "disabled"
+            click.echo(f"{user.id}  {user.username:<24} {user.role:<6} {user.kind:<8} {state}")
+
+
+@group.command()
+@click.argument("username")
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@inside
+def set_password(username: str, *, password_stdin: bool) -> None:
+    """Set a password, and end all sessions of the account."""
+    user = user_called(username)
+    users.set_password(CONSOLE, user, read_password(stdin=password_stdin))
+
+
+@group.command()
+@click.argument("username")
+@inside
+def disable(username: str) -> None:
+    """Disable an account: its sessions end for good, its keys stop."""
+    users.change(CONSOLE, user_called(username).id, is_active=False)
+
+
+@group.command()
+@click.argument("username")
+@inside
+def enable(username: str) -> None:
+    """Enable an account; its keys go on."""
+    users.change(CONSOLE, user_called(username).id, is_active=True)

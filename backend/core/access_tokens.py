@@ -1,0 +1,154 @@
+"""Access tokens (RFC 9068): signed with SECRET_KEY, or with a key pair that others can verify."""
+
+from __future__ import annotations
+
+import base64
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import jwt
+
+from . import clock, signing_keys
+from .errors import InvalidCredentials
+from .settings import Settings
+from .tokens import canonical, derive, secret_id
+
+LEEWAY = 5  # seconds, for exp, nbf and iat
+CLAIMS = ["iss", "aud", "sub", "sid", "jti", "iat", "nbf", "exp"]
+
+# The order of the group of P-256 (FIPS 186-5, SP 800-186 section 3.2.1.3).
+_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+_jwt = jwt.PyJWT(options={"enforce_minimum_key_length": True})
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """What signs, or once signed, access tokens."""
+
+    algorithm: str
+    id: str
+    private: Any
+    public: Any  # the same as `private` if the key is a secret
+    header: str  # the first part of each access token it signs
+
+
+class AccessTokens:
+    """Signs and reads the access tokens of one service. SettingsError if its keys cannot be used.
+
+    `public_keys` are the JWKs by which others verify them; none under HS256.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.public_keys: list[dict[str, Any]] = []
+        if settings.jwt_algorithm == "HS256":
+            keys = _secrets(settings)
+        else:
+            pairs = signing_keys.load(settings)
+            keys = [_pair(settings.jwt_algorithm, pair) for pair in pairs]
+            self.public_keys = [
+                signing_keys.public_members(key.private)
+                | {"kid": key.id, "use": "sig", "alg": key.algorithm}
+                for key in keys
+            ]
+        self._key = keys[0]
+        self._by_header = {key.header: key for key in keys}
+
+    def sign(self, user_id: UUID, session_id: UUID, **claims: str) -> str:
+        """An access token for the session. `claims` are for other services' information."""
+        now, key = clock.now(), self._key
+        payload = {
+            "iss": self._settings.jwt_issuer,
+            "aud": self._settings.jwt_audience,
+            "sub": str(user_id),
+            "sid": str(session_id),
+            "jti": secrets.token_urlsafe(16),
+            "iat": now,
+            "nbf": now,
+            "exp": now + timedelta(minutes=self._settings.jwt_access_token_expire_minutes),
+            **claims,
+        }
+        headers = {"typ": "at+jwt", "kid": key.id}
+        while True:
+            token = _jwt.encode(payload, key.private, key.algorithm, headers=headers)
+            if key.algorithm != "ES256" or not _has_high_s(token):
+                return token
+
+    def read(self, token: str) -> tuple[UUID, UUID]:
+        """(user id, session id) of an access token of ours that is in force.
+
+        InvalidCredentials for any other text. The header must be, letter for letter, one that we
+        write: that settles algorithm, type and key before anything else is looked at.
+        """
+        header, *rest = token.split(".")
+        key = self._by_header.get(header)
+        if key is None or len(rest) != 2 or not all(map(canonical, rest)):
+            raise InvalidCredentials
+        if key.algorithm == "ES256" and _has_high_s(token):
+            raise InvalidCredentials
+        try:
+            claims = _jwt.decode(
+                token,
+                key.public,
+                algorithms=[key.algorithm],
+                issuer=self._settings.jwt_issuer,
+                audience=self._settings.jwt_audience,
+                # PyJWT asks the machine's time; ours may be moved by tests.
+                options={
+                    "require": CLAIMS,
+                    "strict_aud": True,
+                    "verify_exp": False,
+                    "verify_nbf": False,
+                    "verify_iat": False,
+                },
+            )
+        except jwt.InvalidTokenError:
+            raise InvalidCredentials from None
+        return _ids_in_force(claims)
+
+
+def _secrets(settings: Settings) -> list[_Key]:
+    keys = []
+    for text in (settings.secret_key, *settings.secret_key_fallbacks):
+        name, secret = secret_id(text), derive(text, "access")
+        keys.append(_Key("HS256", name, secret, secret, _header("HS256", name, secret)))
+    return keys
+
+
+def _pair(algorithm: str, key: signing_keys.PrivateKey) -> _Key:
+    name = signing_keys.thumbprint(key)
+    return _Key(algorithm, name, key, key.public_key(), _header(algorithm, name, key))
+
+
+def _header(algorithm: str, name: str, key: Any) -> str:
+    sample = jwt.encode({}, key, algorithm, headers={"typ": "at+jwt", "kid": name})
+    return sample.partition(".")[0]
+
+
+def _has_high_s(token: str) -> bool:
+    """True for one of the two ES256 signatures, (r, s) and (r, order - s), of which each makes the
+    other: we write the low one, so that a token has one text. Half of all signatures are high.
+    """
+    signature = token.rpartition(".")[2]
+    raw = base64.urlsafe_b64decode(signature + "=" * (-len(signature) % 4))
+    return int.from_bytes(raw[32:]) > _ORDER // 2
+
+
+def _ids_in_force(claims: dict[str, Any]) -> tuple[UUID, UUID]:
+    now = clock.timestamp()
+    times = [claims["exp"], claims["nbf"], claims["iat"]]
+    if not all(type(each) is int for each in times):
+        raise InvalidCredentials
+    if now >= claims["exp"] + LEEWAY or max(claims["nbf"], claims["iat"]) > now + LEEWAY:
+        raise InvalidCredentials
+    ids = claims["sub"], claims["sid"]
+    if not all(isinstance(each, str) and _UUID.fullmatch(each) for each in ids):
+        raise InvalidCredentials
+    return UUID(ids[0]), UUID(ids[1])

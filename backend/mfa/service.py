@@ -1,0 +1,269 @@
+"""What may be done with the second factor: setting it up, using its codes, taking it away.
+
+One-time codes are those of RFC 6238 as all authenticator apps make them: SHA-1, six digits, 30
+seconds. Whoever has lost the app has ten recovery codes. Wrong codes count as wrong passwords do.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import io
+import logging
+import re
+import secrets
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import pyotp
+import segno
+
+from ..audit import service as audit
+from ..core import clock, context, mail
+from ..core.database import atomic, current, lock
+from ..core.errors import Conflict, InvalidCredentials
+from ..core.identity import Identity
+from ..guessing import service as guessing
+from ..users import service as users
+from ..users.models import User
+from .models import RecoveryCode, SecondFactor
+
+log = logging.getLogger(__name__)
+
+STEP = 30  # seconds
+RECOVERY_CODES = 10
+
+
+def state(actor: Identity) -> dict[str, Any]:
+    """Whether the actor has a second factor, and how many recovery codes are left."""
+    left = RecoveryCode.select().where(RecoveryCode.user == actor.user_id).count()
+    return {"enabled": actor.user.mfa_enabled, "recovery_codes_left": left}
+
+
+def start(actor: Identity, current_password: str) -> dict[str, str]:
+    """A new secret for the actor's authenticator app: in base32, as a URI, as a QR code in SVG.
+
+    It is in force once `confirm` is given a code of it, and voids one that waited for that.
+    Forbidden for a wrong password, Conflict if the actor has a second factor.
+    """
+    user = guessing.require_password(actor, current_password, "mfa.enable")
+    secret = pyotp.random_base32()
+    with current.atomic():
+        _hold(user.id, enabled=False)
+        SecondFactor.delete().where(SecondFactor.user == user).execute()
+        SecondFactor.create(user=user, **_encrypted(secret))
+    issuer = urlsplit(context.settings().public_url).hostname
+    uri = pyotp.TOTP(secret).provisioning_uri(name=user.username, issuer_name=issuer)
+    return {"secret": secret, "otpauth_uri": uri, "qr_svg": _qr_svg(uri)}
+
+
+def confirm(actor: Identity, code: str) -> list[str]:
+    """Put the secret of `start` in force with a code of it; the recovery codes, shown this once.
+
+    InvalidCredentials for a wrong code, Conflict if there is nothing to confirm.
+    """
+    user = users.get(actor, actor.user_id)
+    factor = SecondFactor.get_or_none(SecondFactor.user == user)
+    if factor is None or user.mfa_enabled:
+        raise Conflict("conflict", "There is no second factor to confirm.")
+    with guessing.attempt(user, "mfa.enable", actor):
+        if not _use_one_time_code(factor, code):
+            raise _wrong_code()
+    with current.atomic():
+        _hold(user.id, enabled=False)
+        same = SecondFactor.id == factor.id
+        if not SecondFactor.update(confirmed_at=clock.now()).where(same).execute():
+            raise Conflict("conflict", "The second factor was set up anew at the same time.")
+        _note(user.id, enabled=True)
+        audit.record(actor, "mfa.enable", target=("user", user.id))
+        mail.send(user.email, "mfa_enabled", username=user.username)
+        return _new_codes(user.id)
+
+
+def disable(actor: Identity, current_password: str, code: str) -> None:
+    """Take the actor's second factor away.
+
+    Forbidden for a wrong password, InvalidCredentials for a wrong code, Conflict if there is none.
+    """
+    user = _prove(actor, current_password, code, "mfa.disable")
+    with current.atomic():
+        _hold(user.id, enabled=True)
+        _remove(user.id)
+        audit.record(actor, "mfa.disable", target=("user", user.id))
+        mail.send(user.email, "mfa_disabled", username=user.username, by_admin=False)
+
+
+def new_recovery_codes(actor: Identity, current_password: str, code: str) -> list[str]:
+    """Ten new recovery codes, which void all earlier ones. Refuses as `disable` does."""
+    user = _prove(actor, current_password, code, "mfa.enable")
+    with current.atomic():
+        _hold(user.id, enabled=True)
+        audit.record(actor, "mfa.enable", target=("user", user.id), recovery_codes="new")
+        return _new_codes(user.id)
+
+
+@atomic
+def clear(actor: Identity, user_id: UUID) -> None:
+    """Take a user's second factor away, as an administrator; nothing happens if there is none."""
+    user = users.for_update(actor, user_id)
+    _remove(user.id)
+    if user.mfa_enabled:
+        audit.record(actor, "mfa.disable", target=("user", user.id), by_admin=True)
+        mail.send(user.email, "mfa_disabled", username=user.username, by_admin=True)
+
+
+def check(user: User, code: str) -> bool:
+    """Use up a one-time code or a recovery code of the user's; False if it is wrong or used.
+
+    To be called within `guessing.attempt`, and outside of any transaction: a code that was
+    accepted stays used, whatever comes after.
+    """
+    factor = SecondFactor.get_or_none(
+        (SecondFactor.user == user) & SecondFactor.confirmed_at.is_null(False)
+    )
+    if factor is None:
+        return False
+    return _use_one_time_code(factor, code) or _use_recovery_code(user, code)
+
+
+def doubts() -> list[str]:
+    """Sentences about second factors that depend on an earlier SECRET_KEY, for `flask doctor`."""
+    present = context.service().keyring.secret_ids
+    confirmed = SecondFactor.select().where(SecondFactor.confirmed_at.is_null(False))
+    earlier = confirmed.where(SecondFactor.secret_id.in_(present[1:])).count()
+    lost = confirmed.where(SecondFactor.secret_id.not_in(present)).count()
+    result = []
+    if earlier:
+        result.append(
+            f"{earlier} second factors still need SECRET_KEY_FALLBACKS; each moves when used."
+        )
+    if lost:
+        result.append(
+            f"{lost} second factors were kept under a SECRET_KEY that is gone:"
+            " only recovery codes work for them."
+        )
+    return result
+
+
+def _prove(actor: Identity, current_password: str, code: str, action: str) -> User:
+    """The actor's row, if both are theirs. The password first: a wrong one uses up no code."""
+    user = guessing.require_password(actor, current_password, action)
+    if not user.mfa_enabled:
+        raise _conflict(enabled=False)
+    with guessing.attempt(user, action, actor):
+        if not check(user, code):
+            raise _wrong_code()
+    return user
+
+
+def _wrong_code() -> InvalidCredentials:
+    return InvalidCredentials("The code is not valid.")
+
+
+def _conflict(*, enabled: bool) -> Conflict:
+    return Conflict("conflict", f"The second factor is {'on already' if enabled else 'not on'}.")
+
+
+def _hold(user_id: UUID, *, enabled: bool) -> None:
+    """Lock the user's row, which makes what follows one step; Conflict if it says otherwise."""
+    rows = User.select(User.id).where((User.id == user_id) & (User.mfa_enabled == enabled))
+    if not lock(rows):
+        raise _conflict(enabled=not enabled)
+
+
+def _note(user_id: UUID, *, enabled: bool) -> None:
+    """Write in the user's row whether there is a second factor: what all others read."""
+    changed = User.update(mfa_enabled=enabled, updated_at=clock.now())
+    changed.where((User.id == user_id) & (User.mfa_enabled != enabled)).execute()
+
+
+def _remove(user_id: UUID) -> None:
+    _note(user_id, enabled=False)
+    for table in (SecondFactor, RecoveryCode):
+        table.delete().where(table.user == user_id).execute()
+
+
+# --- one-time codes ---
+
+
+def _use_one_time_code(factor: SecondFactor, code: str) -> bool:
+    """Use up the code's step and all before it, by one guarded UPDATE; False for any other text.
+
+    The secret moves to the present SECRET_KEY with it, so that the earlier one can be dropped.
+    """
+    try:
+        secret, is_earlier = context.service().keyring.decrypt(factor.secret)
+    except LookupError:
+        log.error(  # noqa: TRY400 (a traceback says no more)
+            "second factor lost: its SECRET_KEY is gone", extra={"user_id": str(factor.user_id)}
+        )
+        return False
+    step = _step_of(secret.decode(), code)
+    if step is None:
+        return False
+    changes = {"last_step": step} | (_encrypted(secret.decode()) if is_earlier else {})
+    unused = (SecondFactor.id == factor.id) & (SecondFactor.last_step < step)
+    return bool(SecondFactor.update(**changes).where(unused).execute())
+
+
+def _step_of(secret: str, code: str) -> int | None:
+    """The step that the code is of, the present one or a neighbour (RFC 6238 section 5.2)."""
+    totp, now, given = pyotp.TOTP(secret), int(clock.timestamp()) // STEP, _compact(code).encode()
+    for step in (now, now - 1, now + 1):
+        if hmac.compare_digest(totp.generate_otp(step).encode(), given):
+            return step
+    return None
+
+
+def _encrypted(secret: str) -> dict[str, str]:
+    """The columns that keep the secret, under the present SECRET_KEY."""
+    keyring = context.service().keyring
+    return {"secret": keyring.encrypt(secret.encode()), "secret_id": keyring.secret_ids[0]}
+
+
+def _qr_svg(text: str) -> str:
+    """A QR code as one SVG element that fills its place, on white also where the page is dark."""
+    svg = io.BytesIO()
+    segno.make_qr(text, error="m").save(
+        svg,
+        kind="svg",
+        xmldecl=False,
+        nl=False,
+        omitsize=True,
+        svgclass=None,
+        lineclass=None,
+        light="#fff",
+        border=4,  # modules, as ISO/IEC 18004 asks
+    )
+    return svg.getvalue().decode()
+
+
+# --- recovery codes ---
+
+
+def _new_codes(user_id: UUID) -> list[str]:
+    """Ten recovery codes in place of the user's earlier ones: 120 random bits, in base32."""
+    RecoveryCode.delete().where(RecoveryCode.user == user_id).execute()
+    texts = [base64.b32encode(secrets.token_bytes(15)).decode() for _ in range(RECOVERY_CODES)]
+    rows = [{"user": user_id, "digest": _digest(text)} for text in texts]
+    RecoveryCode.insert_many(rows).execute()
+    return ["-".join(re.findall(".{6}", text)) for text in texts]
+
+
+def _use_recovery_code(user: User, code: str) -> bool:
+    """Use up the recovery code, by one DELETE; False if it is not one of the user's."""
+    same = (RecoveryCode.user == user) & (RecoveryCode.digest == _digest(_compact(code)))
+    return bool(RecoveryCode.delete().where(same).execute())
+
+
+def _digest(text: str) -> str:
+    # No slow hash: nobody tries 2^120 codes. And what the time of a look-up by digest may tell of
+    # the digest tells nothing of the code.
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _compact(code: str) -> str:
+    """The code as it is compared, however it was typed."""
+    return code.replace("-", "").replace(" ", "").upper()

@@ -1,0 +1,16 @@
+"""The notices table."""
+
+import peewee as pw
+
+from ..core.clock import now
+from ..core.database import Model, UTCDateTimeField
+
+
+class Notice(Model):
+    """Something that was seen, by its name, and when it last was."""
+
+    name = pw.CharField(max_length=32, unique=True)
+    seen_at = UTCDateTimeField(default=now)
+
+    class Meta:
+        table_name = "notices"

@@ -1,0 +1,21 @@
+"""Links in mail work once and the newest alone; sessions know the secret of their refresh token.
+
+A link holds the epoch of its kind that the user had when it was sent.
+"""
+
+import peewee as pw
+from peewee_migrate import Migrator
+
+
+def migrate(migrator: Migrator, database: pw.Database, *, fake: bool = False) -> None:
+    migrator.add_fields(
+        "users",
+        password_link_epoch=pw.IntegerField(default=0),
+        email_link_epoch=pw.IntegerField(default=0),
+    )
+    migrator.add_fields("sessions", secret_id=pw.CharField(max_length=8, null=True))
+
+
+def rollback(migrator: Migrator, database: pw.Database, *, fake: bool = False) -> None:
+    migrator.remove_fields("sessions", "secret_id")
+    migrator.remove_fields("users", "password_link_epoch", "email_link_epoch")

@@ -1,0 +1,617 @@
+"""The chain of audit events: sealed without gaps, and whatever is altered afterwards is found."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import re
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from backend.audit import chain
+from backend.audit.chain import Report
+from backend.audit.models import AuditChain, AuditEvent
+from backend.audit.service import record
+from backend.core.context import Service
+from backend.core.database import new_id, release
+from backend.core.errors import Conflict
+
+from .conftest import run, service_of, until
+from .test_commands import Flasks, assert_done, flask_of
+
+SECRET, NEXT_SECRET = "0123456789" * 4, "9876543210" * 4
+
+
+def record_some(service: Service, count: int = 5) -> None:
+    """Record events that differ, and let the process's chores seal them."""
+    with service.active():
+        for number in range(count):
+            action = ("login", "logout")[number % 2]
+            record(None, action, target=("user", new_id()), number=number)
+        release(service.database)
+
+
+def seal(service: Service) -> None:
+    """Do what is left for later."""
+    service.chores.run()
+
+
+def verified(service: Service) -> Report:
+    """What verifying finds."""
+    with service.active():
+        report = chain.verify()
+        release(service.database)
+    return report
+
+
+def assert_clean(service: Service, checked: int, unsealed: int = 0) -> Report:
+    """Nothing is altered, and so many events are there."""
+    report = verified(service)
+    assert (report.faults, report.checked, report.unsealed) == ([], checked, unsealed)
+    return report
+
+
+def execute(service: Service, *statements: str) -> Any:
+    """Run statements as somebody does who can write to the database; the rows of the last."""
+    with service.database.atomic():
+        for statement in statements:
+            cursor = service.database.execute_sql(statement)
+    rows = cursor.fetchall() if cursor.description else None
+    release(service.database)
+    return rows
+
+
+@pytest.fixture
+def service(make_app: Callable[..., Flask]) -> Service:
+    """A service on an empty database."""
+    return service_of(make_app(secret_key=SECRET))
+
+
+@pytest.fixture
+def sealed(service: Service) -> Service:
+    """The service, with five sealed events."""
+    record_some(service)
+    seal(service)
+    assert_clean(service, 5)
+    return service
+
+
+@pytest.fixture
+def with_secret(service: Service, make_app: Callable[..., Flask]) -> Callable[..., Flask]:
+    """A function that gives another app on the same database, with other secrets."""
+
+    def make(secret: str, fallbacks: str = "") -> Flask:
+        url = service.settings.database_url
+        return make_app(database_url=url, secret_key=secret, secret_key_fallbacks=fallbacks)
+
+    return make
+
+
+# --- sealing ---
+
+
+def test_events_are_numbered_without_gaps_and_the_log_is_told(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert_clean(service, 0)
+    record_some(service)
+    assert_clean(service, 0, unsealed=5)
+    with caplog.at_level(logging.INFO, "backend.audit.chain"):
+        seal(service)
+    report = assert_clean(service, 5)
+    [line] = caplog.records
+    assert (line.getMessage(), line.sequence, line.seal) == ("audit.seal", 5, report.seal)
+    rows = execute(service, "SELECT sequence, seal FROM audit_events ORDER BY sequence")
+    assert [sequence for sequence, _ in rows] == [1, 2, 3, 4, 5]
+    assert len({seal for _, seal in rows}) == 5
+    assert (report.sequence, report.seal) == tuple(rows[-1])
+
+
+def test_the_seal_of_an_event_is_what_it_says_on_both_databases(service: Service) -> None:
+    """So that another program can verify an export, and a database can be moved."""
+    key = bytes(range(32))
+    with service.active():
+        AuditChain.create(
+            id="00000000-0000-0000-0000-000000000000",
+            wrapped_key=service.keyring.encrypt(b"audit:" + key),
+            mac=hmac.digest(key, b'chain[0, "", 0, ""]', hashlib.sha256).hex(),
+        )
+        AuditEvent.create(
+            id="0192d3a4-5b6c-7d8e-9f01-23456789abcd",
+            created_at=chain.datetime.fromisoformat("2026-11-23T10:00:00.120000+01:00"),
+            action="login",
+            outcome="success",
+            target_type="user",
+            target_id="0192d3a4-8888-7d8e-9f01-23456789abcd",
+            ip="192.0.2.1",
+            detail='{"k":"\\u00e9"}',
+        )
+        release(service.database)
+        chain.seal()
+    text = (
+        '["0192d3a45b6c7d8e9f0123456789abcd","2026-11-23 09:00:00.120000+00:00","login","success",'
+        'null,"user","0192d3a488887d8e9f0123456789abcd","192.0.2.1",null,"{\\"k\\":\\"\\\\u00e9\\"}",1]'
+    )
+    wanted = hmac.digest(key, text.encode(), hashlib.sha256).hex()
+    assert execute(service, "SELECT seal FROM audit_events") == [(wanted,)]
+    assert_clean(service, 1)
+
+
+def test_an_event_is_sealed_seconds_later_without_being_asked(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.core.chores.INTERVAL", 0.01)
+    record_some(service, 1)
+    until(lambda: verified(service).unsealed == 0)
+    assert_clean(service, 1)
+
+
+def test_a_quiet_service_asks_nothing_and_writes_nothing(sealed: Service) -> None:
+    before = execute(sealed, "SELECT * FROM audit_chain")
+    asked: list[str] = []
+    sealed.database.query_hooks.append(lambda event: asked.append(event.sql))
+    seal(sealed)
+    assert len(asked) == 1
+    assert asked[0].startswith("SELECT")
+    assert execute(sealed, "SELECT * FROM audit_chain") == before
+
+
+def test_more_than_one_batch_is_sealed_at_once_and_what_is_left_is_not_forgotten(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chain, "BATCH", 10)
+    monkeypatch.setattr(chain, "BATCHES", 3)
+    record_some(service, 55)
+    seal(service)
+    assert_clean(service, 30, unsealed=25)
+    service.chores.close()
+    assert_clean(service, 55)
+
+
+def test_writers_and_sealers_at_once_leave_no_gap_and_no_fault(service: Service) -> None:
+    stop = threading.Event()
+
+    def keep_sealing() -> None:
+        while not stop.is_set():
+            seal(service)
+
+    with ThreadPoolExecutor(8) as pool:
+        sealers = [pool.submit(keep_sealing) for _ in range(4)]
+        writers = [pool.submit(record_some, service, 40) for _ in range(4)]
+        for writer in writers:
+            writer.result()
+        stop.set()
+        for sealer in sealers:
+            sealer.result()
+    service.chores.close()
+    assert_clean(service, 160)
+
+
+def test_verifying_while_others_write_and_seal_finds_nothing(service: Service) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(lambda: [(record_some(service), seal(service)) for _ in range(20)])
+        while not writing.done():
+            assert verified(service).faults == []
+        writing.result()
+    seal(service)
+    assert_clean(service, 100)
+
+
+def test_one_that_seals_keeps_nobody_from_writing_on_postgres(service: Service) -> None:
+    if url_is_sqlite(service):
+        return  # there one writes at a time
+    record_some(service)
+    with service.active(), service.database.atomic():
+        assert chain._seal_batch()
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(record_some, service).result(2)
+            pool.submit(seal, service).result(2)  # skips
+    release(service.database)
+    assert_clean(service, 5, unsealed=5)
+    service.chores.close()
+    assert_clean(service, 10)
+
+
+def url_is_sqlite(service: Service) -> bool:
+    return service.settings.database_url.startswith("sqlite:")
+
+
+PROCESS = """
+import os, signal, sys, threading
+from backend.app import create_app
+from backend.audit.service import record
+from backend.core.database import release
+
+service = create_app().extensions["backend"]
+count, end = int(sys.argv[1]), sys.argv[2]
+
+def write():
+    with service.active():
+        for number in range(count):
+            record(None, "login", number=number)
+            release(service.database)
+
+threads = [threading.Thread(target=write) for _ in range(2)]
+for thread in threads:
+    thread.start()
+while any(thread.is_alive() for thread in threads):
+    if end == "exit":
+        service.chores.run()
+for thread in threads:
+    thread.join()
+if end == "kill":
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def process(tree: Path, service: Service, count: int, end: str) -> int:
+    """The exit code of a process that records events from two threads, and seals them."""
+    url = service.settings.database_url
+    script = ("-c", PROCESS, str(count), end)
+    done = run(tree, "python", *script, database_url=url, secret_key=SECRET)
+    assert done.stderr == ""
+    return done.returncode
+
+
+def test_processes_that_write_and_seal_at_once_leave_no_gap_and_no_fault(
+    service: Service, tree: Path
+) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        ended = [pool.submit(process, tree, service, 50, "exit") for _ in range(2)]
+        assert [each.result() for each in ended] == [0, 0]
+    assert_clean(service, 200)
+
+
+def test_what_a_killed_process_left_is_sealed_by_another_with_its_next_event(
+    service: Service, tree: Path
+) -> None:
+    assert process(tree, service, 5, "kill") == -signal.SIGKILL
+    assert_clean(service, 0, unsealed=10)
+    assert process(tree, service, 1, "end") == 0
+    assert_clean(service, 12)
+
+
+# --- tampering ---
+
+OTHER_ID = "01920000000070008000000000000001"
+OTHER_SEAL = "0" * 64
+COLUMNS = {
+    "id": f"'{OTHER_ID}'",
+    "created_at": "'2026-01-01 00:00:00.000000+00:00'",
+    "action": "'user.create'",
+    "outcome": "'failure'",
+    "actor_id": f"'{OTHER_ID}'",
+    "target_type": "'session'",
+    "target_id": "NULL",
+    "ip": "'192.0.2.1'",
+    "request_id": "'x'",
+    "detail": "'{\"number\": 7}'",
+    "sequence": "77",
+    "seal": f"'{OTHER_SEAL}'",
+}
+
+
+def edit(assignment: str, sequence: int) -> str:
+    return f"UPDATE audit_events SET {assignment} WHERE sequence = {sequence}"
+
+
+def delete(condition: str) -> str:
+    return f"DELETE FROM audit_events WHERE {condition}"
+
+
+def chained(assignment: str) -> str:
+    return f"UPDATE audit_chain SET {assignment}"
+
+
+def insert(sequence: int) -> str:
+    return (
+        "INSERT INTO audit_events (id, created_at, action, outcome, detail, sequence, seal) VALUES"
+        f" ('{OTHER_ID}', {COLUMNS['created_at']}, 'login', 'success', '{{}}', {sequence},"
+        f" '{OTHER_SEAL}')"
+    )
+
+
+def swap(column: str, one: int, two: int) -> str:
+    other = f"SELECT o.{column} FROM audit_events o WHERE o.sequence = {one + two}"
+    return (
+        f"UPDATE audit_events SET {column} = ({other} - audit_events.sequence)"
+        f" WHERE sequence IN ({one}, {two})"
+    )
+
+
+def tampering(first: int) -> dict[str, list[str]]:
+    """What somebody may do to five sealed events, of which this is the first one's number."""
+    second, third, fourth, last = range(first + 1, first + 5)
+    unseal = "UPDATE audit_events SET sequence = NULL"
+    return {
+        **{f"edit {name}": [edit(f"{name} = {to}", third)] for name, to in COLUMNS.items()},
+        "edit the detail's blanks": [edit("detail = '{\"number\":2}'", third)],
+        "edit the first": [edit("outcome = 'failure'", first)],
+        "edit the last": [edit("outcome = 'failure'", last)],
+        "delete the first": [delete(f"sequence = {first}")],
+        "delete one in the middle": [delete(f"sequence = {third}")],
+        "delete the last": [delete(f"sequence = {last}")],
+        "delete all": [delete("sequence > 0")],
+        "insert after the last": [insert(last + 1)],
+        "insert before the first": [insert(first - 1)],
+        "insert far before the first": [insert(-(2**63))],
+        "insert between two": [
+            f"UPDATE audit_events SET sequence = sequence + 100 WHERE sequence >= {third}",
+            f"UPDATE audit_events SET sequence = sequence - 99 WHERE sequence >= {third}",
+            insert(third),
+        ],
+        "close the gap": [
+            delete(f"sequence = {third}"),
+            edit(f"sequence = {third}", fourth),
+            edit(f"sequence = {fourth}", last),
+            chained(f"last_sequence = {fourth}"),
+        ],
+        "swap what two tell": [
+            swap(name, second, third) for name in ("action", "detail", "target_id")
+        ],
+        "swap seals": [swap("seal", second, third)],
+        "swap sequences": [
+            edit("sequence = -1", second),
+            edit(f"sequence = {second}", third),
+            edit(f"sequence = {third}", -1),
+        ],
+        "take back one sealing": [edit("sequence = NULL, seal = NULL", third)],
+        "take back the last sealing": [edit("sequence = NULL, seal = NULL", last)],
+        "take back all sealing": [f"{unseal}, seal = NULL"],
+        "take back a seal": [edit("seal = NULL", third)],
+        "delete the chain": ["DELETE FROM audit_chain"],
+        "delete the chain and the numbers": ["DELETE FROM audit_chain", unseal],
+        "edit the start": [chained(f"start_sequence = {first}")],
+        "prune by hand": [delete(f"sequence = {first}"), chained(f"start_sequence = {first}")],
+        "truncate": [
+            delete(f"sequence > {third}"),
+            chained(f"last_sequence = {third}"),
+            chained(f"last_seal = (SELECT seal FROM audit_events WHERE sequence = {third})"),
+        ],
+        "edit the end": [chained(f"last_seal = '{OTHER_SEAL}'")],
+        "edit the mac": [chained(f"mac = '{OTHER_SEAL}'")],
+        "edit the key": [chained("wrapped_key = 'x'")],
+        "spoil the key": [chained("wrapped_key = '\u00e9'")],
+    }
+
+
+@pytest.mark.parametrize("pruned", [0, 5])
+@pytest.mark.parametrize("what", tampering(1))
+def test_whatever_is_altered_is_found_now_and_after_more_has_been_sealed(
+    service: Service, travel: Callable[..., None], what: str, pruned: int
+) -> None:
+    record_some(service, pruned)
+    travel(days=400)
+    record_some(service)
+    assert prune(service) == pruned
+    seal(service)
+    assert_clean(service, 5)
+    execute(service, *tampering(pruned + 1)[what])
+    assert verified(service).faults
+    record_some(service)
+    seal(service)
+    assert verified(service).faults
+
+
+def test_a_number_that_stands_twice_is_found(sealed: Service) -> None:
+    """Whoever can add rows can also drop the index that keeps numbers unique."""
+    index = "audit_events_sequence"
+    execute(sealed, f"DROP INDEX {index}")
+    for after in range(6):
+        execute(sealed, insert(after))
+        assert verified(sealed).faults
+        execute(sealed, "DELETE FROM audit_events WHERE target_id IS NULL")
+        assert_clean(sealed, 5)
+    execute(sealed, f"CREATE UNIQUE INDEX {index} ON audit_events (sequence)")
+
+
+def test_faults_name_the_event_and_are_told_up_to_twenty(service: Service) -> None:
+    record_some(service, 30)
+    seal(service)
+    execute(service, "UPDATE audit_events SET ip = '192.0.2.1' WHERE sequence = 7")
+    [sentence] = verified(service).faults
+    [(name,)] = execute(service, "SELECT id FROM audit_events WHERE sequence = 7")
+    assert sentence.startswith(f"Sequence 7 (event {name}) is not as it was sealed")
+    execute(service, "UPDATE audit_events SET ip = '192.0.2.1'")
+    report = verified(service)
+    assert (len(report.faults), report.more, report.checked) == (20, 10, 30)
+
+
+def test_times_that_no_program_reads_are_found_on_postgres(sealed: Service) -> None:
+    if url_is_sqlite(sealed):
+        execute(sealed, edit("created_at = 'yesterday'", 3))
+        assert verified(sealed).faults
+        return
+    [(at,)] = execute(sealed, "SELECT created_at::text FROM audit_events WHERE sequence = 3")
+    for time in ("infinity", "-infinity", f"{at} BC"):
+        execute(sealed, edit(f"created_at = '{time}'", 3))
+        assert len(verified(sealed).faults) == 1
+    execute(sealed, edit(f"created_at = '{at}'", 3))
+    assert_clean(sealed, 5)
+
+
+def test_a_key_cannot_be_replaced_by_something_else_that_we_encrypted(sealed: Service) -> None:
+    """Such as the secret of one's second factor, which one knows."""
+    known = sealed.keyring.encrypt(b"x" * 32)
+    execute(sealed, f"UPDATE audit_chain SET wrapped_key = '{known}'")
+    assert re.search("key .* altered", verified(sealed).faults[0])
+
+
+# --- pruning ---
+
+
+@pytest.fixture
+def aged(sealed: Service, travel: Callable[..., None]) -> Service:
+    """The service, with five events that are too old and five that are not yet."""
+    travel(days=200)
+    record_some(sealed)
+    travel(days=200)
+    return sealed
+
+
+def prune(service: Service, **kwargs: int) -> int:
+    with service.active():
+        count = chain.prune(**kwargs)
+        release(service.database)
+    return count
+
+
+def test_pruning_removes_what_is_too_old_and_the_rest_stays_verified(aged: Service) -> None:
+    assert prune(aged) == 5
+    assert_clean(aged, 5)
+    assert prune(aged) == 0
+    record_some(aged)
+    seal(aged)
+    report = assert_clean(aged, 10)
+    assert report.sequence == 15
+
+
+def test_pruning_goes_on_where_its_limit_stopped_it(aged: Service) -> None:
+    assert [prune(aged, limit=2) for _ in range(4)] == [2, 2, 1, 0]
+    assert_clean(aged, 5)
+
+
+def test_pruning_can_remove_all_and_the_chain_goes_on(
+    aged: Service, travel: Callable[..., None]
+) -> None:
+    travel(days=400)
+    assert prune(aged) == 10
+    assert_clean(aged, 0)
+    record_some(aged)
+    seal(aged)
+    assert assert_clean(aged, 5).sequence == 15
+
+
+def test_nothing_is_pruned_for_ever_if_the_setting_says_so(
+    make_app: Callable[..., Flask], aged: Service
+) -> None:
+    app = make_app(
+        database_url=aged.settings.database_url, secret_key=SECRET, audit_retention_days=0
+    )
+    assert prune(service_of(app)) == 0
+    seal(aged)
+    assert_clean(aged, 10)
+
+
+def test_pruning_removes_no_evidence(aged: Service, caplog: pytest.LogCaptureFixture) -> None:
+    seal(aged)
+    execute(aged, edit("outcome = 'failure'", 3))
+    assert prune(aged) == 2
+    assert "Sequence 3 " in caplog.text
+    assert prune(aged) == 0
+    assert len(verified(aged).faults) == 1
+
+
+def test_pruning_refuses_a_chain_that_was_altered(aged: Service) -> None:
+    seal(aged)
+    execute(aged, *tampering(1)["truncate"])
+    with pytest.raises(Conflict, match="not as it was sealed"):
+        prune(aged)
+
+
+# --- the secret ---
+
+
+def test_a_new_secret_changes_no_seal_and_the_old_one_can_go_after_the_next_event(
+    sealed: Service, with_secret: Callable[..., Flask]
+) -> None:
+    seals = execute(sealed, "SELECT sequence, seal FROM audit_events ORDER BY sequence")
+    app = with_secret(NEXT_SECRET, fallbacks=SECRET)
+    renewed = service_of(app)
+    assert_clean(renewed, 5)
+    assert "still needs SECRET_KEY_FALLBACKS" in doubts(app)
+    record_some(renewed, 1)
+    seal(renewed)
+    assert doubts(app) == ""
+    alone = service_of(with_secret(NEXT_SECRET))
+    assert_clean(alone, 6)
+    assert execute(alone, "SELECT sequence, seal FROM audit_events ORDER BY sequence")[:5] == seals
+
+
+def doubts(app: Flask) -> str:
+    """What `flask doctor` says of the chain."""
+    lines = flask_of(app)("doctor").stdout.splitlines()
+    return "".join(line for line in lines if "audit chain" in line)
+
+
+def test_without_the_secret_nothing_is_sealed_the_service_goes_on_and_says_so(
+    sealed: Service, with_secret: Callable[..., Flask], caplog: pytest.LogCaptureFixture
+) -> None:
+    app = with_secret(NEXT_SECRET)
+    lost = service_of(app)
+    for _ in range(3):
+        record_some(lost, 1)
+        seal(lost)
+    [line] = [line for line in caplog.records if line.levelname == "ERROR"]
+    assert "SECRET_KEY that is gone" in line.getMessage()
+    report = verified(lost)
+    assert report.unsealed == 3
+    assert "SECRET_KEY_FALLBACKS" in report.faults[0]
+    assert "SECRET_KEY_FALLBACKS" in doubts(app)
+    found = service_of(with_secret(NEXT_SECRET, fallbacks=SECRET))
+    record_some(found, 1)
+    seal(found)
+    assert_clean(found, 9)
+
+
+# --- the command ---
+
+
+def test_audit_verify_says_how_far_the_chain_goes_and_what_is_not_sealed_yet(
+    make_app: Callable[..., Flask], travel: Callable[..., None]
+) -> None:
+    app = make_app()
+    service = service_of(app)
+    flask: Flasks = flask_of(app)
+    assert_done(
+        flask("audit", "verify"),
+        "0 sealed events, up to sequence 0",
+        "seal none   (compare with the newest audit.seal in the log)",
+        "0 not sealed yet, the oldest for 0 s",
+    )
+    record_some(service)
+    seal(service)
+    record_some(service, 2)
+    travel(seconds=60)
+    seal_of_last = verified(service).seal
+    done = flask("audit", "verify").stdout.splitlines()
+    assert done[:2] == [
+        "5 sealed events, up to sequence 5",
+        f"seal {seal_of_last}   (compare with the newest audit.seal in the log)",
+    ]
+    assert re.fullmatch(r"2 not sealed yet, the oldest for 6\d s", done[2])
+
+
+def test_commands_record_seal_and_verify_in_processes_of_their_own(
+    service: Service, tree: Path
+) -> None:
+    def flask(*arguments: str) -> Any:
+        url = service.settings.database_url
+        command = ("--app", "wsgi", "audit", *arguments)
+        return run(tree, "flask", *command, database_url=url, secret_key=SECRET)
+
+    assert process(tree, service, 3, "end") == 0
+    done = flask("verify")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("6 sealed events, up to sequence 6\n")
+    rows = [json.loads(line) for line in flask("export").stdout.splitlines()]
+    assert sorted(row["sequence"] for row in rows) == [1, 2, 3, 4, 5, 6]
+    assert len(flask("list").stdout.splitlines()) == 6
+    execute(service, edit("outcome = 'failure'", 3), "DELETE FROM audit_events WHERE sequence = 5")
+    done = flask("verify")
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"Error: Sequence 3 .+ is not as it was sealed.+\n"
+        r"Error: Sequence 6 .+ stands where 5 should\.\n",
+        done.stderr,
+    )
+    assert "sequence 6" in done.stdout

@@ -1,0 +1,134 @@
+"""Changing one's own address: it waits until the link that went there is used."""
+
+from collections.abc import Callable
+
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from .conftest import PASSWORD, Person, add_user, assert_problem, mails_of, sign_in, token_in
+
+NEW = "alice@new.example.com"
+
+
+def change(person: Person, email: object = NEW, password: str = PASSWORD) -> TestResponse:
+    """The answer to asking for another address."""
+    return person.patch("/v1/auth/me", {"email": email, "current_password": password})
+
+
+def confirm(client: FlaskClient, token: str) -> TestResponse:
+    """The answer to confirming an address."""
+    return client.post("/v1/auth/email/confirm", json={"token": token})
+
+
+def test_a_new_address_waits_until_it_is_confirmed(client: FlaskClient, alice: Person) -> None:
+    waiting = change(alice)
+    assert waiting.status_code == 200
+    assert (waiting.json["email"], waiting.json["pending_email"]) == ("alice@example.com", NEW)
+    [message] = mails_of(client)
+    assert message["To"] == NEW
+    answer = confirm(client, token_in(message))
+    assert (answer.status_code, answer.data) == (204, b"")
+    me = alice.get("/v1/auth/me").json
+    assert (me["email"], me["pending_email"]) == (NEW, None)
+    assert sign_in(client, NEW).id == alice.id
+
+
+def test_the_old_address_is_told(client: FlaskClient, alice: Person) -> None:
+    change(alice)
+    confirm(client, token_in(mails_of(client)[-1]))
+    notice = mails_of(client)[-1]
+    assert notice["To"] == "alice@example.com"
+    assert NEW in notice.get_body(("plain",)).get_content()
+
+
+def test_it_takes_the_password(client: FlaskClient, alice: Person) -> None:
+    assert_problem(change(alice, password="wrong"), 403, "wrong_password")
+    missing = alice.patch("/v1/auth/me", {"email": NEW})
+    assert_problem(missing, 422, "validation_error", "json.current_password")
+    assert alice.get("/v1/auth/me").json["pending_email"] is None
+    assert mails_of(client) == []
+
+
+def test_a_person_keeps_an_address(alice: Person) -> None:
+    for none in (None, "", "nonsense", "a@b\nBcc: e@x.co"):
+        assert_problem(change(alice, none), 422, "validation_error", "json.email")
+
+
+def test_a_link_works_once_and_the_newest_alone(client: FlaskClient, alice: Person) -> None:
+    change(alice)
+    change(alice, "alice@newer.example.com")
+    first, second = map(token_in, mails_of(client))
+    assert_problem(confirm(client, first), 400, "invalid_token")
+    assert confirm(client, second).status_code == 204
+    assert_problem(confirm(client, second), 400, "invalid_token")
+    assert alice.get("/v1/auth/me").json["email"] == "alice@newer.example.com"
+
+
+def test_a_link_lasts_a_day(
+    client: FlaskClient, alice: Person, travel: Callable[..., None]
+) -> None:
+    change(alice)
+    travel(hours=24, seconds=1)
+    assert_problem(confirm(client, token_in(mails_of(client)[-1])), 400, "invalid_token")
+
+
+def test_an_address_that_is_taken_is_told_to_its_holder_alone(
+    client: FlaskClient, alice: Person, bob: Person
+) -> None:
+    assert change(alice, "BOB@example.com").status_code == 200
+    token = token_in(mails_of(client)[-1])
+    assert_problem(confirm(client, token), 409, "email_taken")
+    assert client.application is bob.client.application
+    assert alice.get("/v1/auth/me").json["email"] == "alice@example.com"
+
+
+def test_asking_for_the_present_address_withdraws_the_change(
+    client: FlaskClient, alice: Person
+) -> None:
+    change(alice)
+    token = token_in(mails_of(client)[-1])
+    answer = change(alice, "Alice@example.com").json
+    assert (answer["email"], answer["pending_email"]) == ("Alice@example.com", None)
+    assert_problem(confirm(client, token), 400, "invalid_token")
+    assert len(mails_of(client)) == 1
+
+
+def test_what_an_administrator_says_counts_at_once(
+    client: FlaskClient, root: Person, alice: Person
+) -> None:
+    change(alice)
+    token = token_in(mails_of(client)[-1])
+    body = {"email": "alice@elsewhere.example.com"}
+    answer = root.patch(f"/v1/users/{alice.id}", body).json
+    assert (answer["email"], answer["pending_email"]) == (body["email"], None)
+    assert_problem(confirm(client, token), 400, "invalid_token")
+    assert mails_of(client)[-1]["To"] == "alice@example.com"
+
+
+def test_the_link_of_a_disabled_user_is_void(
+    client: FlaskClient, root: Person, alice: Person
+) -> None:
+    change(alice)
+    root.patch(f"/v1/users/{alice.id}", {"is_active": False})
+    assert_problem(confirm(client, token_in(mails_of(client)[-1])), 400, "invalid_token")
+
+
+def test_nobody_can_have_strangers_mailed_without_end(client: FlaskClient, alice: Person) -> None:
+    for number in range(3):
+        assert change(alice, f"stranger{number}@example.com").status_code == 200
+    refused = change(alice, "stranger4@example.com")
+    assert_problem(refused, 429, "rate_limited")
+    assert int(refused.headers["Retry-After"]) > 0
+    assert len(mails_of(client)) == 3
+
+
+def test_username_and_address_change_together(client: FlaskClient, alice: Person) -> None:
+    body = {"username": "alicia", "email": NEW, "current_password": PASSWORD}
+    answer = alice.patch("/v1/auth/me", body).json
+    assert (answer["username"], answer["pending_email"]) == ("alicia", NEW)
+    add_user(client, "dave")
+    body = {"username": "dave", "email": "other@example.com", "current_password": PASSWORD}
+    sent = len(mails_of(client))
+    assert_problem(alice.patch("/v1/auth/me", body), 409, "username_taken")
+    assert alice.get("/v1/auth/me").json["pending_email"] == NEW
+    assert len(mails_of(client)) == sent

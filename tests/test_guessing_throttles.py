@@ -1,0 +1,218 @@
+"""How often a password may be guessed: for an account from an address, an address, an account."""
+
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from .conftest import (
+    PASSWORD,
+    Person,
+    add_user,
+    assert_problem,
+    client_of,
+    service_of,
+    sign_in,
+    url_of,
+)
+
+HOME, AWAY = "192.0.2.1", "198.51.100.7"
+
+
+def guess(
+    client: FlaskClient, name: str, password: str = "wrong", address: str = HOME
+) -> TestResponse:
+    """The answer to signing in from an address."""
+    body = {"username": name, "password": password}
+    return client.post("/v1/auth/login", json=body, environ_overrides={"REMOTE_ADDR": address})
+
+
+def guesses(client: FlaskClient, name: str, count: int, address: str = HOME) -> list[int]:
+    """The statuses of that many wrong guesses."""
+    return [guess(client, name, address=address).status_code for _ in range(count)]
+
+
+def test_after_ten_wrong_guesses_no_password_is_looked_at(client: FlaskClient) -> None:
+    add_user(client, "alice")
+    assert guesses(client, "alice", 10) == [401] * 10
+    refused = guess(client, "alice", PASSWORD)
+    assert_problem(refused, 429, "rate_limited")
+    assert 1 <= int(refused.headers["Retry-After"]) <= 300
+
+
+def test_others_and_other_addresses_are_not_concerned(client: FlaskClient) -> None:
+    add_user(client, "alice")
+    add_user(client, "bob")
+    guesses(client, "alice", 11)
+    assert guess(client, "bob", PASSWORD).status_code == 200
+    assert guess(client, "alice", PASSWORD, AWAY).status_code == 200
+
+
+def test_when_the_time_is_over_guessing_goes_on(
+    client: FlaskClient, travel: Callable[..., None]
+) -> None:
+    add_user(client, "alice")
+    guesses(client, "alice", 11)
+    travel(seconds=299)
+    assert_problem(guess(client, "alice", PASSWORD), 429, "rate_limited")
+    travel(seconds=2)
+    assert guesses(client, "alice", 10) == [401] * 10
+    assert_problem(guess(client, "alice", PASSWORD), 429, "rate_limited")
+
+
+def test_only_failures_count(client: FlaskClient) -> None:
+    add_user(client, "alice")
+    for _ in range(3):
+        assert guesses(client, "alice", 3) == [401] * 3
+        assert guess(client, "alice", PASSWORD).status_code == 200
+    assert guesses(client, "alice", 2) == [401, 429]
+
+
+def test_nobody_is_told_apart_from_somebody(client: FlaskClient) -> None:
+    add_user(client, "alice")
+    for number in range(12):
+        answers = []
+        for name in ("alice", "nobody"):
+            response = guess(client, name)
+            body = {k: v for k, v in response.json.items() if k != "request_id"}
+            kept = {
+                k: v
+                for k, v in response.headers.items()
+                if k not in ("X-Request-ID", "Content-Length")
+            }
+            answers.append((response.status_code, body, kept))
+        assert answers[0] == answers[1], number
+
+
+def test_an_account_is_one_however_it_is_named(client: FlaskClient) -> None:
+    add_user(client, "alice")
+    names = ["alice", "ALICE", "Alice@example.com", "alice@EXAMPLE.com", "aLiCe"]
+    assert [guess(client, name).status_code for name in names * 2] == [401] * 10
+    for name in names:
+        assert_problem(guess(client, name, PASSWORD), 429, "rate_limited")
+
+
+def test_a_name_of_nobody_is_one_in_either_case(client: FlaskClient) -> None:
+    assert guesses(client, "nobody", 5) + guesses(client, "NOBODY", 6) == [401] * 10 + [429]
+    mail = "nobody@example.com"
+    assert guesses(client, mail, 5) + guesses(client, mail.upper(), 6) == [401] * 10 + [429]
+
+
+def test_an_address_may_not_try_many_accounts(make_app: Callable[..., Flask]) -> None:
+    client = client_of(make_app(login_attempts_per_address="5/300"))
+    add_user(client, "alice")
+    assert [guess(client, f"name{number}").status_code for number in range(6)] == [401] * 5 + [429]
+    assert_problem(guess(client, "alice", PASSWORD), 429, "rate_limited")
+    assert guess(client, "alice", PASSWORD, AWAY).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("address", "neighbour", "stranger"),
+    [
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", "2001:db8:1:3::1"),
+        ("::ffff:192.0.2.9", "192.0.2.9", "192.0.2.8"),
+    ],
+)
+def test_of_ipv6_a_whole_network_counts_as_one(
+    client: FlaskClient, address: str, neighbour: str, stranger: str
+) -> None:
+    add_user(client, "alice")
+    guesses(client, "alice", 10, address)
+    assert_problem(guess(client, "alice", PASSWORD, neighbour), 429, "rate_limited")
+    assert guess(client, "alice", PASSWORD, stranger).status_code == 200
+
+
+def test_strangers_cannot_lock_the_owner_out(
+    make_app: Callable[..., Flask], travel: Callable[..., None]
+) -> None:
+    client = client_of(make_app(login_attempts_per_account="5/86400"))
+    add_user(client, "alice")
+    assert guess(client, "alice", PASSWORD, HOME).status_code == 200
+    spent = [guess(client, "alice", address=f"198.51.100.{n}").status_code for n in range(6)]
+    assert spent == [401] * 5 + [429]
+    assert_problem(guess(client, "alice", PASSWORD, AWAY), 429, "rate_limited")
+    assert guess(client, "alice", PASSWORD, HOME).status_code == 200
+    # The owner's address may not guess without end either.
+    assert guesses(client, "alice", 11, HOME) == [401] * 10 + [429]
+    travel(hours=24, seconds=1)
+    assert guess(client, "alice", PASSWORD, AWAY).status_code == 200
+
+
+def test_an_address_is_forgotten_after_thirty_days(
+    make_app: Callable[..., Flask], travel: Callable[..., None]
+) -> None:
+    client = client_of(make_app(login_attempts_per_account="5/86400"))
+    add_user(client, "alice")
+    assert guess(client, "alice", PASSWORD, HOME).status_code == 200
+    travel(days=30, seconds=1)
+    guesses(client, "alice", 5, AWAY)
+    assert_problem(guess(client, "alice", PASSWORD, HOME), 429, "rate_limited")
+
+
+def test_of_many_guesses_at_once_ten_are_looked_at(client: FlaskClient) -> None:
+    add_user(client, "alice")
+    together = Barrier(64)
+
+    def one(_: int) -> int:
+        together.wait()
+        return guess(client_of(client.application), "alice").status_code
+
+    with ThreadPoolExecutor(64) as pool:
+        statuses = Counter(pool.map(one, range(64)))
+    assert set(statuses) <= {401, 429, 503}, statuses
+    assert 1 <= statuses[401] <= 10, statuses
+
+
+def test_the_limit_holds_for_all_processes_together(
+    client: FlaskClient, make_app: Callable[..., Flask]
+) -> None:
+    add_user(client, "alice")
+    other = client_of(make_app(database_url=url_of(client.application)))
+    assert guesses(client, "alice", 5) + guesses(other, "alice", 5) == [401] * 10
+    for each in (client, other):
+        assert_problem(guess(each, "alice", PASSWORD), 429, "rate_limited")
+
+
+def test_a_wrong_current_password_counts_alike(client: FlaskClient, alice: Person) -> None:
+    body = {"current_password": "wrong", "new_password": "purple elephants drink tea"}
+    for _ in range(10):
+        assert_problem(alice.post("/v1/auth/password", body), 403, "wrong_password")
+    assert_problem(alice.post("/v1/auth/password", body), 429, "rate_limited")
+    renaming = {"current_password": PASSWORD, "username": "alicia"}
+    assert_problem(alice.patch("/v1/auth/me", renaming), 429, "rate_limited")
+    assert_problem(guess(client, "alice", PASSWORD, "127.0.0.1"), 429, "rate_limited")
+    assert alice.get("/v1/auth/me").status_code == 200
+
+
+def test_a_guess_that_could_not_be_looked_at_does_not_count(
+    make_app: Callable[..., Flask],
+) -> None:
+    client = client_of(make_app(threads=1, bcrypt_rounds=10))
+    add_user(client, "alice")
+    hasher = service_of(client.application).hasher
+    with hasher._place():  # as if another request were at it
+        assert guesses(client, "alice", 12) == [503] * 12
+    assert guesses(client, "alice", 11) == [401] * 10 + [429]
+
+
+def test_the_database_does_not_tell_what_was_typed(client: FlaskClient) -> None:
+    typed = "correct-horse-typed-as-a-name"
+    add_user(client, "alice")
+    guess(client, typed)
+    guess(client, "alice")
+    database = service_of(client.application).database
+    rows = database.execute_sql("SELECT bucket FROM throttles").fetchall()
+    database.close()
+    assert len(rows) == 5  # two accounts, each with and without the address, and the address
+    assert not [bucket for (bucket,) in rows if "alice" in bucket or typed in bucket]
+
+
+def test_signing_in_again_is_not_limited(client: FlaskClient) -> None:
+    add_user(client, "alice")
+    for _ in range(12):
+        sign_in(client, "alice")

@@ -1,0 +1,97 @@
+"""What means nothing any more is deleted: by command, and little by little by the servers."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+from flask.testing import FlaskClient
+
+from backend import upkeep
+from backend.core.database import release
+
+from .conftest import PASSWORD, Person, add_user, client_of, service_of, sign_in
+
+Travel = Callable[..., None]
+
+
+def counts(app: Flask) -> dict[str, int]:
+    """How many rows the tables have that are pruned."""
+    database = service_of(app).database
+    tables = ("sessions", "throttles", "known_addresses", "audit_events")
+    result = {
+        table: database.execute_sql(f"SELECT COUNT(*) FROM {table}").fetchone()[0]
+        for table in tables
+    }
+    release(database)
+    return result
+
+
+def command(app: Flask) -> Any:
+    """What `flask prune` does."""
+    return app.test_cli_runner().invoke(args=["prune"])
+
+
+def test_what_has_expired_is_deleted_and_nothing_else(
+    app: Flask, alice: Person, travel: Travel
+) -> None:
+    travel(days=6)
+    later = alice.again()
+    before = counts(app)
+    assert before == {"sessions": 2, "throttles": 3, "known_addresses": 1, "audit_events": 3}
+    travel(days=2)  # the first session was not used for 8 days, the second for 2
+    result = command(app)
+    assert (result.exit_code, result.output) == (0, "4 rows deleted.\n")
+    assert counts(app) == before | {"sessions": 1, "throttles": 0}
+    assert later.client.get("/v1/auth/sessions", headers=later.headers).status_code == 401
+    assert command(app).output == "0 rows deleted.\n"
+
+
+def test_addresses_are_forgotten_and_events_are_kept_as_long_as_settings_say(
+    make_app: Callable[..., Flask], travel: Travel
+) -> None:
+    app = make_app(audit_retention_days=90)
+    client = client_of(app)
+    add_user(client, "alice")
+    sign_in(client, "alice")
+    travel(days=31)
+    command(app)
+    assert counts(app) == {"sessions": 0, "throttles": 0, "known_addresses": 0, "audit_events": 2}
+    travel(days=60)
+    command(app)
+    assert counts(app)["audit_events"] == 0
+    verified = app.test_cli_runner().invoke(args=["audit", "verify"])
+    assert verified.exit_code == 0, verified.output
+
+
+def test_more_than_some_are_deleted_by_the_command(app: Flask, travel: Travel) -> None:
+    client = client_of(app)
+    for number in range(upkeep.SOME // 2 + 10):
+        body = {"username": f"name{number}", "password": PASSWORD}
+        client.post(
+            "/v1/auth/login", json=body, environ_overrides={"REMOTE_ADDR": f"10.0.0.{number % 200}"}
+        )
+    assert counts(app)["throttles"] > upkeep.SOME
+    travel(days=2)
+    assert command(app).exit_code == 0
+    assert counts(app)["throttles"] == 0
+
+
+def test_the_servers_do_it_too_after_they_were_changed(
+    client: FlaskClient, alice: Person, travel: Travel
+) -> None:
+    travel(days=8)
+    service = service_of(client.application)
+    add_user(client, "bob")
+    service.chores.run()
+    assert counts(client.application)["sessions"] == 0
+    sign_in(client, "bob")
+    travel(days=8)
+    service.chores.run()  # it was done a moment ago, and is not done all the time
+    assert counts(client.application)["sessions"] == 1
+
+
+def test_the_command_refuses_in_a_sentence(tmp_path: Path, make_bare_app: Any) -> None:
+    result = command(make_bare_app())
+    assert result.exit_code == 1
+    assert "the database does not answer" in result.stderr
