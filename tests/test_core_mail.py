@@ -139,8 +139,6 @@ def test_a_message_has_two_forms_and_the_headers_that_mail_needs(
 
 def test_each_message_has_an_id_of_its_own(mailing: Callable[..., Flask]) -> None:
     app = mailing("memory:")
-    with service_of(app).active():
-        assert mail.enabled() is True
     send(app)
     send(app)
     assert len({message["Message-ID"] for message in outbox(app)}) == 2
@@ -333,6 +331,19 @@ def test_without_a_server_nothing_is_sent_and_one_line_says_so(
         assert mail.enabled() is False
     send(app)
     assert told(caplog) == [("mail.skipped", 0)]
+
+
+def test_a_link_carries_its_token_behind_the_number_sign(mailing: Callable[..., Flask]) -> None:
+    for url, link in [
+        ({"public_url": "https://id.example/auth"}, "https://id.example/auth/password#token=x"),
+        (
+            {"password_url": "https://app.example/reset/?a=b"},
+            "https://app.example/reset/?a=b#token=x",
+        ),
+    ]:
+        with service_of(mailing("memory:", **url)).active():
+            assert mail.enabled() is True
+            assert mail.link("x") == link
 
 
 def test_the_console_shows_the_link_as_it_is(tree: Path) -> None:

@@ -31,6 +31,11 @@ def enabled() -> bool:
     return bool(context.settings().mail_url)
 
 
+def link(token: str) -> str:
+    """The address of the page that takes the token; what follows the # reaches no server."""
+    return f"{context.settings().password_url}#token={token}"
+
+
 def send(to: str, template: str, **values: object) -> None:
     """Mail the template, filled with `values`, once the open transaction is committed.
 
