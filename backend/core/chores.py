@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from .database import is_unavailable
+from .errors import Failure
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,9 @@ class Chores:
             if not self._closed.is_set():
                 self._reason.set()
         elif is_new:
-            log.error("a chore failed: %s", error, exc_info=error)
+            # A refusal says what to do; where it comes from helps with bugs alone.
+            traceback = None if isinstance(error, Failure) else error
+            log.error("a chore failed: %s", error, exc_info=traceback)
 
     def close(self) -> None:
         """End the thread and do what is left, in bounded time."""
