@@ -68,6 +68,8 @@ ROUTES: dict[str, tuple[str, int]] = {
     "DELETE /v1/api-keys/<id:key_id>": ("session or keys:write", 404),
     "POST /v1/api-keys/<id:key_id>/revoke": ("session or keys:write", 404),
     "POST /v1/api-keys/revoke": ("public", 422),
+    "POST /v1/api-keys/verify": ("admin or keys:verify", 422),
+    "POST /v1/api-keys/<id:key_id>/explain": ("session or keys:read", 404),
     "GET /v1/audit-events": ("admin or audit:read", 200),
 }
 UNDOCUMENTED = {

@@ -1,6 +1,8 @@
 """The tables of API keys and of their secrets."""
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import peewee as pw
 
@@ -9,14 +11,18 @@ from ..core.database import Model, UTCDateTimeField
 from ..users.models import User
 
 
-class ScopesField(pw.TextField):
-    """A list of scopes, kept as a JSON array."""
+class JSONField(pw.TextField):
+    """A list or an object, kept as compact JSON. NULL is an empty one."""
 
-    def db_value(self, value: list[str]) -> str:
-        return json.dumps(value)
+    def __init__(self, kind: Callable[[], Any], **kwargs: Any) -> None:
+        self._kind = kind
+        super().__init__(**kwargs)
 
-    def python_value(self, value: str) -> list[str]:
-        return list(json.loads(value))
+    def db_value(self, value: Any) -> str:
+        return json.dumps(value, separators=(",", ":"))
+
+    def python_value(self, value: str | None) -> Any:
+        return self._kind() if value is None else json.loads(value)
 
 
 class ApiKey(Model):
@@ -25,7 +31,9 @@ class ApiKey(Model):
     owner = pw.ForeignKeyField(User, on_delete="CASCADE", index=False)
     name = pw.CharField(max_length=100)
     description = pw.CharField(max_length=500, null=True)
-    scopes = ScopesField()
+    scopes = JSONField(list)
+    metadata = JSONField(dict, null=True)
+    allowed_ips = JSONField(list, null=True)
     expires_at = UTCDateTimeField(null=True)
     disabled = pw.BooleanField(default=False)
     revoked_at = UTCDateTimeField(null=True)

@@ -25,7 +25,7 @@ blp = Blueprint("api_keys", __name__, url_prefix="/api-keys", description="API k
 @session_or_key("keys:write")
 @blp.arguments(CreateKeySchema)
 @blp.response(201, NewApiKeySchema)
-@blp.fails("limit_reached")
+@blp.fails("limit_reached", "forbidden", "insufficient_scope", "not_found")
 def create_key(wanted: dict[str, Any]) -> tuple[ApiKey, int, dict[str, str]]:
     """Create an API key; its text is in this answer only"""
     key = service.issue(actor(), **wanted)

@@ -1,10 +1,12 @@
 """What goes in and out of the API key routes."""
 
+import json
 from typing import Any
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
 from ..web.api import Flag, Id, Integer, PageQuery, Pattern, Schema, Time
+from .networks import parse_address, parse_network
 from .scopes import PATTERN
 
 STATUSES = ("active", "disabled", "expired", "revoked")
@@ -28,7 +30,8 @@ def _description(**kwargs: object) -> fields.String:
     )
 
 
-def _scopes(**kwargs: object) -> fields.List:
+def scopes(**kwargs: object) -> fields.List:
+    """The field for scopes."""
     scope = fields.String(validate=Pattern(PATTERN, "Not of the form area:act or area:*."))
     return fields.List(
         scope,
@@ -36,6 +39,48 @@ def _scopes(**kwargs: object) -> fields.List:
         metadata={"example": ["reports:read"], "description": "What the key may do."},
         **kwargs,  # type: ignore[arg-type]
     )
+
+
+class Metadata(fields.Dict):
+    """A JSON object of at most 4,096 bytes when written compactly."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, dict):
+            raise self.make_error("invalid")
+        if len(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()) > 4096:
+            raise ValidationError("At most 4096 bytes as compact JSON.")
+        return value
+
+
+class CIDR(fields.String):
+    """An address block, IPv4 or IPv6, without host bits; a single address is a block of one."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
+        try:
+            return str(parse_network(value if isinstance(value, str) else ""))
+        except ValueError:
+            raise ValidationError("Not an address block such as 192.0.2.0/24.") from None
+
+
+class Address(fields.String):
+    """An IP address."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
+        try:
+            return str(parse_address(value if isinstance(value, str) else ""))
+        except ValueError:
+            raise ValidationError("Not an IP address.") from None
+
+
+def metadata() -> Metadata:
+    """The field for metadata."""
+    about = {"example": {"team": "search"}, "description": "Yours: at most 4096 bytes of JSON."}
+    return Metadata(metadata=about)
+
+
+def _allowed_ips() -> fields.List:
+    about = {"example": ["192.0.2.0/24"], "description": "Blocks of addresses; none: from all."}
+    return fields.List(CIDR(), validate=validate.Length(max=50), metadata=about)
 
 
 def _expires_at() -> Time:
@@ -53,7 +98,9 @@ class ApiKeySchema(Schema):
         attribute="secret.hint",
         metadata={"example": "bt_...mVqZ", "description": "Prefix and last four characters."},
     )
-    scopes = _scopes()
+    scopes = scopes()
+    metadata = metadata()
+    allowed_ips = _allowed_ips()
     expires_at = _expires_at()
     disabled = fields.Boolean(metadata={"example": False})
     status = fields.String(
@@ -83,7 +130,10 @@ class CreateKeySchema(Schema):
 
     name = _name(required=True)
     description = _description()
-    scopes = _scopes()
+    scopes = scopes()
+    metadata = metadata()
+    allowed_ips = _allowed_ips()
+    owner_id = Id(metadata={"description": "A service account, for an administrator's session."})
     expires_in_days = Integer(
         validate=validate.Range(1, 3650), metadata={"description": "Instead of expires_at."}
     )
@@ -100,15 +150,22 @@ class ChangeKeySchema(Schema):
 
     name = _name()
     description = _description()
-    scopes = _scopes()
+    scopes = scopes()
+    metadata = metadata()
+    allowed_ips = _allowed_ips()
     expires_at = _expires_at()
     disabled = Flag(metadata={"example": False})
+
+
+def api_key_text(**kwargs: object) -> fields.String:
+    """The field for the text of a key."""
+    return fields.String(metadata={"example": _KEY}, **kwargs)  # type: ignore[arg-type]
 
 
 class RevokeKeySchema(Schema):
     """Revoke the API key that one holds."""
 
-    key = fields.String(required=True, metadata={"example": _KEY})
+    key = api_key_text(required=True)
 
 
 class OwnerId(fields.String):
@@ -129,3 +186,5 @@ class KeyQuery(PageQuery):
         validate=validate.Length(1, 100),
         metadata={"description": "Literally, in name and description, in either case."},
     )
+    expires_before = Time()
+    unused_since = Time(metadata={"description": "Not used since then; unused ones by creation."})

@@ -15,6 +15,7 @@ from ..core.database import atomic, count_by, current, db_time, lock, newest, on
 from ..core.errors import INVALID_TOKEN, Conflict, Forbidden, Invalid, InvalidCredentials, NotFound
 from ..core.identity import Identity
 from ..users.models import User
+from . import networks
 from . import scopes as rules
 from .models import ApiKey, ApiKeySecret
 
@@ -25,28 +26,32 @@ def issue(
     name: str,
     description: str | None = None,
     scopes: list[str] | None = None,
+    metadata: dict[str, Any] | None = None,
+    allowed_ips: list[str] | None = None,
     expires_in_days: int | None = None,
     expires_at: datetime | None = None,
-    owner: User | None = None,
+    owner_id: UUID | None = None,
 ) -> ApiKey:
     """A new key of the actor's. Its text, as `key.key`, is not kept and never shown again.
 
-    Conflict `limit_reached` at MAX_KEYS_PER_USER keys that are not revoked. `owner` is for the
-    console, which owns nothing itself.
+    Conflict `limit_reached` at MAX_KEYS_PER_USER keys that are not revoked. With `owner_id` an
+    administrator's session makes it for a service account: nobody else holds a person's secret.
     """
-    owner = owner or actor.user
+    owner = _owner(actor, owner_id)
     if expires_in_days is not None:
         expires_at = clock.now() + timedelta(days=expires_in_days)
     _require_future(expires_at)
     now = clock.now()
     wanted = sorted(set(scopes or ()))
-    _require_allowed(owner, wanted)
+    _require_allowed(actor, owner, wanted)
     text = context.service().keyring.new_api_key()
     key = ApiKey(
         owner=owner.id,
         name=name,
         description=description,
         scopes=wanted,
+        metadata=metadata or {},
+        allowed_ips=allowed_ips or [],
         expires_at=expires_at,
         created_at=now,
         updated_at=now,
@@ -54,6 +59,20 @@ def issue(
     _insert(actor, key, text)
     key.key = text
     return key
+
+
+def _owner(actor: Identity, owner_id: UUID | None) -> Any:
+    """Whom a new key is for. Forbidden for another person, NotFound if there is no such account."""
+    if owner_id is None or owner_id == actor.user_id:
+        return actor.user
+    if not actor.is_admin_in_person:
+        raise Forbidden("forbidden", "Only an administrator's session makes keys for others.")
+    owner = User.get_or_none(User.id == owner_id)
+    if owner is None:
+        raise NotFound("There is no such owner.")
+    if owner.kind != "service" and actor.method != "console":
+        raise Forbidden("forbidden", "Nobody makes keys for another person.")
+    return owner
 
 
 @atomic
@@ -89,6 +108,7 @@ def listing(
     owner_id: UUID | str | None = None,
     status: str | None = None,
     search: str | None = None,
+    expires_before: datetime | None = None,
     unused_since: datetime | None = None,
 ) -> tuple[list[ApiKey], UUID | None]:
     """A page of the actor's keys, newest first, and the next cursor.
@@ -100,6 +120,8 @@ def listing(
     query = _keys() if owner_id == "any" else _of(owner_id or actor.user_id)
     if status:
         query = query.where(_has_status(status))
+    if expires_before:
+        query = query.where(ApiKey.expires_at < expires_before)
     if unused_since:
         last = pw.fn.COALESCE(ApiKey.last_used_at, ApiKey.created_at)
         query = query.where(last < db_time(unused_since))
@@ -109,7 +131,7 @@ def listing(
 
 
 def change(actor: Identity, key_id: UUID, **changes: Any) -> ApiKey:
-    """The key after `changes` to name, description, scopes, expires_at or disabled.
+    """The key after `changes` to any of its attributes that its owner sets.
 
     Conflict for a revoked key: that is final.
     """
@@ -123,7 +145,7 @@ def change(actor: Identity, key_id: UUID, **changes: Any) -> ApiKey:
 def _change(actor: Identity, key_id: UUID, changes: dict[str, Any]) -> ApiKey:
     key = _for_update(actor, key_id)
     if "scopes" in changes:
-        _require_allowed(key.owner, changes["scopes"])
+        _require_allowed(actor, key.owner, changes["scopes"])
     for name, value in changes.items():
         setattr(key, name, value)
     _require_within(actor, key)
@@ -274,9 +296,13 @@ def _require_future(expires_at: datetime | None) -> None:
         raise Invalid("expires_at", "Must lie in the future.")
 
 
-def _require_allowed(owner: User, scopes: list[str]) -> None:
-    """Forbidden if the owner's role does not allow all of the scopes."""
-    if not all(rules.allowed(scope, owner.role, owner.kind) for scope in scopes):
+def _require_allowed(actor: Identity, owner: User, scopes: list[str]) -> None:
+    """Forbidden if the owner's role does not allow all of the scopes.
+
+    What a service account may hold and a user may not, it has by an administrator's session.
+    """
+    kind = owner.kind if actor.is_admin_in_person else "person"
+    if not all(rules.allowed(scope, owner.role, kind) for scope in scopes):
         raise Forbidden("insufficient_scope", "The owner's role does not allow these scopes.")
 
 
@@ -284,7 +310,10 @@ def _require_within(actor: Identity, key: ApiKey) -> None:
     """Forbidden if `key` can do more, or lives longer, than the key that mints or changes it."""
     if actor.key_id is None:
         return
-    last = _acting_key(actor).expires_at
+    acting = _acting_key(actor)
+    last = acting.expires_at
+    if not networks.within(key.allowed_ips, acting.allowed_ips):
+        raise Forbidden("insufficient_scope", "Wider addresses than those of the key presented.")
     if not rules.within(key.scopes, actor.scopes or ()):
         raise Forbidden("insufficient_scope", "Wider scopes than those of the key presented.")
     if last is not None and (key.expires_at is None or key.expires_at > last):

@@ -8,6 +8,7 @@ a disabled user count at once, in every process.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -18,6 +19,7 @@ from ..core import clock, context, tokens
 from ..core.database import current, db_time, from_db_time, on_postgres
 from ..core.errors import InvalidCredentials
 from ..core.identity import Identity
+from .decide import Key, decide
 
 _USER = (
     "u.id, u.username, u.email, u.pending_email, u.role, u.kind, u.is_active, u.mfa_enabled,"
@@ -28,12 +30,13 @@ _BY_SESSION = (
     " WHERE s.id = ? AND u.id = ? AND s.epoch = u.session_epoch AND s.expires_at > ?"
     " AND u.is_active"
 )
-_BY_KEY = (
-    f"SELECT {_USER}, k.id, k.scopes, s.id, s.secret_id FROM api_key_secrets s"  # noqa: S608
+_KEY = (
+    f"SELECT {_USER}, k.id, k.name, k.scopes, k.metadata, k.allowed_ips, k.expires_at, k.disabled,"  # noqa: S608
+    " k.revoked_at, s.id, s.secret_id FROM api_key_secrets s"
     " JOIN api_keys k ON k.id = s.key_id JOIN users u ON u.id = k.owner_id"
-    " WHERE s.digest IN ({digests}) AND k.revoked_at IS NULL AND NOT k.disabled"
-    " AND (k.expires_at IS NULL OR k.expires_at > ?) AND u.is_active"
 )
+_BY_TEXT = f"{_KEY} WHERE s.digest IN ({{digests}})"
+_BY_ID = f"{_KEY} WHERE k.id = ?"
 
 
 class Caller(NamedTuple):
@@ -62,41 +65,61 @@ def by_access_token(token: str) -> Identity:
     return Identity(user.id, user.username, user.role, "session", session_id, user=user)
 
 
-def by_api_key(text: str) -> Identity:
-    """The identity of a key that is active and whose owner is, else InvalidCredentials.
+def by_api_key(
+    text: str, scopes: Sequence[str] = (), address: str | None = None
+) -> tuple[str, Identity | None]:
+    """What is decided of the key, and the identity behind it; None if there is no such key.
 
-    Text of the wrong form or checksum is refused without a query. That the key was used is for
-    `note_use` to say: a request that is refused for another reason is no use.
+    That the key was used is for `note_use` to say: a request that is refused for another reason is
+    no use.
+    """
+    key = key_of(text)
+    code = decide(key, scopes, address, clock.now())
+    if key is None:
+        return code, None
+    user = key.owner
+    identity = Identity(
+        user.id, user.username, user.role, "api_key", key_id=key.id, scopes=key.scopes, user=user
+    )
+    return code, identity
+
+
+def key_of(text: str) -> Key | None:
+    """The key whose text is given, in whatever state; None if there is none.
+
+    Text of the wrong form or checksum is refused without a query.
     """
     if not tokens.is_api_key(text):
-        raise InvalidCredentials
+        return None
     digests = context.service().keyring.digests(text)
     # All in one statement: between two, another request may move the row to the present secret.
-    statement = _BY_KEY.format(digests=", ".join("?" * len(digests)))
-    row = _one(statement, *(digest for _, digest in digests), db_time(clock.now()))
+    statement = _BY_TEXT.format(digests=", ".join("?" * len(digests)))
+    row = _one(statement, *(digest for _, digest in digests))
     if row is None:
-        raise InvalidCredentials
-    user = _caller(row)
-    key_id, stored, secret_row, secret_id = row[11:]
+        return None
+    secret_row, secret_id = row[-2:]
     if secret_id != digests[0][0]:
         _move_on(secret_row, secret_id, *digests[0])
-    return Identity(
-        user.id,
-        user.username,
-        user.role,
-        "api_key",
-        key_id=_uuid(key_id),
-        scopes=rules.effective(json.loads(stored), user.role, user.kind),
-        user=user,
-    )
+    return _key(row)
+
+
+def key_by_id(key_id: UUID) -> Key | None:
+    """The key with this id, as `key_of` gives it."""
+    row = _one(_BY_ID, key_id.hex)
+    return None if row is None else _key(row)
 
 
 def note_use(identity: Identity, address: str) -> None:
     """Remember that the identity's key was used now, from `address`; it is written later."""
     if identity.key_id:
-        service = context.service()
-        service.last_used.note(identity.key_id.hex, (clock.now(), address))
-        service.chores.wake()
+        note_key_use(identity.key_id, address)
+
+
+def note_key_use(key_id: UUID, address: str | None) -> None:
+    """Remember that the key was used now, from `address` if that is known."""
+    service = context.service()
+    service.last_used.note(key_id.hex, (clock.now(), address))
+    service.chores.wake()
 
 
 def _one(statement: str, *parameters: object) -> Any:
@@ -110,6 +133,22 @@ def _move_on(secret_row: object, old: str, new: str, digest: str) -> None:
     ApiKeySecret.update(secret_id=new, digest=digest).where(
         (ApiKeySecret.id == secret_row) & (ApiKeySecret.secret_id == old)
     ).execute()
+
+
+def _key(row: tuple) -> Key:
+    owner = _caller(row)
+    key_id, name, scopes, metadata, allowed_ips, expires_at, disabled, revoked_at = row[11:19]
+    return Key(
+        id=_uuid(key_id),
+        name=name,
+        scopes=rules.effective(json.loads(scopes), owner.role, owner.kind),
+        metadata=json.loads(metadata or "{}"),
+        allowed_ips=json.loads(allowed_ips or "[]"),
+        expires_at=None if expires_at is None else from_db_time(expires_at),
+        disabled=bool(disabled),
+        revoked=revoked_at is not None,
+        owner=owner,
+    )
 
 
 def _caller(row: tuple) -> Caller:

@@ -29,7 +29,7 @@ def create_key(owner: str, name: str, scopes: tuple[str, ...], expires_in_days: 
     """Create a key for the account OWNER. Its text is printed, this once."""
     wanted: dict[str, Any] = {"name": name, "scopes": list(scopes)}
     wanted |= {"expires_in_days": expires_in_days} if expires_in_days is not None else {}
-    key = keys.issue(CONSOLE, **load(CreateKeySchema, wanted), owner=user_called(owner))
+    key = keys.issue(CONSOLE, **load(CreateKeySchema, wanted), owner_id=user_called(owner).id)
     click.echo(key.key)
 
 

@@ -36,7 +36,7 @@ def admit(view: Any) -> None:
     if (request.content_length or 0) > MAX_BODY:
         raise RequestEntityTooLarge
     if getattr(view, "takes_json", False):
-        g.json = _body()
+        g.json = _body(needed=view.body_needed)
     elif request.headers.get("Transfer-Encoding"):
         _read()
     _check_query(getattr(view, "query_names", frozenset()))
@@ -57,9 +57,11 @@ def _read() -> bytes:
     return raw
 
 
-def _body() -> dict[str, Any]:
-    """The JSON object that is the request's body."""
+def _body(*, needed: bool) -> dict[str, Any]:
+    """The JSON object that is the request's body; an empty one if there is none."""
     raw = _read()
+    if not raw and not needed:
+        return {}
     if not raw:
         _invalid("json", {"_schema": ["A body is needed."]})
     charset = request.mimetype_params.get("charset", "utf-8").lower()

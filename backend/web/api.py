@@ -180,17 +180,20 @@ class Blueprint(flask_smorest.Blueprint):
     ARGUMENTS_PARSER = AdmittedParser()
 
     def arguments(
-        self, schema: type[ma.Schema], *, location: str = "json"
+        self, schema: type[ma.Schema], *, location: str = "json", required: bool = True
     ) -> Callable[[View], View]:
-        """Decorator: validate the body, or the query, and hand it to the view as a dict."""
+        """Decorator: validate the body, or the query, and hand it to the view as a dict.
+
+        A body that is not `required` may be missing.
+        """
         instance = schema()  # once, not for each request
         shown = {"example": example(instance)} if location == "json" else {}
-        parse = super().arguments(instance, location=location, **shown)
+        parse = super().arguments(instance, location=location, required=required, **shown)
 
         def decorate(view: View) -> View:
             parsed = parse(view)
             if location == "json":
-                parsed.takes_json = True
+                parsed.takes_json, parsed.body_needed = True, required
             else:
                 parsed.query_names = frozenset(instance.fields)
             return parsed

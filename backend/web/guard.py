@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from flask import Flask, current_app, request
 from flask.typing import ResponseReturnValue
 
-from ..api_keys import scopes
 from ..auth import identify
+from ..auth.decide import VALID
 from ..core import context
 from ..core.errors import (
     INSUFFICIENT_SCOPE,
@@ -52,6 +52,8 @@ class Access:
         if self.public:
             return []
         codes = ["ambiguous_credentials", "unauthenticated", "invalid_credentials"]
+        if self.key is not None:
+            codes.append("ip_not_allowed")
         if self.admin:
             codes.append("forbidden")
         if self.key is None:
@@ -119,31 +121,21 @@ def _guard() -> ResponseReturnValue | None:
         return current_app.make_default_options_response(), 204
     view: Any = current_app.view_functions[rule.endpoint]
     if not view.access.public:
-        _enforce(view.access, identify_caller())
+        _enforce(view.access, identify_caller(view.access))
     admission.admit(view)
     return None
 
 
 def _enforce(access: Access, identity: Identity) -> None:
     """Let the identity pass, as the actor of the call, or raise what it is refused for."""
-    call = _call()
-    call.identity = identity
-    call.who = f"user:{identity.user_id}"
     if identity.method == "api_key":
-        call.who += f" key:{identity.key_id}"
         if access.key is None:
             raise Forbidden("session_required", "This takes a signed-in person, not an API key.")
-        if access.key != ANY_KEY and not scopes.covers(identity.scopes or (), access.key):
-            raise Forbidden(
-                "insufficient_scope",
-                f"The API key lacks the scope {access.key}.",
-                challenge=f'{INSUFFICIENT_SCOPE}, scope="{access.key}"',
-            )
     elif access.admin and identity.role != "admin":
         raise Forbidden("forbidden", "This takes an administrator.")
     elif not access.before_enrolment and _must_enrol(identity):
         raise Forbidden("mfa_enrolment_required", "Set up a second factor first.")
-    identify.note_use(identity, call.address)
+    identify.note_use(identity, _call().address)
 
 
 def _must_enrol(identity: Identity) -> bool:
@@ -157,10 +149,11 @@ def _call() -> context.Call:
     return call
 
 
-def identify_caller() -> Identity:
+def identify_caller(access: Access) -> Identity:
     """The identity behind the request's credential (RFC 6750 section 2.1, or X-API-Key).
 
-    Failure `unauthenticated` if nothing was sent, InvalidCredentials if it is not good.
+    Failure `unauthenticated` if nothing was sent, InvalidCredentials if it is not good, Forbidden
+    for a key that may not be used from here or lacks the scope that `access` asks for.
     """
     scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
     bearer = bearer.strip(" \t") if scheme.lower() == "bearer" else ""
@@ -171,8 +164,35 @@ def identify_caller() -> Identity:
         raise Failure("unauthenticated", "No credential was sent.")
     try:
         if not key and _ACCESS_TOKEN.fullmatch(bearer):
-            return identify.by_access_token(bearer)
-        return identify.by_api_key(key or bearer)
+            return _known(identify.by_access_token(bearer))
+        return _by_api_key(key or bearer, access)
     except InvalidCredentials as refusal:
         refusal.challenge = INVALID_TOKEN
         raise
+
+
+def _by_api_key(text: str, access: Access) -> Identity:
+    wanted = [access.key] if access.key else []
+    code, identity = identify.by_api_key(text, wanted, _call().address)
+    if identity is None or code not in {"ip_not_allowed", "insufficient_scope", VALID}:
+        raise InvalidCredentials  # one answer for all that is wrong with a key
+    _known(identity)
+    if code == "ip_not_allowed":
+        raise Forbidden("ip_not_allowed", "The API key may not be used from this address.")
+    if code == "insufficient_scope" and access.key is not None:
+        raise Forbidden(
+            "insufficient_scope",
+            f"The API key lacks the scope {access.key}.",
+            challenge=f'{INSUFFICIENT_SCOPE}, scope="{access.key}"',
+        )
+    return identity
+
+
+def _known(identity: Identity) -> Identity:
+    """The identity, noted for the log and as the actor of the call."""
+    call = _call()
+    call.identity = identity
+    call.who = f"user:{identity.user_id}"
+    if identity.key_id:
+        call.who += f" key:{identity.key_id}"
+    return identity

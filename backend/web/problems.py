@@ -32,6 +32,7 @@ CODES: dict[str, tuple[int, str]] = {
     "forbidden": (403, "This takes another role."),
     "insufficient_scope": (403, "The API key lacks the scope for this."),
     "session_required": (403, "This takes a signed-in person, not an API key."),
+    "ip_not_allowed": (403, "The API key may not be used from this address."),
     "wrong_password": (403, "The current password is wrong."),
     "mfa_enrolment_required": (403, "This takes a second factor: set one up first."),
     "not_found": (404, "There is no such resource."),
@@ -56,6 +57,7 @@ DENIALS = frozenset(
         "forbidden",
         "insufficient_scope",
         "session_required",
+        "ip_not_allowed",
         "mfa_enrolment_required",
     }
 )

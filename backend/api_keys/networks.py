@@ -1,0 +1,57 @@
+"""From where a key may be used: pure rules about addresses and CIDR blocks."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+
+
+def parse_network(text: str) -> Network:
+    """The block that `text` is, one in IPv4-mapped form as IPv4; ValueError for host bits."""
+    network = ipaddress.ip_network(text)
+    if isinstance(network, ipaddress.IPv6Network):
+        if network.network_address.scope_id:
+            raise ValueError("a zone is not part of an address block")
+        if network.subnet_of(_MAPPED):
+            low = int(network.network_address) & 0xFFFFFFFF
+            return ipaddress.IPv4Network((low, network.prefixlen - 96))
+    return network
+
+
+def parse_address(text: str) -> Address:
+    """The address that `text` is, an IPv4-mapped one as IPv4; else ValueError."""
+    address = ipaddress.ip_address(text)
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id:
+            raise ValueError("a zone is not part of an address")
+        return address.ipv4_mapped or address
+    return address
+
+
+def allows(blocks: Iterable[str], address: str | None) -> bool:
+    """True if one of the blocks holds the address, or if there are none: from everywhere, then."""
+    blocks = list(blocks)
+    if not blocks:
+        return True
+    try:
+        known = parse_address(address or "")
+    except ValueError:
+        return False
+    return any(known in ipaddress.ip_network(block) for block in blocks)
+
+
+def within(inner: Iterable[str], outer: Iterable[str]) -> bool:
+    """True if every address that `inner` allows is one that `outer` allows."""
+    around = [ipaddress.ip_network(block) for block in outer]
+    if not around:
+        return True
+    blocks = [ipaddress.ip_network(block) for block in inner]
+    return bool(blocks) and all(
+        any(block.version == each.version and block.subnet_of(each) for each in around)  # type: ignore[arg-type]
+        for block in blocks
+    )

@@ -1,0 +1,1 @@
+"""Verification for other services: the same decision, asked from outside."""

@@ -1,0 +1,19 @@
+"""What a key's owner keeps with it, and the addresses from which it may be used.
+
+Both as JSON; NULL stands for none, so that no row has to be written anew.
+"""
+
+import peewee as pw
+from peewee_migrate import Migrator
+
+
+def migrate(migrator: Migrator, database: pw.Database, *, fake: bool = False) -> None:
+    migrator.add_fields(
+        "api_keys",
+        metadata=pw.TextField(null=True),
+        allowed_ips=pw.TextField(null=True),
+    )
+
+
+def rollback(migrator: Migrator, database: pw.Database, *, fake: bool = False) -> None:
+    migrator.remove_fields("api_keys", "metadata", "allowed_ips")
