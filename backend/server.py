@@ -108,9 +108,10 @@ def _channel_class(draining: threading.Event) -> type[HTTPChannel]:
     class Parser(HTTPRequestParser):
         def parse_header(self, header_plus: bytes) -> None:
             super().parse_header(header_plus)
-            names = [
-                line.partition(b":")[0].strip().lower() for line in header_plus.split(b"\r\n")[1:]
-            ]
+            lines = header_plus.split(b"\r\n")[1:]
+            if any(line.startswith((b" ", b"\t")) for line in lines):
+                raise ParsingError("A header line that goes on in the next (RFC 9112 section 5.2)")
+            names = [line.partition(b":")[0].strip().lower() for line in lines]
             if b"transfer-encoding" in names and (
                 b"content-length" in names or self.version != "1.1"
             ):

@@ -7,6 +7,8 @@ TEST_POSTGRES_URL names a server on which databases may be made. With CI=true th
 from __future__ import annotations
 
 import contextlib
+import io
+import logging
 import os
 import re
 import secrets
@@ -33,15 +35,17 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from backend.app import create_app
-from backend.core import clock, migrations
+from backend.core import clock, logs, migrations
 from backend.core.context import Service
-from backend.core.database import open_database
+from backend.core.database import open_database, release
 from backend.core.identity import CONSOLE
 from backend.core.settings import ROOT, Settings
 from backend.users import service as users
 from backend.web import openapi
 
 PASSWORD = "correct horse battery staple"
+NEW_PASSWORD = "purple elephants drink tea"
+NOTHING = "0192d3a4-0000-7d8e-9f01-23456789abcd"  # an id of nothing
 POSTGRES_URL = os.environ.get("TEST_POSTGRES_URL", "")
 ENGINES = ("sqlite", "postgres")
 
@@ -279,7 +283,8 @@ class DocumentedClient(FlaskClient):
     def open(self, *args: Any, **kwargs: Any) -> TestResponse:
         response = super().open(*args, **kwargs)
         assert response.status_code != 500, response.text
-        if response.status_code >= 400 and response.mimetype == "application/problem+json":
+        is_problem = response.mimetype == "application/problem+json"
+        if response.status_code >= 400 and is_problem and response.data:  # HEAD has none
             rules = self.application.url_map.bind("localhost")
             path, method = response.request.path, response.request.method
             if response.json["code"] not in {"not_found", "method_not_allowed", "bad_request"}:
@@ -369,6 +374,44 @@ def bob(client: FlaskClient) -> Person:
 
 
 @pytest.fixture
+def logged() -> Iterator[Callable[[], list[str]]]:
+    """A function that returns the lines that a process logs at DEBUG, since the test began."""
+    named = [each for each in logging.root.manager.loggerDict.values() if hasattr(each, "level")]
+    levels = {logger: logger.level for logger in (logging.root, *named)}
+    others, console = logging.root.handlers[:], io.StringIO()
+    logging.root.handlers.clear()  # they are pytest's, and would be closed
+    logs.configure(make_settings(log_level="DEBUG"), console)
+    [ours] = logging.root.handlers
+    logging.root.handlers[:0] = others
+    yield lambda: console.getvalue().split("\n")[:-1]
+    logging.root.removeHandler(ours)
+    for logger, level in levels.items():
+        logger.setLevel(level)
+
+
+@pytest.fixture
+def audit_refused(app: Flask) -> Iterator[None]:
+    """The database takes no audit event."""
+    database = service_of(app).database
+    when = "CREATE TRIGGER refuse BEFORE INSERT ON audit_events"
+    if "sqlite" in type(database).__name__.lower():
+        database.execute_sql(f"{when} BEGIN SELECT RAISE(ABORT, 'full'); END")
+        undo = "DROP TRIGGER refuse"
+    else:
+        database.execute_sql(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql"
+            " AS 'BEGIN RAISE EXCEPTION ''full''; END'"
+        )
+        database.execute_sql(f"{when} FOR EACH ROW EXECUTE FUNCTION refuse()")
+        undo = "DROP FUNCTION refuse CASCADE"
+    release(database)
+    yield
+    release(database)
+    database.execute_sql(undo)
+    release(database)
+
+
+@pytest.fixture
 def travel(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """A function that moves the clock: travel(days=8), travel(seconds=-600)."""
 
@@ -376,6 +419,22 @@ def travel(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(clock, "shift", clock.shift + timedelta(**duration))
 
     return move
+
+
+def operations(client: FlaskClient) -> list[tuple[str, str, dict[str, Any]]]:
+    """(method, path, operation) of all that is documented; an id in a path is that of nothing."""
+    return [
+        (method.upper(), re.sub(r"{\w+}", NOTHING, path), operation)
+        for path, item in client.get("/v1/openapi.json").json["paths"].items()
+        for method, operation in item.items()
+        if method != "parameters"
+    ]
+
+
+def example_of(operation: dict[str, Any]) -> dict[str, Any] | None:
+    """The example of the JSON body that an operation takes; None if it takes none."""
+    content = operation.get("requestBody", {}).get("content", {})
+    return content.get("application/json", {}).get("example")
 
 
 def code_of(secret: str, steps: int = 0) -> str:

@@ -82,28 +82,6 @@ def targets(root: Person, query: str = "") -> list[str]:
     return [event["target_id"] for event in listed(root, query)]
 
 
-@pytest.fixture
-def refusing(app: Flask) -> Iterator[None]:
-    """The database takes no audit event."""
-    database = service_of(app).database
-    when = "CREATE TRIGGER refuse BEFORE INSERT ON audit_events"
-    if "sqlite" in type(database).__name__.lower():
-        database.execute_sql(f"{when} BEGIN SELECT RAISE(ABORT, 'full'); END")
-        undo = "DROP TRIGGER refuse"
-    else:
-        database.execute_sql(
-            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql"
-            " AS 'BEGIN RAISE EXCEPTION ''full''; END'"
-        )
-        database.execute_sql(f"{when} FOR EACH ROW EXECUTE FUNCTION refuse()")
-        undo = "DROP FUNCTION refuse CASCADE"
-    release(database)
-    yield
-    release(database)
-    database.execute_sql(undo)
-    release(database)
-
-
 # --- what is recorded ---
 
 
@@ -193,7 +171,7 @@ def test_what_a_detail_is_called_is_no_business_of_the_log(service: Service, roo
 
 
 def test_an_act_that_cannot_be_recorded_does_not_happen(
-    service: Service, alice: Person, refusing: None, caplog: pytest.LogCaptureFixture
+    service: Service, alice: Person, audit_refused: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(Unavailable):
         rename(alice, "mallory")
