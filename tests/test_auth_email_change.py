@@ -109,8 +109,24 @@ def test_the_link_of_a_disabled_user_is_void(
     client: FlaskClient, root: Person, alice: Person
 ) -> None:
     change(alice)
-    root.patch(f"/v1/users/{alice.id}", {"is_active": False})
-    assert_problem(confirm(client, token_in(mails_of(client)[-1])), 400, "invalid_token")
+    token = token_in(mails_of(client)[-1])
+    for active in (False, True):
+        root.patch(f"/v1/users/{alice.id}", {"is_active": active})
+        assert_problem(confirm(client, token), 400, "invalid_token")
+
+
+def test_a_new_password_withdraws_what_was_asked_with_the_old_one(
+    client: FlaskClient, alice: Person
+) -> None:
+    change(alice, "thief@example.com")
+    theirs = token_in(mails_of(client)[-1])
+    client.post("/v1/auth/password/forgot", json={"email": "alice@example.com"})
+    new = "purple elephants drink tea"
+    body = {"token": token_in(mails_of(client)[-1]), "new_password": new}
+    assert client.post("/v1/auth/password/reset", json=body).status_code == 204
+    assert_problem(confirm(client, theirs), 400, "invalid_token")
+    me = sign_in(client, "alice", new).get("/v1/auth/me").json
+    assert (me["email"], me["pending_email"]) == ("alice@example.com", None)
 
 
 def test_nobody_can_have_strangers_mailed_without_end(client: FlaskClient, alice: Person) -> None:

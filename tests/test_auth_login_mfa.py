@@ -96,6 +96,14 @@ def test_a_recovery_code_completes_it_once(client: FlaskClient, alice: Person) -
     assert second(client, halfway(client), codes[1].lower().replace("-", " ")).status_code == 200
 
 
+def test_a_token_works_once_even_with_another_code(client: FlaskClient, alice: Person) -> None:
+    _, codes = enrol(alice)
+    token = halfway(client)
+    assert second(client, token, codes[0]).status_code == 200
+    assert_problem(second(client, token, codes[1]), 401, "invalid_credentials")
+    assert second(client, halfway(client), codes[2]).status_code == 200
+
+
 def test_after_five_wrong_codes_the_token_is_void(client: FlaskClient, secret: str) -> None:
     token = halfway(client)
     for _ in range(5):

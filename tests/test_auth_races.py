@@ -324,3 +324,14 @@ def test_of_many_admins_who_give_up_at_once_one_stays(app: Flask, root: Person) 
         admin for admin, answer in zip(admins, answers, strict=True) if answer.status_code == 409
     ]
     assert len(last.get("/v1/users?role=admin").json["items"]) == 1
+
+
+def test_right_passwords_at_once_are_right_while_their_hash_is_renewed(
+    app: Flask, make_app: Callable[..., Flask]
+) -> None:
+    add_user(client_of(app), "alice")
+    dearer = make_app(
+        database_url=url_of(app), bcrypt_rounds=5, login_attempts="100/300", database_pool_size=16
+    )
+    answers = at_once([signing_in(dearer, "alice") for _ in range(8)])
+    assert statuses(answers) == {200: 8}

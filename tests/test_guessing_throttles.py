@@ -212,6 +212,13 @@ def test_the_database_does_not_tell_what_was_typed(client: FlaskClient) -> None:
     assert not [bucket for (bucket,) in rows if "alice" in bucket or typed in bucket]
 
 
+@pytest.mark.parametrize("address", ["", "unix:", "unix:/run/backend.sock", "localhost", "x" * 90])
+def test_a_peer_without_an_address_is_one_too(client: FlaskClient, address: str) -> None:
+    add_user(client, "alice")
+    assert guess(client, "alice", PASSWORD, address).status_code == 200
+    assert guesses(client, "alice", 11, address) == [401] * 10 + [429]
+
+
 def test_signing_in_again_is_not_limited(client: FlaskClient) -> None:
     add_user(client, "alice")
     for _ in range(12):

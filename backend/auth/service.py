@@ -56,11 +56,11 @@ def login_mfa(mfa_token: str, code: str) -> dict[str, Any]:
     InvalidCredentials for a wrong code, and for a token that is used, too old, or was tried with
     five wrong codes.
     """
-    user = _halfway_in(mfa_token)
+    user, step = _halfway_in(mfa_token), f"second step {mfa_token}"
     with guessing.attempt(user, "login.mfa"):
-        tried = guessing.allow(f"second step {mfa_token}", SECOND_STEP_TRIES)
-        if not tried or not mfa.check(user, code):
+        if not guessing.allow(step, SECOND_STEP_TRIES) or not mfa.check(user, code):
             raise InvalidCredentials
+    guessing.use_up(step, SECOND_STEP_TRIES)  # it has served
     return _open(user, "login.mfa")
 
 
@@ -82,14 +82,13 @@ def _halfway_in(mfa_token: str) -> User:
 def _open(user: User, action: str) -> dict[str, Any]:
     """Tokens for a new session of the user as they were when the password was checked.
 
-    InvalidCredentials if password, epoch or second factor are others by now.
+    InvalidCredentials if the password, which raises the epoch, or the second factor has changed.
     """
     now = user.last_login_at = clock.now()
     # Also holds the row: of sign-ins at once, each counts the sessions of the one before.
     unchanged = (
         (User.id == user.id)
         & (User.session_epoch == user.session_epoch)
-        & (User.password_hash == user.password_hash)
         & (User.mfa_enabled == user.mfa_enabled)
     )
     if not User.update(last_login_at=now).where(unchanged).execute():

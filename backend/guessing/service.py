@@ -68,6 +68,14 @@ def allow(what: str, limit: Limit) -> bool:
     return _use(context.service().keyring.blind(what), limit) is not None
 
 
+def use_up(what: str, limit: Limit) -> None:
+    """Leave nothing of the limit of `what`."""
+    bucket, now = context.service().keyring.blind(what), clock.now()
+    Throttle.insert(
+        bucket=bucket, used=limit.most, expires_at=now + timedelta(seconds=limit.seconds)
+    ).on_conflict(conflict_target=[Throttle.bucket], update={Throttle.used: limit.most}).execute()
+
+
 def remember_address(user: User) -> None:
     """Note that the user signed in from the present address."""
     now = clock.now()

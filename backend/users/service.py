@@ -158,6 +158,8 @@ def _change(actor: Identity, user_id: UUID, changes: dict[str, Any]) -> User:
     if user.is_active and facts.get("is_active") is False:
         user.session_epoch += 1
         user.password_link_epoch += 1
+        user.email_link_epoch += 1
+        user.pending_email = None
     for name, value in facts.items():
         setattr(user, name, value)
     _save(actor, user, **facts)
@@ -250,6 +252,9 @@ def replace_password(user: User, new: str, unchanged: Any, api_keys: int | None 
         password_hash=new,
         session_epoch=User.session_epoch + 1,
         password_link_epoch=User.password_link_epoch + 1,
+        # Whoever knew the old password may have asked for that address.
+        email_link_epoch=User.email_link_epoch + 1,
+        pending_email=None,
         updated_at=clock.now(),
     ).where((User.id == user.id) & unchanged)
     if not changed.execute():

@@ -121,6 +121,7 @@ def see_through_proxies(environ: WSGIEnvironment, trusted: tuple[Network, ...]) 
     """
     peer = _address(environ.get("REMOTE_ADDR") or "")
     if peer is None:
+        environ["REMOTE_ADDR"] = ""  # a local socket's path or nothing: nobody's address
         return
     environ["REMOTE_ADDR"] = str(peer)
     if not trusted or not _is_trusted(peer, trusted):
