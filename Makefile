@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Without the .env of some folder above, which `flask` would read and the server would not.
 FLASK := FLASK_SKIP_DOTENV=1 $(BIN)/flask --app wsgi
 
-.PHONY: run test lint format fuzz browser lock clean
+.PHONY: run test lint format fuzz attack browser lock clean
 .DEFAULT_GOAL := run
 
 run: .venv/runtime
@@ -28,6 +28,10 @@ format: .venv/development
 # FUZZ_EXAMPLES=10000 is the whole run; CI takes a shorter one.
 fuzz: .venv/development
 	$(BIN)/pytest tests/fuzz
+
+# Forged tokens, timing, floods. ATTACK=full is the whole run; CI takes a shorter one.
+attack: .venv/development
+	$(BIN)/pytest tests/attack
 
 # Needs Chromium (Debian: apt-get install chromium), or TEST_CHROMIUM naming one.
 browser: .venv/development

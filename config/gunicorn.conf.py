@@ -11,6 +11,7 @@ try:
 except SettingsError as refusal:
     sys.exit(f"Not started, for these reasons:\n{refusal}")
 
+sys.setswitchinterval(0.0005)  # as backend/server.py does, and for its reason
 _host = f"[{_settings.host}]" if ":" in _settings.host else _settings.host
 bind = f"{_host}:{_settings.port}"
 workers = _settings.workers

@@ -46,7 +46,7 @@ class Server:
             self.process = subprocess.Popen(
                 [Path(sys.executable).parent / program, *arguments],
                 cwd=tree,
-                env=process_environ(port=self.port, **SETTINGS[kind], **settings),
+                env=process_environ(port=self.port, **{**SETTINGS[kind], **settings}),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

@@ -60,16 +60,16 @@ class Hasher:
     def _bcrypt(self, password: str, salt: bytes) -> bytes:
         salt = salt[:29]  # "$2b$12$" and 22 characters
         inner = hmac.digest(salt[7:], normalised(password).encode(), hashlib.sha384)
-        with self._place():
+        with self.place(), self._running:
             return bcrypt.hashpw(base64.b64encode(inner), salt)
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
+    def place(self) -> Iterator[None]:
+        """Be one of those who hash or wait for it; Unavailable if they are too many."""
         if not self._inside.acquire(blocking=False):
             raise Unavailable("Too many passwords are being checked. Try again shortly.")
         try:
-            with self._running:
-                yield
+            yield
         finally:
             self._inside.release()
 

@@ -1,0 +1,79 @@
+"""A flood of logins leaves the rest of the service as fast as it is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+
+import pytest
+
+from backend.core.settings import ROOT
+
+from ..conftest import add_user, by_key, by_token, sign_in
+from ..test_servers import Server, read
+from .conftest import FULL, UNTHROTTLED, Site
+
+SECONDS = 30 if FULL else 5
+PER_SECOND = 20
+
+
+def at(share: float, values: list[float]) -> float:
+    """The value that this share of them does not exceed."""
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+def probe(server: Server, headers: dict[str, str], due: float) -> float:
+    """Milliseconds from when the request was due, on a connection of its own, to its answer."""
+    connection = server.connect()
+    connection.request("GET", "/v1/auth/me", headers=headers)
+    assert read(connection).status == 200
+    connection.close()
+    return (time.perf_counter() - due) * 1000
+
+
+def probes(server: Server, credentials: list[dict[str, str]]) -> list[float]:
+    """Milliseconds of requests that come at their times, however long others take."""
+    begun = time.perf_counter()
+    with ThreadPoolExecutor(8) as pool:
+        found = []
+        for number in range(SECONDS * PER_SECOND):
+            due = begun + number / PER_SECOND
+            time.sleep(max(0, due - time.perf_counter()))
+            found.append(pool.submit(probe, server, credentials[number % 2], due))
+        return [each.result() for each in found]
+
+
+@pytest.mark.parametrize("aim", ["many names", "one name"] if FULL else ["many names"])
+@pytest.mark.parametrize("throttles", [UNTHROTTLED, {}], ids=["none", "default"])
+def test_a_flood(
+    make_site: Callable[..., Site],
+    figure: Callable[[str, str], None],
+    aim: str,
+    throttles: dict[str, str],
+) -> None:
+    client, [server] = make_site(bcrypt_rounds=12, **throttles)
+    add_user(client, "alice")
+    alice = sign_in(client, "alice")
+    credentials = [by_key(alice.new_key()["key"]), by_token(alice.access_token)]
+    quiet = probes(server, credentials)
+    figure("without a flood, p50 p99", f"{median(quiet):.1f} ms, {at(0.99, quiet):.1f} ms")
+    names = ["alice"] if aim == "one name" else [f"name{number}" for number in range(1000)]
+    command = [sys.executable, "-m", "tests.attack.flood", str(server.port), str(SECONDS + 1)]
+    flood = subprocess.Popen([*command, *names], cwd=ROOT, stdout=subprocess.PIPE)
+    time.sleep(0.5)
+    found = probes(server, credentials)
+    answers = json.loads(flood.communicate()[0])
+    figure("p50 p99", f"{median(found):.1f} ms, {at(0.99, found):.1f} ms")
+    for status, times in answers.items():
+        spread = f"p50 {median(times):.1f} ms, p95 {at(0.95, times):.1f} ms"
+        figure(f"logins {status}", f"{len(times):,}, {spread}")
+    assert set(answers) <= {"401", "429", "503"}
+    if FULL:  # on a machine that does nothing else
+        assert median(found) <= 25
+        assert at(0.99, found) <= 100
+        assert median(answers["503"]) <= 50
