@@ -151,7 +151,7 @@ def lock(rows: pw.ModelSelect) -> list[Any]:
 
 def count_by(column: pw.Field, rows: pw.ModelSelect) -> dict[Any, int]:
     """How many of these rows there are with each value of the column."""
-    counted = rows.select(column, pw.fn.COUNT()).group_by(column)
+    counted = rows.select(column, pw.fn.COUNT(pw.SQL("*"))).group_by(column)
     return dict(counted.tuples())
 
 
