@@ -19,6 +19,7 @@ from .core.chores import Chores
 from .core.context import Service
 from .core.database import open_database, release
 from .core.jobs import Jobs
+from .core.limits import Limiter
 from .core.mail import Mailer
 from .core.passwords import Hasher
 from .core.settings import Settings
@@ -92,6 +93,7 @@ def _service(settings: Settings) -> Service:
         keyring=Keyring(settings),
         access_tokens=AccessTokens(settings),
         hasher=Hasher(settings),
+        limiter=Limiter(settings),
         last_used=last_used,
         chores=Chores(last_used.flush, inside(seal), upkeep.seldom(inside(upkeep.prune))),
         jobs=Jobs(),

@@ -148,7 +148,7 @@ def test_explaining_tells_every_check(root: Person, alice: Person) -> None:
     outcomes = {check["code"]: check["passed"] for check in answer["checks"]}
     assert list(outcomes) == [
         *("not_found", "revoked", "disabled", "expired", "owner_inactive"),
-        *("ip_not_allowed", "insufficient_scope"),
+        *("ip_not_allowed", "insufficient_scope", "rate_limited", "usage_exceeded"),
     ]
     assert [code for code, passed in outcomes.items() if not passed] == [
         "ip_not_allowed",

@@ -67,6 +67,7 @@ ROUTES: dict[str, tuple[str, int]] = {
     "PATCH /v1/api-keys/<id:key_id>": ("session or keys:write", 422),
     "DELETE /v1/api-keys/<id:key_id>": ("session or keys:write", 404),
     "POST /v1/api-keys/<id:key_id>/revoke": ("session or keys:write", 404),
+    "POST /v1/api-keys/<id:key_id>/rotate": ("session or keys:write", 404),
     "POST /v1/api-keys/revoke": ("public", 422),
     "POST /v1/api-keys/verify": ("admin or keys:verify", 422),
     "POST /v1/api-keys/<id:key_id>/explain": ("session or keys:read", 404),

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import peewee as pw
 
+from ..core import quotas
 from ..core.clock import now
 from ..core.database import Model, UTCDateTimeField
 from ..users.models import User
@@ -26,7 +28,12 @@ class JSONField(pw.TextField):
 
 
 class ApiKey(Model):
-    """A key as its owner sees it. What is presented and compared stands in ApiKeySecret."""
+    """A key as its owner sees it. What is presented and compared stands in ApiKeySecret.
+
+    Of its secrets, `current_secret` is good; `pending_secret` is, and takes its place with its
+    first use; `grace_secret`, whose place was taken, is until `grace_ends_at`; no other is. They
+    stand here, so that a secret takes another's place in one UPDATE of one row.
+    """
 
     owner = pw.ForeignKeyField(User, on_delete="CASCADE", index=False)
     name = pw.CharField(max_length=100)
@@ -34,6 +41,17 @@ class ApiKey(Model):
     scopes = JSONField(list)
     metadata = JSONField(dict, null=True)
     allowed_ips = JSONField(list, null=True)
+    rate_limit_uses = pw.IntegerField(null=True)
+    rate_limit_seconds = pw.IntegerField(null=True)
+    quota_remaining = pw.BigIntegerField(null=True)
+    refill_amount = pw.BigIntegerField(null=True)
+    refill_interval = pw.CharField(max_length=7, null=True)
+    refilled_at = UTCDateTimeField(null=True)
+    current_secret = pw.UUIDField(null=True)
+    pending_secret = pw.UUIDField(null=True)
+    grace_secret = pw.UUIDField(null=True)
+    grace_seconds = pw.IntegerField(null=True)
+    grace_ends_at = UTCDateTimeField(null=True)
     expires_at = UTCDateTimeField(null=True)
     disabled = pw.BooleanField(default=False)
     revoked_at = UTCDateTimeField(null=True)
@@ -57,9 +75,75 @@ class ApiKey(Model):
             return "disabled"
         return "expired" if self.expires_at and self.expires_at <= now() else "active"
 
+    @property
+    def rate_limit(self) -> dict[str, int] | None:
+        """`limit` uses in `window_seconds`; None if the key has no limit of its own."""
+        if self.rate_limit_uses is None:
+            return None
+        return {"limit": self.rate_limit_uses, "window_seconds": self.rate_limit_seconds}
+
+    @rate_limit.setter
+    def rate_limit(self, wanted: dict[str, int] | None) -> None:
+        self.rate_limit_uses = wanted and wanted["limit"]
+        self.rate_limit_seconds = wanted and wanted["window_seconds"]
+
+    @property
+    def quota(self) -> dict[str, Any] | None:
+        """What may still be spent, as of now, and what it is refilled to; None: without end."""
+        if self.quota_remaining is None:
+            return None
+        interval, at = self.refill_interval, now()
+        is_due = quotas.is_due(interval, self.refilled_at, at)
+        return {
+            "remaining": self.refill_amount if is_due else self.quota_remaining,
+            "refill_amount": self.refill_amount,
+            "refill_interval": interval,
+        }
+
+    @quota.setter
+    def quota(self, wanted: dict[str, Any] | None) -> None:
+        wanted = wanted or {}
+        self.refill_amount = wanted.get("refill_amount")
+        self.refill_interval = wanted.get("refill_interval")
+        self.quota_remaining = wanted.get("remaining", self.refill_amount)
+        self.refilled_at = now() if self.refill_interval else None
+
+    @property
+    def hint(self) -> str:
+        """What may be shown of the secret that has been accepted longest."""
+        return self._secret(self.accepted_secrets[0]).hint
+
+    @property
+    def rotation(self) -> dict[str, Any] | None:
+        """The newest secret, while the one before it is accepted too; else None."""
+        in_grace = self._in_grace
+        if self.pending_secret is None and not in_grace:
+            return None
+        newest = self._secret(self.pending_secret or self.current_secret)
+        return {
+            "state": "pending" if self.pending_secret else "grace",
+            "hint": newest.hint,
+            "created_at": newest.created_at,
+            "grace_seconds": self.grace_seconds,
+            "old_expires_at": self.grace_ends_at if in_grace else None,
+        }
+
+    @property
+    def accepted_secrets(self) -> list[UUID]:
+        """The ids of the secrets that are good now, the one accepted longest first."""
+        in_order = [self._in_grace and self.grace_secret, self.current_secret, self.pending_secret]
+        return [each for each in in_order if each]
+
+    @property
+    def _in_grace(self) -> bool:
+        return self.grace_ends_at is not None and self.grace_ends_at > now()
+
+    def _secret(self, secret_id: UUID) -> Any:
+        return next(each for each in self.secrets if each.id == secret_id)
+
 
 class ApiKeySecret(Model):
-    """The digest of one secret text of a key. A key under rotation has two of them.
+    """The digest of one secret text of a key. A key under rotation has more than one.
 
     `secret_id` names the SECRET_KEY under which the digest was made.
     """

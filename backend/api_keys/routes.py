@@ -16,6 +16,7 @@ from .schemas import (
     KeyQuery,
     NewApiKeySchema,
     RevokeKeySchema,
+    RotateKeySchema,
 )
 
 blp = Blueprint("api_keys", __name__, url_prefix="/api-keys", description="API keys")
@@ -75,6 +76,16 @@ def delete_key(key_id: UUID) -> None:
 def revoke_key(key_id: UUID) -> ApiKey:
     """Revoke an API key, for good"""
     return service.revoke(actor(), key_id)
+
+
+@blp.route("/<id:key_id>/rotate", methods=["POST"])
+@session_or_key("keys:write")
+@blp.arguments(RotateKeySchema, required=False)
+@blp.response(200, NewApiKeySchema)
+@blp.fails("forbidden", "insufficient_scope", "session_required", "conflict")
+def rotate_key(wanted: dict[str, int], key_id: UUID) -> ApiKey:
+    """Give an API key a new secret, which is in this answer only; the old one ends later"""
+    return service.rotate(actor(), key_id, **wanted)
 
 
 @blp.route("/revoke", methods=["POST"])

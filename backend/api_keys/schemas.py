@@ -5,11 +5,13 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
+from ..core.quotas import INTERVALS
 from ..web.api import Flag, Id, Integer, PageQuery, Pattern, Schema, Time
 from .networks import parse_address, parse_network
 from .scopes import PATTERN
 
 STATUSES = ("active", "disabled", "expired", "revoked")
+MOST_QUOTA = 1_000_000_000_000
 _KEY = "bt_2mVq8Zr4KxY7nB1cWd9sLf3gHj6kPt5u0Q9mZc"
 
 
@@ -88,6 +90,88 @@ def _expires_at() -> Time:
     return Time(allow_none=True, metadata=about)
 
 
+class RateLimitSchema(Schema):
+    """How often a key may be used."""
+
+    limit = Integer(
+        required=True, validate=validate.Range(1, 1_000_000_000), metadata={"example": 100}
+    )
+    window_seconds = Integer(
+        required=True, validate=validate.Range(1, 86_400), metadata={"example": 60}
+    )
+
+
+def _rate_limit() -> fields.Nested:
+    about = {"description": "Null: none but RATE_LIMIT_DEFAULT."}
+    return fields.Nested(RateLimitSchema(), allow_none=True, metadata=about)
+
+
+def _amount(least: int, description: str, **kwargs: object) -> Integer:
+    return Integer(
+        validate=validate.Range(least, MOST_QUOTA),
+        metadata={"example": 10_000, "description": description},
+        **kwargs,  # type: ignore[arg-type]
+    )
+
+
+class QuotaSchema(Schema):
+    """How much of a key is left to use."""
+
+    remaining = _amount(0, "What is left now. On input, without it: refill_amount.")
+    refill_amount = _amount(1, "What it is set to at each refill.", allow_none=True)
+    refill_interval = fields.String(
+        validate=validate.OneOf(INTERVALS),
+        allow_none=True,
+        metadata={
+            "example": "monthly",
+            "description": "Refilled at 00:00 UTC, daily or on the first of the month.",
+        },
+    )
+
+    @validates_schema
+    def _whole(self, data: dict, **kwargs: object) -> None:
+        amount, interval = data.get("refill_amount"), data.get("refill_interval")
+        if (amount is None) != (interval is None):
+            raise ValidationError("Only together with refill_interval.", "refill_amount")
+        if "remaining" not in data and amount is None:
+            raise ValidationError("Missing data for required field.", "remaining")
+
+
+def _quota() -> fields.Nested:
+    return fields.Nested(QuotaSchema(), allow_none=True, metadata={"description": "Null: none."})
+
+
+class RotationSchema(Schema):
+    """A secret that takes another's place; both are accepted meanwhile."""
+
+    state = fields.String(
+        validate=validate.OneOf(("pending", "grace")),
+        metadata={
+            "example": "pending",
+            "description": "Pending until the new secret is used, grace from then on.",
+        },
+    )
+    hint = fields.String(metadata={"example": "bt_...Qw3r", "description": "Of the new secret."})
+    created_at = Time(metadata={"example": "2026-11-23T09:00:00Z"})
+    grace_seconds = fields.Integer(metadata={"example": 86_400})
+    old_expires_at = Time(
+        allow_none=True,
+        metadata={"example": None, "description": "When the old secret ends; null: not yet set."},
+    )
+
+
+class RotateKeySchema(Schema):
+    """Give an API key a new secret."""
+
+    grace_seconds = Integer(
+        validate=validate.Range(0, 604_800),
+        metadata={
+            "example": 86_400,
+            "description": "How long the old secret goes on after the first use of the new one.",
+        },
+    )
+
+
 class ApiKeySchema(Schema):
     """An API key, without its text."""
 
@@ -95,12 +179,16 @@ class ApiKeySchema(Schema):
     name = _name()
     description = _description()
     hint = fields.String(
-        attribute="secret.hint",
-        metadata={"example": "bt_...mVqZ", "description": "Prefix and last four characters."},
+        metadata={
+            "example": "bt_...mVqZ",
+            "description": "Prefix and last four characters, of the secret accepted longest.",
+        },
     )
     scopes = scopes()
     metadata = metadata()
     allowed_ips = _allowed_ips()
+    rate_limit = _rate_limit()
+    quota = _quota()
     expires_at = _expires_at()
     disabled = fields.Boolean(metadata={"example": False})
     status = fields.String(
@@ -117,6 +205,9 @@ class ApiKeySchema(Schema):
     )
     last_used_ip = fields.String(allow_none=True, metadata={"example": None})
     owner_id = Id(metadata={"example": "0192d3a4-5b6c-7d8e-9f01-23456789abcd"})
+    rotation = fields.Nested(
+        RotationSchema(), allow_none=True, metadata={"description": "Null: one secret."}
+    )
 
 
 class NewApiKeySchema(ApiKeySchema):
@@ -133,6 +224,8 @@ class CreateKeySchema(Schema):
     scopes = scopes()
     metadata = metadata()
     allowed_ips = _allowed_ips()
+    rate_limit = _rate_limit()
+    quota = _quota()
     owner_id = Id(metadata={"description": "A service account, for an administrator's session."})
     expires_in_days = Integer(
         validate=validate.Range(1, 3650), metadata={"description": "Instead of expires_at."}
@@ -153,6 +246,8 @@ class ChangeKeySchema(Schema):
     scopes = scopes()
     metadata = metadata()
     allowed_ips = _allowed_ips()
+    rate_limit = _rate_limit()
+    quota = _quota()
     expires_at = _expires_at()
     disabled = Flag(metadata={"example": False})
 

@@ -10,10 +10,20 @@ from uuid import UUID
 import peewee as pw
 
 from ..audit import service as audit
-from ..core import clock, context, tokens
-from ..core.database import atomic, count_by, current, db_time, lock, newest, on_postgres
+from ..core import clock, context, quotas, tokens
+from ..core.database import (
+    atomic,
+    count_by,
+    current,
+    db_time,
+    lock,
+    new_id,
+    newest,
+    on_postgres,
+)
 from ..core.errors import INVALID_TOKEN, Conflict, Forbidden, Invalid, InvalidCredentials, NotFound
 from ..core.identity import Identity
+from ..core.settings import Limit
 from ..users.models import User
 from . import networks
 from . import scopes as rules
@@ -28,6 +38,8 @@ def issue(
     scopes: list[str] | None = None,
     metadata: dict[str, Any] | None = None,
     allowed_ips: list[str] | None = None,
+    rate_limit: dict[str, int] | None = None,
+    quota: dict[str, Any] | None = None,
     expires_in_days: int | None = None,
     expires_at: datetime | None = None,
     owner_id: UUID | None = None,
@@ -44,7 +56,6 @@ def issue(
     now = clock.now()
     wanted = sorted(set(scopes or ()))
     _require_allowed(actor, owner, wanted)
-    text = context.service().keyring.new_api_key()
     key = ApiKey(
         owner=owner.id,
         name=name,
@@ -52,12 +63,13 @@ def issue(
         scopes=wanted,
         metadata=metadata or {},
         allowed_ips=allowed_ips or [],
+        rate_limit=rate_limit,
+        quota=quota,
         expires_at=expires_at,
         created_at=now,
         updated_at=now,
     )
-    _insert(actor, key, text)
-    key.key = text
+    _insert(actor, key)
     return key
 
 
@@ -70,13 +82,18 @@ def _owner(actor: Identity, owner_id: UUID | None) -> Any:
     owner = User.get_or_none(User.id == owner_id)
     if owner is None:
         raise NotFound("There is no such owner.")
-    if owner.kind != "service" and actor.method != "console":
-        raise Forbidden("forbidden", "Nobody makes keys for another person.")
+    _require_holder(actor, owner)
     return owner
 
 
+def _require_holder(actor: Identity, owner: Any) -> None:
+    """Forbidden if the owner is another person: nobody else may hold their secret."""
+    if owner.id != actor.user_id and owner.kind != "service" and actor.method != "console":
+        raise Forbidden("forbidden", "Nobody holds the secrets of another person.")
+
+
 @atomic
-def _insert(actor: Identity, key: ApiKey, text: str) -> None:
+def _insert(actor: Identity, key: ApiKey) -> None:
     # Holding the owner's row makes counting and inserting one step for everybody else.
     if not lock(User.select(User.id).where(User.id == key.owner_id)):
         raise NotFound("There is no such owner.")
@@ -84,12 +101,21 @@ def _insert(actor: Identity, key: ApiKey, text: str) -> None:
     most = context.settings().max_keys_per_user
     if _of(key.owner_id).where(ApiKey.revoked_at.is_null()).count() >= most:
         raise Conflict("limit_reached", f"At most {most} keys that are not revoked.")
+    secret = ApiKeySecret(id=new_id())
+    key.current_secret = secret.id
     key.save(force_insert=True)
-    secret_id, digest = context.service().keyring.digests(text)[0]
-    key.secret = ApiKeySecret.create(
-        key=key, digest=digest, secret_id=secret_id, hint=tokens.hint(text)
-    )
+    _make_up(key, secret)
     _record(actor, "key.create", key)
+
+
+def _make_up(key: ApiKey, secret: ApiKeySecret) -> None:
+    """Make up the text of a secret of the key's. As `key.key` it is shown this once."""
+    keyring = context.service().keyring
+    key.key = keyring.new_api_key()
+    secret.key, secret.hint = key, tokens.hint(key.key)
+    secret.secret_id, secret.digest = keyring.digests(key.key)[0]
+    secret.save(force_insert=True)
+    _load_secrets([key])
 
 
 def get(actor: Identity, key_id: UUID) -> ApiKey:
@@ -97,7 +123,7 @@ def get(actor: Identity, key_id: UUID) -> ApiKey:
     key = _visible(actor, key_id).first()
     if key is None:
         raise NotFound
-    return key
+    return _load_secrets([key])[0]
 
 
 def listing(
@@ -117,7 +143,7 @@ def listing(
     """
     if owner_id is not None and not actor.is_admin_in_person:
         raise Forbidden("forbidden", "Only an administrator's session sees other people's keys.")
-    query = _keys() if owner_id == "any" else _of(owner_id or actor.user_id)
+    query = ApiKey.select() if owner_id == "any" else _of(owner_id or actor.user_id)
     if status:
         query = query.where(_has_status(status))
     if expires_before:
@@ -127,7 +153,8 @@ def listing(
         query = query.where(last < db_time(unused_since))
     if search:
         query = query.where(ApiKey.name.contains(search) | ApiKey.description.contains(search))
-    return newest(query, limit, cursor)
+    keys, after = newest(query, limit, cursor)
+    return _load_secrets(keys), after
 
 
 def change(actor: Identity, key_id: UUID, **changes: Any) -> ApiKey:
@@ -160,6 +187,29 @@ def _change(actor: Identity, key_id: UUID, changes: dict[str, Any]) -> ApiKey:
 
 
 @atomic
+def rotate(actor: Identity, key_id: UUID, *, grace_seconds: int = 86_400) -> ApiKey:
+    """The key with a further secret, whose text, as `key.key`, is not kept and never shown again.
+
+    The secret so far is good until the new one is first used, and `grace_seconds` from then on. One
+    that was made before and never used is replaced. Conflict if the key is not active.
+    """
+    key = _for_update(actor, key_id)
+    _require_holder(actor, key.owner)
+    _require_within(actor, key)
+    if key.status != "active":
+        raise Conflict("conflict", f"The key is {key.status}.")
+    secret = ApiKeySecret(id=new_id())
+    key.pending_secret, key.grace_seconds = secret.id, grace_seconds
+    key.updated_at = clock.now()
+    key.save()
+    others = ApiKeySecret.id.not_in(key.accepted_secrets)
+    ApiKeySecret.delete().where((ApiKeySecret.key == key) & others).execute()
+    _make_up(key, secret)
+    _record(actor, "key.rotate", key, grace_seconds=grace_seconds)
+    return key
+
+
+@atomic
 def revoke(actor: Identity, key_id: UUID) -> ApiKey:
     """The key, which is never accepted again. Revoking it once more changes nothing."""
     key = _for_update(actor, key_id, itself=True)
@@ -176,8 +226,11 @@ def revoke_by_possession(text: str) -> None:
 @atomic
 def _revoke_held(text: str) -> None:
     digests = [digest for _, digest in context.service().keyring.digests(text)]
-    for key in lock(_keys().where(ApiKeySecret.digest.in_(digests))):
-        _revoke(None, key)
+    held = ApiKeySecret.select().where(ApiKeySecret.digest.in_(digests))
+    for secret in held:
+        for key in lock(ApiKey.select().where(ApiKey.id == secret.key_id)):
+            if secret.id in key.accepted_secrets:
+                _revoke(None, key)
 
 
 def _revoke(actor: Identity | None, key: ApiKey) -> None:
@@ -230,18 +283,23 @@ def _record(actor: Identity | None, action: str, key: ApiKey, **detail: Any) -> 
     audit.record(actor, action, target=target, owner_id=str(key.owner_id), **detail)
 
 
-def _keys() -> pw.ModelSelect:
-    """Keys with their secret, as `key.secret`."""
-    return ApiKey.select(ApiKey, ApiKeySecret).join(ApiKeySecret, attr="secret")
+def _load_secrets(keys: list[ApiKey]) -> list[ApiKey]:
+    """These keys, each with its `secrets`: one query for all."""
+    by_key: dict[UUID, list[ApiKeySecret]] = {key.id: [] for key in keys}
+    for secret in ApiKeySecret.select().where(ApiKeySecret.key.in_(list(by_key))):
+        by_key[secret.key_id].append(secret)
+    for key in keys:
+        key.secrets = by_key[key.id]
+    return keys
 
 
 def _of(owner_id: Any) -> pw.ModelSelect:
-    return _keys().where(ApiKey.owner == owner_id)
+    return ApiKey.select().where(ApiKey.owner == owner_id)
 
 
 def _visible(actor: Identity, key_id: UUID) -> pw.ModelSelect:
     """The query for a key, which finds it if the actor may see it."""
-    query = _keys() if actor.is_admin_in_person else _of(actor.user_id)
+    query = ApiKey.select() if actor.is_admin_in_person else _of(actor.user_id)
     return query.where(ApiKey.id == key_id)
 
 
@@ -256,7 +314,7 @@ def _for_update(actor: Identity, key_id: UUID, *, itself: bool = False) -> ApiKe
     rows = lock(_visible(actor, key_id))
     if not rows:
         raise NotFound
-    key: ApiKey = rows[0]
+    [key] = _load_secrets(rows)
     if actor.key_id == key.id:
         if not itself:
             raise Forbidden("session_required", "A key cannot change itself.")
@@ -318,3 +376,20 @@ def _require_within(actor: Identity, key: ApiKey) -> None:
         raise Forbidden("insufficient_scope", "Wider scopes than those of the key presented.")
     if last is not None and (key.expires_at is None or key.expires_at > last):
         raise Forbidden("insufficient_scope", "A longer life than that of the key presented.")
+    if not _limits_within(_limit_of(key), _limit_of(acting)):
+        raise Forbidden("insufficient_scope", "A higher limit than that of the key presented.")
+    if acting.quota and not (key.quota and quotas.within(key.quota, acting.quota)):
+        raise Forbidden("insufficient_scope", "A higher quota than that of the key presented.")
+
+
+def _limit_of(key: ApiKey) -> Limit | None:
+    if key.rate_limit_uses is None:
+        return context.settings().rate_limit_default
+    return Limit(key.rate_limit_uses, key.rate_limit_seconds)
+
+
+def _limits_within(inner: Limit | None, outer: Limit | None) -> bool:
+    """True if `inner` lets no more pass than `outer`, at once and in the long run."""
+    if outer is None or inner is None:
+        return outer is None
+    return inner.most <= outer.most and inner.most * outer.seconds <= outer.most * inner.seconds

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from ..api_keys import networks
 from ..api_keys import scopes as rules
+from ..core.identity import Identity
+from ..core.settings import Limit
 
 VALID = "valid"
 
@@ -22,8 +24,29 @@ CODES = (
     "owner_inactive",
     "ip_not_allowed",
     "insufficient_scope",
+    "rate_limited",
+    "usage_exceeded",
     VALID,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What may still be spent of a key, since `since`, and when it is refilled, if it is."""
+
+    remaining: int
+    since: datetime
+    refill_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """The secret by which a key was found. `digested_by`: the id of what made its digest."""
+
+    id: Any
+    digested_by: str
+    state: Literal["current", "pending", "grace"]
+    grace_seconds: int = 0  # of the one before, once this one has taken its place
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +61,27 @@ class Key:
     expires_at: datetime | None
     disabled: bool
     revoked: bool
+    rate_limit: Limit | None
+    quota: Quota | None
+    secret: Secret
     owner: Any
+
+    @property
+    def identity(self) -> Identity:
+        """Who calls with this key."""
+        who = self.owner
+        return Identity(
+            who.id, who.username, who.role, "api_key", key_id=self.id, scopes=self.scopes, user=who
+        )
 
 
 def checks(
     key: Key | None, scopes: Iterable[str], address: str | None, now: datetime
 ) -> Iterator[tuple[str, bool]]:
-    """(code, whether it passed) of each check, in order. Without a key there is only the first."""
+    """(code, whether it passed) of each check that needs nobody else, in order.
+
+    Without a key there is only the first. What remains is to count the use: verification.py.
+    """
     yield "not_found", key is not None
     if key is None:
         return

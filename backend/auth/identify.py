@@ -8,18 +8,17 @@ a disabled user count at once, in every process.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from ..api_keys import scopes as rules
-from ..api_keys.models import ApiKeySecret
-from ..core import clock, context, tokens
-from ..core.database import current, db_time, from_db_time, on_postgres
+from ..core import clock, context, quotas, tokens
+from ..core.database import db_time, execute, from_db_time
 from ..core.errors import InvalidCredentials
 from ..core.identity import Identity
-from .decide import Key, decide
+from ..core.settings import Limit
+from .decide import Key, Quota, Secret
 
 _USER = (
     "u.id, u.username, u.email, u.pending_email, u.role, u.kind, u.is_active, u.mfa_enabled,"
@@ -32,11 +31,13 @@ _BY_SESSION = (
 )
 _KEY = (
     f"SELECT {_USER}, k.id, k.name, k.scopes, k.metadata, k.allowed_ips, k.expires_at, k.disabled,"  # noqa: S608
-    " k.revoked_at, s.id, s.secret_id FROM api_key_secrets s"
+    " k.revoked_at, k.rate_limit_uses, k.rate_limit_seconds, k.quota_remaining, k.refill_amount,"
+    " k.refill_interval, k.refilled_at, s.id, s.secret_id, k.current_secret, k.pending_secret,"
+    " k.grace_secret, k.grace_ends_at, k.grace_seconds FROM api_key_secrets s"
     " JOIN api_keys k ON k.id = s.key_id JOIN users u ON u.id = k.owner_id"
 )
 _BY_TEXT = f"{_KEY} WHERE s.digest IN ({{digests}})"
-_BY_ID = f"{_KEY} WHERE k.id = ?"
+_BY_ID = f"{_KEY} WHERE k.id = ? AND s.id = k.current_secret"
 
 
 class Caller(NamedTuple):
@@ -58,86 +59,51 @@ class Caller(NamedTuple):
 def by_access_token(token: str) -> Identity:
     """The identity of a session that goes on, else InvalidCredentials."""
     user_id, session_id = context.service().access_tokens.read(token)
-    row = _one(_BY_SESSION, session_id.hex, user_id.hex, db_time(clock.now()))
+    row = execute(_BY_SESSION, session_id.hex, user_id.hex, db_time(clock.now())).fetchone()
     if row is None:
         raise InvalidCredentials
     user = _caller(row)
     return Identity(user.id, user.username, user.role, "session", session_id, user=user)
 
 
-def by_api_key(
-    text: str, scopes: Sequence[str] = (), address: str | None = None
-) -> tuple[str, Identity | None]:
-    """What is decided of the key, and the identity behind it; None if there is no such key.
-
-    That the key was used is for `note_use` to say: a request that is refused for another reason is
-    no use.
-    """
-    key = key_of(text)
-    code = decide(key, scopes, address, clock.now())
-    if key is None:
-        return code, None
-    user = key.owner
-    identity = Identity(
-        user.id, user.username, user.role, "api_key", key_id=key.id, scopes=key.scopes, user=user
-    )
-    return code, identity
-
-
 def key_of(text: str) -> Key | None:
     """The key whose text is given, in whatever state; None if there is none.
 
-    Text of the wrong form or checksum is refused without a query.
+    Text of the wrong form or checksum is refused without a query. A secret whose place another has
+    taken, and whose grace is over, is that of no key.
     """
     if not tokens.is_api_key(text):
         return None
     digests = context.service().keyring.digests(text)
     # All in one statement: between two, another request may move the row to the present secret.
     statement = _BY_TEXT.format(digests=", ".join("?" * len(digests)))
-    row = _one(statement, *(digest for _, digest in digests))
-    if row is None:
-        return None
-    secret_row, secret_id = row[-2:]
-    if secret_id != digests[0][0]:
-        _move_on(secret_row, secret_id, *digests[0])
-    return _key(row)
+    row = execute(statement, *(digest for _, digest in digests)).fetchone()
+    return None if row is None else _key(row)
 
 
 def key_by_id(key_id: UUID) -> Key | None:
     """The key with this id, as `key_of` gives it."""
-    row = _one(_BY_ID, key_id.hex)
+    row = execute(_BY_ID, key_id.hex).fetchone()
     return None if row is None else _key(row)
 
 
-def note_use(identity: Identity, address: str) -> None:
-    """Remember that the identity's key was used now, from `address`; it is written later."""
-    if identity.key_id:
-        note_key_use(identity.key_id, address)
-
-
-def note_key_use(key_id: UUID, address: str | None) -> None:
-    """Remember that the key was used now, from `address` if that is known."""
-    service = context.service()
-    service.last_used.note(key_id.hex, (clock.now(), address))
-    service.chores.wake()
-
-
-def _one(statement: str, *parameters: object) -> Any:
-    if on_postgres():
-        statement = statement.replace("?", "%s")
-    return current.execute_sql(statement, parameters).fetchone()
-
-
-def _move_on(secret_row: object, old: str, new: str, digest: str) -> None:
-    """Digest the key under the present SECRET_KEY, so that the earlier one can be dropped."""
-    ApiKeySecret.update(secret_id=new, digest=digest).where(
-        (ApiKeySecret.id == secret_row) & (ApiKeySecret.secret_id == old)
-    ).execute()
-
-
-def _key(row: tuple) -> Key:
+def _key(row: tuple) -> Key | None:
+    (
+        key_id,
+        name,
+        scopes,
+        metadata,
+        allowed_ips,
+        expires_at,
+        disabled,
+        revoked_at,
+        uses,
+        seconds,
+    ) = row[11:21]
+    secret = _secret(row[25:])
+    if secret is None:
+        return None
     owner = _caller(row)
-    key_id, name, scopes, metadata, allowed_ips, expires_at, disabled, revoked_at = row[11:19]
     return Key(
         id=_uuid(key_id),
         name=name,
@@ -147,8 +113,33 @@ def _key(row: tuple) -> Key:
         expires_at=None if expires_at is None else from_db_time(expires_at),
         disabled=bool(disabled),
         revoked=revoked_at is not None,
+        rate_limit=Limit(uses, seconds) if uses else context.settings().rate_limit_default,
+        quota=_quota(*row[21:25]),
+        secret=secret,
         owner=owner,
     )
+
+
+def _secret(columns: tuple) -> Secret | None:
+    secret_id, digested_by, current, pending, grace, grace_ends_at, grace_seconds = columns
+    if secret_id == current:
+        return Secret(secret_id, digested_by, "current")
+    if secret_id == pending:
+        return Secret(secret_id, digested_by, "pending", grace_seconds)
+    if secret_id == grace and from_db_time(grace_ends_at) > clock.now():
+        return Secret(secret_id, digested_by, "grace")
+    return None
+
+
+def _quota(
+    remaining: int | None, amount: int | None, interval: str | None, refilled_at: Any
+) -> Quota | None:
+    if remaining is None:
+        return None
+    now = clock.now()
+    if amount is not None and quotas.is_due(interval, from_db_time(refilled_at), now):
+        remaining = amount
+    return Quota(remaining, quotas.period_start(interval, now), quotas.next_start(interval, now))
 
 
 def _caller(row: tuple) -> Caller:

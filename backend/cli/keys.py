@@ -45,7 +45,7 @@ def list_keys(unused_since: datetime | None, *, as_json: bool) -> None:
             print_json(ApiKeySchema(), key)
         else:
             used = f"{key.last_used_at:%Y-%m-%d}" if key.last_used_at else "never used"
-            click.echo(f"{key.id}  {key.secret.hint:<24} {key.status:<8} {used:<10}  {key.name}")
+            click.echo(f"{key.id}  {key.hint:<24} {key.status:<8} {used:<10}  {key.name}")
 
 
 @group.command()

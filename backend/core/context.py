@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .access_tokens import AccessTokens
     from .chores import Chores
     from .jobs import Jobs
+    from .limits import Limiter, Rate
     from .mail import Mailer
     from .passwords import Hasher
     from .settings import Settings
@@ -33,6 +34,7 @@ class Service:
     keyring: Keyring
     access_tokens: AccessTokens
     hasher: Hasher
+    limiter: Limiter
     last_used: WriteBehind
     chores: Chores
     jobs: Jobs
@@ -51,9 +53,18 @@ class Service:
 
 
 class Call:
-    """One request as logs see it. `route`, `who` and `identity` are filled in on the way."""
+    """One request as logs see it. `route`, `who`, `identity`, `rate` are filled in on the way."""
 
-    __slots__ = ("address", "identity", "method", "request_id", "route", "user_agent", "who")
+    __slots__ = (
+        "address",
+        "identity",
+        "method",
+        "rate",
+        "request_id",
+        "route",
+        "user_agent",
+        "who",
+    )
 
     def __init__(self, request_id: str, address: str, method: str, user_agent: str) -> None:
         self.request_id = request_id
@@ -63,6 +74,7 @@ class Call:
         self.route: str | None = None
         self.who: str | None = None
         self.identity: Any = None
+        self.rate: Rate | None = None  # of the key that is calling
 
 
 _service: ContextVar[Service | None] = ContextVar("service", default=None)

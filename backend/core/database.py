@@ -144,6 +144,17 @@ def atomic(function: F) -> F:
     return wrapper  # type: ignore[return-value]
 
 
+def execute(statement: str, *parameters: object) -> Any:
+    """The cursor of a hand-written statement, in which `?` stands for each parameter.
+
+    Its rows come as the driver gives them: SQLite knows neither UUIDs, which it keeps as 32 hex
+    digits, nor true, false and times.
+    """
+    if on_postgres():
+        statement = statement.replace("?", "%s")
+    return current.obj.execute_sql(statement, parameters)
+
+
 def lock(rows: pw.ModelSelect) -> list[Any]:
     """The rows, locked until the transaction ends. SQLite's transactions exclude each other."""
     return list(rows.for_update() if on_postgres() else rows)

@@ -62,7 +62,7 @@ def _text(text: str) -> str:
 
 def _whole(least: int, most: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
+        if not re.fullmatch(r"[0-9]{1,10}", text) or not least <= int(text) <= most:
             raise ValueError
         return int(text)
 
@@ -78,6 +78,19 @@ def _flag(text: str) -> bool:
 def _limit(text: str) -> Limit:
     most, _, seconds = text.partition("/")
     return Limit(_whole(1, 1_000_000)(most), _whole(1, 31_536_000)(seconds))
+
+
+def _rate(text: str) -> Limit | None:
+    if not text:
+        return None
+    most, _, seconds = text.partition("/")
+    return Limit(_whole(1, 1_000_000_000)(most), _whole(1, 86_400)(seconds))
+
+
+def _redis_url(text: str) -> str:
+    if text and urlsplit(text).scheme not in {"redis", "rediss", "unix"}:
+        raise ValueError
+    return text
 
 
 def _match(pattern: str) -> Callable[[str], str]:
@@ -182,6 +195,9 @@ class Settings:
     )
     database_pool_size: int = _setting(_whole(1, 1000), "{THREADS}", "1 to 1000 connections")
     database_timeout: int = _setting(_whole(1, 60), "3", "1 to 60 seconds")
+    redis_url: str = _setting(
+        _redis_url, "", "redis(s)://[user:password@]host[:port][/number], for limits", file=True
+    )
     secret_key: str = _setting(_text, "", "at least 32 random bytes", file=True)
     secret_key_fallbacks: tuple[str, ...] = _setting(
         _list, "", "earlier secrets, by comma", file=True
@@ -212,6 +228,7 @@ class Settings:
     mfa_required_roles: tuple[str, ...] = _setting(_roles, "", "user, admin, by comma")
     api_key_prefix: str = _setting(_match("[a-z][a-z0-9]{1,15}"), "bt", "2 to 16 of a-z and 0-9")
     max_keys_per_user: int = _setting(_whole(1, 1_000_000), "100", "1 to 1000000")
+    rate_limit_default: Limit | None = _setting(_rate, "", "uses/seconds for keys without one")  # noqa: RUF009
     audit_retention_days: int = _setting(_whole(0, 36_500), "365", "0 to 36500; 0: for ever")
     mail_url: str = _setting(
         _mail_url, "", "smtp(s)://[user:password@]host[:port], console:, memory:", file=True

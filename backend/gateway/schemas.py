@@ -49,6 +49,22 @@ class OwnerSchema(Schema):
     kind = fields.String(validate=validate.OneOf(KINDS), metadata={"example": "person"})
 
 
+class RateSchema(Schema):
+    """How a key's limit stands."""
+
+    limit = fields.Integer(metadata={"example": 100})
+    remaining = fields.Integer(metadata={"example": 99})
+    reset_seconds = fields.Integer(
+        metadata={"example": 60, "description": "Until the window ends, or a use passes again."}
+    )
+
+
+class RemainingSchema(Schema):
+    """How a key's quota stands."""
+
+    remaining = fields.Integer(metadata={"example": 9_999})
+
+
 class VerifiedSchema(Schema):
     """What was decided: the first check that failed, else `valid`."""
 
@@ -63,4 +79,6 @@ class VerifiedSchema(Schema):
     )
     metadata = metadata()
     expires_at = Time(allow_none=True, metadata={"example": None})
+    rate_limit = fields.Nested(RateSchema())
+    quota = fields.Nested(RemainingSchema())
     checks = fields.List(fields.Nested(CheckSchema()))

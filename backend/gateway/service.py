@@ -6,9 +6,9 @@ from typing import Any
 from uuid import UUID
 
 from ..api_keys import service as keys
-from ..auth import identify
-from ..auth.decide import VALID, Key, checks
-from ..core import clock
+from ..auth import identify, verification
+from ..auth.decide import VALID
+from ..auth.verification import Decision
 from ..core.identity import Identity
 
 
@@ -25,11 +25,9 @@ def verify(
 
     With `explain`, all checks and their outcomes; then, and at a cost of 0, it is no use.
     """
-    found = identify.key_of(key)
-    answer = _answer(found, scopes or [], ip, explain=explain)
-    if found is not None and answer["valid"] and cost and not explain:
-        identify.note_key_use(found.id, ip)
-    return answer
+    if explain:
+        return _explained(*verification.look(identify.key_of(key), scopes or [], ip, cost=cost))
+    return _told(verification.verify(key, scopes or [], ip, cost=cost))
 
 
 def explain(
@@ -37,15 +35,17 @@ def explain(
 ) -> dict[str, Any]:
     """As `verify`, of a key that the actor may see, with all checks. It is no use of the key."""
     keys.get(actor, key_id)
-    return _answer(identify.key_by_id(key_id), scopes or [], ip, explain=True)
+    return _explained(*verification.look(identify.key_by_id(key_id), scopes or [], ip))
 
 
-def _answer(key: Key | None, scopes: list[str], ip: str | None, *, explain: bool) -> dict[str, Any]:
-    outcomes = list(checks(key, scopes, ip, clock.now()))
-    code = next((code for code, passed in outcomes if not passed), VALID)
-    answer: dict[str, Any] = {"valid": code == VALID, "code": code}
-    if explain:
-        answer["checks"] = [{"code": name, "passed": passed} for name, passed in outcomes]
+def _explained(decision: Decision, outcomes: list[tuple[str, bool]]) -> dict[str, Any]:
+    checks = [{"code": code, "passed": passed} for code, passed in outcomes]
+    return {**_told(decision), "checks": checks}
+
+
+def _told(decision: Decision) -> dict[str, Any]:
+    answer: dict[str, Any] = {"valid": decision.code == VALID, "code": decision.code}
+    key, rate = decision.key, decision.rate
     if key is not None:
         answer |= {
             "key_id": key.id,
@@ -55,4 +55,8 @@ def _answer(key: Key | None, scopes: list[str], ip: str | None, *, explain: bool
             "metadata": key.metadata,
             "expires_at": key.expires_at,
         }
+    if rate is not None:
+        answer["rate_limit"] = rate
+    if decision.remaining is not None:
+        answer["quota"] = {"remaining": decision.remaining}
     return answer

@@ -22,7 +22,7 @@ from ..core.context import Call, Service
 from ..core.settings import Network
 from ..notices import service as notices
 from . import problems
-from .headers import completer
+from .headers import completer, rate_headers
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,8 @@ class Envelope:
             nonlocal status
             status = line[:3]
             headers = [*self._complete(environ, headers), ("X-Request-ID", request_id)]
+            if call.rate:
+                headers += rate_headers(call.rate)
             return start_response(line, headers, *exc_info)
 
         token = context.call.set(call)

@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 from flask import Flask, current_app, request
 from flask.typing import ResponseReturnValue
 
-from ..auth import identify
+from ..auth import identify, verification
 from ..auth.decide import VALID
+from ..auth.verification import Decision
 from ..core import context
 from ..core.errors import (
     INSUFFICIENT_SCOPE,
@@ -33,6 +34,9 @@ View = TypeVar("View", bound=Callable[..., Any])
 _ACCESS_TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 ANY_KEY = ""  # in place of a scope
+
+# What is decided of a key that is nobody's, or nobody's any more.
+_NOT_GOOD = frozenset({"not_found", "revoked", "disabled", "expired", "owner_inactive"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +56,9 @@ class Access:
         if self.public:
             return []
         codes = ["ambiguous_credentials", "unauthenticated", "invalid_credentials"]
+        codes.append("ip_not_allowed")
         if self.key is not None:
-            codes.append("ip_not_allowed")
+            codes += ["rate_limited", "usage_exceeded"]
         if self.admin:
             codes.append("forbidden")
         if self.key is None:
@@ -135,7 +140,6 @@ def _enforce(access: Access, identity: Identity) -> None:
         raise Forbidden("forbidden", "This takes an administrator.")
     elif not access.before_enrolment and _must_enrol(identity):
         raise Forbidden("mfa_enrolment_required", "Set up a second factor first.")
-    identify.note_use(identity, _call().address)
 
 
 def _must_enrol(identity: Identity) -> bool:
@@ -153,7 +157,8 @@ def identify_caller(access: Access) -> Identity:
     """The identity behind the request's credential (RFC 6750 section 2.1, or X-API-Key).
 
     Failure `unauthenticated` if nothing was sent, InvalidCredentials if it is not good, Forbidden
-    for a key that may not be used from here or lacks the scope that `access` asks for.
+    for a key that may not be used from here or lacks the scope that `access` asks for. A key that
+    passes has been used; Failure `rate_limited` or `usage_exceeded` if it is used up.
     """
     scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
     bearer = bearer.strip(" \t") if scheme.lower() == "bearer" else ""
@@ -172,20 +177,34 @@ def identify_caller(access: Access) -> Identity:
 
 
 def _by_api_key(text: str, access: Access) -> Identity:
-    wanted = [access.key] if access.key else []
-    code, identity = identify.by_api_key(text, wanted, _call().address)
-    if identity is None or code not in {"ip_not_allowed", "insufficient_scope", VALID}:
+    scopes, call = [access.key] if access.key else [], _call()
+    # What no key may call is no use of it either.
+    cost = 0 if access.key is None else 1
+    decision = verification.verify(text, scopes, call.address, cost=cost)
+    key = decision.key
+    if key is None or decision.code in _NOT_GOOD:
         raise InvalidCredentials  # one answer for all that is wrong with a key
-    _known(identity)
-    if code == "ip_not_allowed":
-        raise Forbidden("ip_not_allowed", "The API key may not be used from this address.")
-    if code == "insufficient_scope" and access.key is not None:
-        raise Forbidden(
+    call.rate = decision.rate
+    _known(key.identity)
+    if decision.code != VALID and (cost or decision.code == "ip_not_allowed"):
+        raise _refused(decision, access)
+    return key.identity
+
+
+def _refused(decision: Decision, access: Access) -> Failure:
+    """Why a good key may not pass."""
+    if decision.code == "ip_not_allowed":
+        return Forbidden("ip_not_allowed", "The API key may not be used from this address.")
+    if decision.code == "insufficient_scope":
+        return Forbidden(
             "insufficient_scope",
             f"The API key lacks the scope {access.key}.",
             challenge=f'{INSUFFICIENT_SCOPE}, scope="{access.key}"',
         )
-    return identity
+    after = decision.retry_after
+    if decision.code == "rate_limited":
+        return Failure("rate_limited", "The API key's limit is reached.", retry_after=after)
+    return Failure("usage_exceeded", "The API key's quota is used up.", retry_after=after)
 
 
 def _known(identity: Identity) -> Identity:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..core.limits import Rate
 from ..core.settings import Settings
 
 Headers = list[tuple[str, str]]
@@ -49,3 +50,11 @@ def completer(settings: Settings) -> Callable[[dict[str, Any], Headers], Headers
         return result
 
     return complete
+
+
+def rate_headers(rate: Rate) -> Headers:
+    """How a key's limit stands (draft-ietf-httpapi-ratelimit-headers-11)."""
+    return [
+        ("RateLimit-Policy", f'"key";q={rate.limit};w={rate.window_seconds}'),
+        ("RateLimit", f'"key";r={rate.remaining};t={rate.reset_seconds}'),
+    ]

@@ -46,7 +46,8 @@ CODES: dict[str, tuple[int, str]] = {
     "unsupported_media_type": (415, "The body must be application/json in UTF-8."),
     "validation_error": (422, "The input is not acceptable; `errors` says what and where."),
     "password_too_weak": (422, "The password does not meet the policy."),
-    "rate_limited": (429, "Too many attempts; try again after `Retry-After` seconds."),
+    "rate_limited": (429, "Too many attempts or uses; try again after `Retry-After` seconds."),
+    "usage_exceeded": (429, "The API key's quota is used up."),
     "internal_error": (500, "A fault of ours."),
     "unavailable": (503, "Not now; try again after `Retry-After` seconds."),
 }

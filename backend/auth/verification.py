@@ -1,0 +1,145 @@
+"""Verifying a key: what is decided of it, and that it was used. Every door comes through here.
+
+A decision that ends in `valid` is one use: one of its rate limit, `cost` of its quota. It writes
+nothing to the database but the quota, the place that a new secret takes with its first use, and the
+digest that moves to the present SECRET_KEY; all else is written behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from math import ceil
+
+from ..api_keys.models import ApiKeySecret
+from ..core import clock, context
+from ..core.database import db_time, execute
+from ..core.limits import Rate
+from . import identify
+from .decide import VALID, Key, Quota, checks, decide
+
+_SPEND = (
+    "UPDATE api_keys SET"
+    " quota_remaining = CASE WHEN refilled_at < ? THEN refill_amount ELSE quota_remaining END - ?,"
+    " refilled_at = CASE WHEN refilled_at < ? THEN ? ELSE refilled_at END"
+    " WHERE id = ? AND CASE WHEN refilled_at < ? THEN refill_amount ELSE quota_remaining END >= ?"
+    " RETURNING quota_remaining"
+)
+_TAKE_PLACE = (
+    "UPDATE api_keys SET grace_secret = current_secret, grace_ends_at = ?,"
+    " current_secret = pending_secret, pending_secret = NULL WHERE id = ? AND pending_secret = ?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided of a key: `valid`, or the code of the first check that failed.
+
+    `key` is None if there is none; `rate` is how its limit stands and `remaining` what is left of
+    its quota, None if it has none.
+    """
+
+    code: str
+    key: Key | None = None
+    rate: Rate | None = None
+    remaining: int | None = None
+
+    @property
+    def retry_after(self) -> int | None:
+        """Seconds until the limit lets a use pass again, or the quota is refilled; None: never."""
+        if self.code == "rate_limited" and self.rate:
+            return self.rate.reset_seconds
+        quota = self.key and self.key.quota
+        if not quota or quota.refill_at is None:
+            return None
+        return max(1, ceil((quota.refill_at - clock.now()).total_seconds()))
+
+
+def verify(
+    text: str, scopes: Sequence[str] = (), address: str | None = None, *, cost: int = 1
+) -> Decision:
+    """Decide whether the key with this text may be used for all of `scopes` from `address`.
+
+    If so, it has been used; but for a `cost` of 0, which only looks.
+    """
+    key = identify.key_of(text)
+    if key is None or not cost:
+        return look(key, scopes, address, cost=cost)[0]
+    code = decide(key, scopes, address, clock.now())
+    decision = _use(key, text, cost) if code == VALID else _refusal(code, key)
+    if decision.code == VALID:
+        _note_use(key, address)
+    return decision
+
+
+def look(
+    key: Key | None, scopes: Sequence[str], address: str | None, *, cost: int = 1
+) -> tuple[Decision, list[tuple[str, bool]]]:
+    """What would be decided, and (code, whether it passed) of every check. It is no use."""
+    outcomes = list(checks(key, scopes, address, clock.now()))
+    if key is None:
+        return Decision("not_found"), outcomes
+    rate, quota = _peek(key), key.quota
+    outcomes.append(("rate_limited", rate is None or rate.passed))
+    outcomes.append(("usage_exceeded", quota is None or quota.remaining >= cost))
+    code = next((code for code, passed in outcomes if not passed), VALID)
+    return _refusal(code, key), outcomes
+
+
+def _refusal(code: str, key: Key) -> Decision:
+    return Decision(code, key, _peek(key), key.quota.remaining if key.quota else None)
+
+
+def _peek(key: Key) -> Rate | None:
+    limit = key.rate_limit
+    return limit and context.service().limiter.peek(key.id.hex, limit)
+
+
+def _use(key: Key, text: str, cost: int) -> Decision:
+    limit, quota, left = key.rate_limit, key.quota, None
+    rate = limit and context.service().limiter.hit(key.id.hex, limit)
+    if rate and not rate.passed:
+        return Decision("rate_limited", key, rate, quota.remaining if quota else None)
+    if quota:
+        left = _spend(key, quota, cost)
+        if left is None:
+            return Decision("usage_exceeded", key, rate, min(quota.remaining, cost - 1))
+    if not _has_its_place(key, text):
+        return Decision("not_found")
+    _move_on(key, text)
+    return Decision(VALID, key, rate, left)
+
+
+def _spend(key: Key, quota: Quota, cost: int) -> int | None:
+    """What is left of the quota once `cost` of it is spent; None, and none is, if it is less."""
+    since = db_time(quota.since)
+    rows = execute(_SPEND, since, cost, since, since, key.id.hex, since, cost).fetchall()
+    return rows[0][0] if rows else None
+
+
+def _has_its_place(key: Key, text: str) -> bool:
+    """True unless the secret was replaced before its first use, with which it takes its place."""
+    secret = key.secret
+    if secret.state != "pending":
+        return True
+    ends = clock.now() + timedelta(seconds=secret.grace_seconds)
+    if execute(_TAKE_PLACE, db_time(ends), key.id.hex, secret.id).rowcount:
+        return True
+    return identify.key_of(text) is not None  # another request was first, or it was replaced
+
+
+def _move_on(key: Key, text: str) -> None:
+    """Digest the secret under the present SECRET_KEY, so that the earlier one can be dropped."""
+    present, digest = context.service().keyring.digests(text)[0]
+    if key.secret.digested_by != present:
+        ApiKeySecret.update(secret_id=present, digest=digest).where(
+            (ApiKeySecret.id == key.secret.id) & (ApiKeySecret.secret_id == key.secret.digested_by)
+        ).execute()
+
+
+def _note_use(key: Key, address: str | None) -> None:
+    """Remember that the key was used now, from `address` if that is known; it is written later."""
+    service = context.service()
+    service.last_used.note(key.id.hex, (clock.now(), address))
+    service.chores.wake()

@@ -1,0 +1,40 @@
+"""When a quota is refilled: pure rules about days and months in UTC."""
+
+from datetime import UTC, datetime, timedelta
+
+INTERVALS = ("daily", "monthly")
+NEVER = datetime(1, 1, 1, tzinfo=UTC)
+
+
+def period_start(interval: str | None, now: datetime) -> datetime:
+    """When the present day or month began, at 00:00 UTC; NEVER for None."""
+    if interval is None:
+        return NEVER
+    day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return day if interval == "daily" else day.replace(day=1)
+
+
+def next_start(interval: str | None, now: datetime) -> datetime | None:
+    """When the next day or month begins; None for None."""
+    if interval is None:
+        return None
+    # A day, or 31 of them, lead into the next period from wherever it began.
+    later = period_start(interval, now) + timedelta(days=1 if interval == "daily" else 31)
+    return period_start(interval, later)
+
+
+def is_due(interval: str | None, refilled_at: datetime | None, now: datetime) -> bool:
+    """True if a new day or month has begun since the quota was set or refilled."""
+    return refilled_at is not None and refilled_at < period_start(interval, now)
+
+
+def within(inner: dict, outer: dict) -> bool:
+    """True if one who holds the quota `inner` can never spend more than one who holds `outer`."""
+    if inner["remaining"] > outer["remaining"]:
+        return False
+    if inner["refill_interval"] is None:
+        return True
+    if outer["refill_interval"] is None:
+        return False
+    times = 31 if (inner["refill_interval"], outer["refill_interval"]) == INTERVALS else 1
+    return bool(inner["refill_amount"] * times <= outer["refill_amount"])
