@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from ..api_keys import networks
@@ -30,8 +29,7 @@ CODES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(NamedTuple):
     """What may still be spent of a key, since `since`, and when it is refilled, if it is."""
 
     remaining: int
@@ -39,8 +37,7 @@ class Quota:
     refill_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Secret:
+class Secret(NamedTuple):
     """The secret by which a key was found. `digested_by`: the id of what made its digest."""
 
     id: Any
@@ -49,15 +46,14 @@ class Secret:
     grace_seconds: int = 0  # of the one before, once this one has taken its place
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """A key as it was read to decide, with its owner's row."""
 
     id: UUID
     name: str
     scopes: frozenset[str]  # the effective ones: what the owner's role allows now
-    metadata: dict[str, Any]
-    allowed_ips: list[str]
+    metadata: str  # a JSON object
+    allowed_ips: Sequence[str]
     expires_at: datetime | None
     disabled: bool
     revoked: bool

@@ -7,6 +7,7 @@ a disabled user count at once, in every process.
 
 from __future__ import annotations
 
+import functools
 import json
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -36,8 +37,13 @@ _KEY = (
     " k.grace_secret, k.grace_ends_at, k.grace_seconds FROM api_key_secrets s"
     " JOIN api_keys k ON k.id = s.key_id JOIN users u ON u.id = k.owner_id"
 )
-_BY_TEXT = f"{_KEY} WHERE s.digest IN ({{digests}})"
 _BY_ID = f"{_KEY} WHERE k.id = ? AND s.id = k.current_secret"
+
+
+@functools.cache
+def _by_digest(number: int) -> str:
+    """One of so many. Between two statements, another request may move the row to another."""
+    return f"{_KEY} WHERE s.digest IN ({', '.join('?' * number)})"
 
 
 class Caller(NamedTuple):
@@ -74,10 +80,8 @@ def key_of(text: str) -> Key | None:
     """
     if not tokens.is_api_key(text):
         return None
-    digests = context.service().keyring.digests(text)
-    # All in one statement: between two, another request may move the row to the present secret.
-    statement = _BY_TEXT.format(digests=", ".join("?" * len(digests)))
-    row = execute(statement, *(digest for _, digest in digests)).fetchone()
+    digests = [digest for _, digest in context.service().keyring.digests(text)]
+    row = execute(_by_digest(len(digests)), *digests).fetchone()
     return None if row is None else _key(row)
 
 
@@ -108,8 +112,8 @@ def _key(row: tuple) -> Key | None:
         id=_uuid(key_id),
         name=name,
         scopes=rules.effective(json.loads(scopes), owner.role, owner.kind),
-        metadata=json.loads(metadata or "{}"),
-        allowed_ips=json.loads(allowed_ips or "[]"),
+        metadata=metadata or "{}",
+        allowed_ips=json.loads(allowed_ips) if allowed_ips else (),
         expires_at=None if expires_at is None else from_db_time(expires_at),
         disabled=bool(disabled),
         revoked=revoked_at is not None,

@@ -150,9 +150,15 @@ def execute(statement: str, *parameters: object) -> Any:
     Its rows come as the driver gives them: SQLite knows neither UUIDs, which it keeps as 32 hex
     digits, nor true, false and times.
     """
-    if on_postgres():
-        statement = statement.replace("?", "%s")
-    return current.obj.execute_sql(statement, parameters)
+    database = current.obj
+    if isinstance(database, pw.PostgresqlDatabase):
+        statement = _for_psycopg(statement)
+    return database.execute_sql(statement, parameters)
+
+
+@functools.cache
+def _for_psycopg(statement: str) -> str:
+    return statement.replace("?", "%s")
 
 
 def lock(rows: pw.ModelSelect) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from uuid import UUID
 
@@ -52,7 +53,7 @@ def _told(decision: Decision) -> dict[str, Any]:
             "owner": key.owner,
             "name": key.name,
             "scopes": sorted(key.scopes),
-            "metadata": key.metadata,
+            "metadata": json.loads(key.metadata),
             "expires_at": key.expires_at,
         }
     if rate is not None:

@@ -37,6 +37,12 @@ class Schema(ma.Schema):
     class Meta:
         unknown = ma.RAISE
 
+    def get_attribute(self, obj: Any, attr: str, default: Any) -> Any:
+        """A member of a dict, or an attribute. Marshmallow's own finds out which for each field."""
+        if isinstance(obj, dict):
+            return obj.get(attr, default)
+        return getattr(obj, attr, default)
+
 
 class Pattern(validate.Regexp):
     """The whole text matches `pattern`, which is documented as every reader understands it."""
