@@ -178,6 +178,48 @@ def test_the_password_of_the_database_is_not_logged(
     assert "Canary" not in written
 
 
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+PARENT = "00f067aa0ba902b7"
+
+
+@pytest.mark.parametrize("form", ["00-{}-{}-01", "00-{}-{}-ff", "01-{}-{}-00", "cc-{}-{}-01-more"])
+def test_the_trace_that_a_request_belongs_to_stands_in_all_its_lines(
+    bare: FlaskClient, written: Written, form: str
+) -> None:
+    bare.get("/readyz", headers={"traceparent": form.format(TRACE, PARENT)})
+    bare.get("/healthz")
+    why, ready, healthz = written.lines()
+    assert (why["trace_id"], ready["trace_id"]) == (TRACE, TRACE)
+    assert f'trace_id="{TRACE}"' in written.text.getvalue()
+    assert "trace_id" not in healthz
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "none",
+        TRACE,
+        f"00-{TRACE}-{PARENT}",
+        f"ff-{TRACE}-{PARENT}-01",
+        f"00-{TRACE}-{PARENT}-01-more",
+        f"00-{TRACE}-{PARENT}-01-",
+        f"01-{TRACE}-{PARENT}-01more",
+        f"00-{TRACE.upper()}-{PARENT}-01",
+        f"00-{'0' * 32}-{PARENT}-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"00-{TRACE}-{PARENT}-1",
+        f"00-{TRACE}-{PARENT}-01, 00-{TRACE}-{PARENT}-01",
+        f"00-{TRACE}-{PARENT}-01\n",
+        INJECTION,
+    ],
+)
+def test_what_names_no_trace_is_ignored(bare: FlaskClient, written: Written, value: str) -> None:
+    bare.get("/healthz", environ_overrides={"HTTP_TRACEPARENT": value})
+    [line] = written.lines()
+    assert "trace_id" not in line
+
+
 def test_a_secret_is_never_logged_wherever_it_is_sent(
     root: Person, alice: Person, written: Written
 ) -> None:

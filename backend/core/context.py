@@ -62,6 +62,7 @@ class Call:
         "rate",
         "request_id",
         "route",
+        "trace_id",
         "user_agent",
         "who",
     )
@@ -71,6 +72,7 @@ class Call:
         self.address = address
         self.method = method
         self.user_agent = user_agent
+        self.trace_id: str | None = None
         self.route: str | None = None
         self.who: str | None = None
         self.identity: Any = None

@@ -43,9 +43,11 @@ def redact(text: str) -> str:
 
 
 def _facts(record: logging.LogRecord) -> dict[str, object]:
-    """The record's extra facts, and the id of the request it belongs to."""
+    """The record's extra facts, and the ids of the request and the trace it belongs to."""
     call = context.call.get()
     facts: dict[str, object] = {"request_id": call.request_id} if call else {}
+    if call and call.trace_id:
+        facts["trace_id"] = call.trace_id
     for name, value in record.__dict__.items():
         if name not in _STANDARD and value is not None:
             facts[name] = redact(value) if isinstance(value, str) else value

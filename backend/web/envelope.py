@@ -27,6 +27,10 @@ from .headers import completer, rate_headers
 log = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile("[A-Za-z0-9._-]{1,64}")
+# W3C Trace Context section 3.2: version 00 ends with the flags, a later one may go on.
+_TRACE = re.compile(
+    "(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
+)
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9a-f:.]+\](:[0-9]{1,5})?")
 _ALWAYS_OPEN = frozenset({"/healthz", "/readyz"})  # asked by machines that know no host name
@@ -56,6 +60,9 @@ class Envelope:
             method=environ["REQUEST_METHOD"],
             user_agent=environ.get("HTTP_USER_AGENT", ""),
         )
+        if "HTTP_TRACEPARENT" in environ:
+            traced = _TRACE.fullmatch(environ["HTTP_TRACEPARENT"])
+            call.trace_id = traced and traced[1]
         status = "500"
 
         def start(line: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
