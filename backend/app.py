@@ -21,6 +21,7 @@ from .core.database import open_database, release
 from .core.jobs import Jobs
 from .core.limits import Limiter
 from .core.mail import Mailer
+from .core.metrics import Metrics
 from .core.passwords import Hasher
 from .core.settings import Settings
 from .core.tokens import Keyring
@@ -28,7 +29,7 @@ from .core.write_behind import WriteBehind
 from .gateway import routes as gateway
 from .mfa import routes as mfa
 from .users import routes as users
-from .web import admission, docs, guard, health, jwks, openapi, password_page, problems
+from .web import admission, docs, guard, health, jwks, metrics, openapi, password_page, problems
 from .web.envelope import Envelope
 
 # The subjects, in the order in which the documentation lists them. Yours goes here.
@@ -56,6 +57,8 @@ def create_app(settings: Settings | None = None) -> Flask:
         api.register_blueprint(blueprint, url_prefix=f"/v1{blueprint.url_prefix}")
     api.register_blueprint(health.blp)
     api.register_blueprint(jwks.blp)
+    if settings.metrics_enabled:
+        api.register_blueprint(metrics.blp)
     password_page.init_app(app)
     if settings.docs_enabled:
         docs.init_app(app, api)
@@ -71,7 +74,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 
 
 def _service(settings: Settings) -> Service:
-    database = open_database(settings)
+    database, counted = open_database(settings), Metrics()
 
     def inside(work: Callable[..., object]) -> Callable[..., None]:
         """The work, done as part of the service; its connection is given back."""
@@ -81,6 +84,9 @@ def _service(settings: Settings) -> Service:
             with service.active():
                 try:
                     work(*args)
+                except Exception:
+                    service.metrics.chore_failed(work.__name__)
+                    raise
                 finally:
                     release(database)
 
@@ -92,11 +98,12 @@ def _service(settings: Settings) -> Service:
         database=database,
         keyring=Keyring(settings),
         access_tokens=AccessTokens(settings),
-        hasher=Hasher(settings),
+        hasher=Hasher(settings, counted),
         limiter=Limiter(settings),
         last_used=last_used,
         chores=Chores(last_used.flush, inside(seal), upkeep.seldom(inside(upkeep.prune))),
         jobs=Jobs(),
         mailer=Mailer(settings),
+        metrics=counted,
     )
     return service

@@ -1,7 +1,11 @@
 """gunicorn with the settings of the service: `gunicorn -c config/gunicorn.conf.py wsgi:app`."""
 
+import atexit
 import logging
+import os
+import shutil
 import sys
+import tempfile
 
 from backend.core import logs
 from backend.core.settings import Settings, SettingsError
@@ -29,3 +33,39 @@ def on_starting(server):
     own = logging.getLogger("gunicorn.error")
     own.handlers.clear()
     own.propagate = True
+
+
+def _share_metrics():
+    """Make the folder in which the workers' metrics are added up, before they are imported.
+
+    It is this process's: a reload (SIGHUP) comes here again and keeps it, the next gunicorn
+    (SIGUSR2) inherits the variable and makes its own.
+    """
+    owner = f"-{os.getpid()}"
+    if not os.environ.get("PROMETHEUS_MULTIPROC_DIR", "").endswith(owner):
+        folder = tempfile.mkdtemp(prefix="backend-metrics-", suffix=owner)
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        atexit.register(_remove, folder, os.getpid())
+
+
+def _remove(folder, owner):
+    if os.getpid() == owner:  # a worker ends like this too
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if _settings.metrics_enabled:
+    _share_metrics()
+
+
+def post_worker_init(worker):
+    """Tell the other workers what only this one knows."""
+    service = worker.wsgi.extensions["backend"]
+    service.metrics.keep_sampling(service)
+
+
+def child_exit(server, worker):
+    """Take what a worker held at its end out of the sums; what it counted stays."""
+    if _settings.metrics_enabled:
+        from prometheus_client.multiprocess import mark_process_dead
+
+        mark_process_dead(worker.pid)

@@ -19,6 +19,7 @@ from .conftest import Person, assert_problem, client_of, operations
 from .test_servers import Server
 
 TYPES = {"application/json", "application/problem+json", "text/html; charset=utf-8"}
+TYPES.add("text/plain; version=0.0.4; charset=utf-8")  # of Prometheus
 
 
 def test_4_1_1_every_body_says_its_type(client: FlaskClient, root: Person) -> None:

@@ -14,6 +14,7 @@ import bcrypt
 import pytest
 
 from backend.core.errors import Invalid, Unavailable
+from backend.core.metrics import Metrics
 from backend.core.passwords import MAX_LENGTH, Hasher, require_strong
 
 from .conftest import PASSWORD, make_settings, until
@@ -22,7 +23,7 @@ from .conftest import PASSWORD, make_settings, until
 @pytest.fixture(scope="module")
 def hasher() -> Hasher:
     """A hasher with the cost of tests."""
-    return Hasher(make_settings())
+    return Hasher(make_settings(), Metrics())
 
 
 def test_a_hash_is_bcrypt_in_sixty_characters_and_differs_each_time(hasher: Hasher) -> None:
@@ -55,7 +56,7 @@ def test_a_plain_bcrypt_hash_is_never_right(hasher: Hasher) -> None:
 
 
 def test_the_cost_is_that_of_the_settings_and_older_hashes_stay_right(hasher: Hasher) -> None:
-    dearer = Hasher(make_settings(bcrypt_rounds=5))
+    dearer = Hasher(make_settings(bcrypt_rounds=5), Metrics())
     assert dearer.hash(PASSWORD).startswith("$2b$05$")
     assert dearer.check(PASSWORD, hasher.hash(PASSWORD)) is True
     assert hasher.check(PASSWORD, dearer.hash(PASSWORD)) is True
@@ -99,7 +100,7 @@ def test_compatible_characters_are_different_passwords(hasher: Hasher) -> None:
 
 
 def test_nobody_is_checked_at_the_same_cost_and_never_right() -> None:
-    hasher = Hasher(make_settings(bcrypt_rounds=9))
+    hasher = Hasher(make_settings(bcrypt_rounds=9), Metrics())
     stored = hasher.hash(PASSWORD)
 
     def cost(reference: str | None) -> float:
@@ -115,7 +116,7 @@ def test_nobody_is_checked_at_the_same_cost_and_never_right() -> None:
 
 
 def test_beyond_half_of_the_threads_hashing_is_refused_at_once() -> None:
-    hasher = Hasher(make_settings(threads=4, bcrypt_rounds=11))
+    hasher = Hasher(make_settings(threads=4, bcrypt_rounds=11), Metrics())
     over = threading.Event()
     refused: list[Unavailable] = []
 
@@ -146,7 +147,7 @@ def test_beyond_half_of_the_threads_hashing_is_refused_at_once() -> None:
 
 
 def test_a_refusal_takes_no_place(hasher: Hasher) -> None:
-    single = Hasher(make_settings(threads=1))
+    single = Hasher(make_settings(threads=1), Metrics())
     for _ in range(3):
         with pytest.raises(UnicodeEncodeError):
             single.hash("\ud800")

@@ -29,6 +29,7 @@ ROUTES: dict[str, tuple[str, int]] = {
     "GET /": ("public", 200),
     "GET /healthz": ("public", 200),
     "GET /readyz": ("public", 200),
+    "GET /metrics": ("public", 200),
     "GET /.well-known/jwks.json": ("public", 404),
     "GET /password": ("public", 200),
     "GET /v1/openapi.json": ("public", 200),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .jobs import Jobs
     from .limits import Limiter, Rate
     from .mail import Mailer
+    from .metrics import Metrics
     from .passwords import Hasher
     from .settings import Settings
     from .tokens import Keyring
@@ -39,6 +40,7 @@ class Service:
     chores: Chores
     jobs: Jobs
     mailer: Mailer
+    metrics: Metrics
     draining: threading.Event = field(default_factory=threading.Event)
     probing: threading.Semaphore = field(default_factory=threading.Semaphore)
 

@@ -67,6 +67,11 @@ class Jobs:
         if full:
             log.error("jobs: %s are waiting, one was dropped", MOST)
 
+    @property
+    def waiting(self) -> int:
+        """How many jobs have not begun."""
+        return len(self._waiting)
+
     def join(self, seconds: float) -> bool:
         """True as soon as all jobs are done; False if that takes longer than `seconds`."""
         with self._changed:

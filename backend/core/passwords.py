@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import bcrypt
 
 from .errors import Invalid, Unavailable
+from .metrics import Metrics
 from .settings import Settings
 
 MAX_LENGTH = 1024  # characters
@@ -39,7 +40,8 @@ class Hasher:
     logins leaves threads and cores to the rest; beyond that, Unavailable.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._metrics = metrics
         self.rounds = settings.bcrypt_rounds
         self._running = threading.Semaphore(max(1, (os.cpu_count() or 1) // settings.workers))
         self._inside = threading.Semaphore(max(1, settings.threads // 2))
@@ -67,9 +69,11 @@ class Hasher:
     def place(self) -> Iterator[None]:
         """Be one of those who hash or wait for it; Unavailable if they are too many."""
         if not self._inside.acquire(blocking=False):
+            self._metrics.hashes_refused.inc()
             raise Unavailable("Too many passwords are being checked. Try again shortly.")
         try:
-            yield
+            with self._metrics.hashes.track_inprogress():
+                yield
         finally:
             self._inside.release()
 

@@ -241,6 +241,10 @@ class Settings:
     )
     log_format: str = _setting(_match("json|text"), "json", "json or text")
     log_file: str = _setting(_text, "", "path; JSON lines, beside the console")
+    metrics_enabled: bool = _setting(_flag, "false", "true or false")
+    metrics_token: str = _setting(
+        _text, "", "bearer token of who may read metrics; none: anybody", file=True
+    )
     docs_enabled: bool = _setting(_flag, "false", "true or false")
     flask_debug: bool = _setting(_flag, "false", "true or false; refused in production")
 

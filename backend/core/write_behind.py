@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from . import clock
 from .database import is_unavailable
 
 
@@ -19,12 +20,21 @@ class WriteBehind:
     def __init__(self, write: Callable[[dict[Any, Any]], None]) -> None:
         self._write = write
         self._notes: dict[Any, Any] = {}
+        self._since: float | None = None  # no note that is not written is older
         self._lock = threading.Lock()
 
     def note(self, key: Any, value: Any) -> None:
         """Remember `value` for `key` until the next flush; a later note replaces an earlier."""
         with self._lock:
             self._notes[key] = value
+            if self._since is None:
+                self._since = clock.monotonic()
+
+    @property
+    def lag(self) -> float:
+        """Seconds since the oldest note that is not written; 0 if all are."""
+        since = self._since
+        return 0 if since is None else clock.monotonic() - since
 
     def flush(self) -> None:
         """Write what has been noted, or raise why not. While the database is down it is kept."""
@@ -32,6 +42,7 @@ class WriteBehind:
             notes, self._notes = self._notes, {}
         if not notes:
             return
+        since: float | None = clock.monotonic()  # of what is noted from now on
         try:
             self._write(notes)
         except Exception as error:
@@ -39,4 +50,8 @@ class WriteBehind:
             if is_unavailable(error):
                 with self._lock:
                     self._notes = {**notes, **self._notes}
+                    since = self._since
             raise
+        finally:
+            with self._lock:
+                self._since = since if self._notes else None

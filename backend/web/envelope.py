@@ -80,7 +80,9 @@ class Envelope:
                     self._tell_of_proxy()
                 return self._inside(environ, start)
         finally:
-            _log(call, int(status), (time.perf_counter() - started) * 1000)
+            seconds = time.perf_counter() - started
+            self._service.metrics.request(call.method, call.route, int(status), seconds)
+            _log(call, int(status), seconds * 1000)
             context.call.reset(token)
 
     def _inside(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:

@@ -1,0 +1,151 @@
+"""Metrics: what one service counts and measures, for Prometheus.
+
+With PROMETHEUS_MULTIPROC_DIR in the environment before this is imported, as
+`config/gunicorn.conf.py` has it, the figures lie in files there, and whichever process is asked
+adds up those of all. That takes one service per process; without it each service has its own.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
+from prometheus_client.multiprocess import MultiProcessCollector
+
+if TYPE_CHECKING:
+    from .context import Service
+
+# Seconds. A verification takes less than one thousandth, a password's hash a quarter.
+BUCKETS = (
+    *(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025),
+    *(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+SAMPLE_SECONDS = 1.0
+
+# Whatever word a client sends is a method, and each would stay here for ever.
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class _Children(dict[tuple[Any, ...], Any]):
+    """The children of a metric by their labels, looked up once: `labels()` costs a lock or two."""
+
+    def __init__(self, metric: Counter | Histogram) -> None:
+        super().__init__()
+        self._metric = metric
+
+    def __missing__(self, labels: tuple[Any, ...]) -> Any:
+        child = self[labels] = self._metric.labels(*labels)
+        return child
+
+
+class _OfAllProcesses(MultiProcessCollector):
+    """The sums of what lies in the files."""
+
+    def collect(self) -> Any:
+        # Between being made and being given its length a file is empty, for ever if its process
+        # was killed just then; the library would fail.
+        return self.merge([each for each in Path(self._path).glob("*.db") if _has_content(each)])
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:  # a worker's that has ended
+        return False
+
+
+class Metrics:
+    """The metrics of one service. Code that does something worth counting says so here."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+
+        def counter(name: str, meaning: str, *labels: str) -> Counter:
+            return Counter(f"backend_{name}", meaning, labels, registry=registry)
+
+        def gauge(name: str, meaning: str, over_processes: Any = "livesum") -> Gauge:
+            return Gauge(
+                f"backend_{name}", meaning, registry=registry, multiprocess_mode=over_processes
+            )
+
+        self._requests = _Children(
+            counter("http_requests", "Requests answered", "method", "route", "status")
+        )
+        self._durations = _Children(
+            Histogram(
+                "backend_http_request_duration_seconds",
+                "Time from a request's arrival in the application to its answer",
+                ("method", "route"),
+                registry=registry,
+                buckets=BUCKETS,
+            )
+        )
+        self._verifications = _Children(
+            counter("verifications", "Decisions about API keys by their code", "code")
+        )
+        self._chore_failures = _Children(
+            counter("chore_failures", "Chores that failed, by their name", "chore")
+        )
+        self.limiter_fallbacks = counter(
+            "limiter_fallbacks", "Looks at a limit in the process alone, Redis being down"
+        )
+        self.hashes = gauge("password_hashes", "Passwords that are being hashed or wait for it")
+        self.hashes_refused = counter(
+            "password_hashes_refused", "Passwords not hashed, there being too many"
+        )
+        self._pool_used = gauge("database_connections_in_use", "Connections that serve somebody")
+        self._pool_size = gauge("database_connections_max", "Connections that there may be")
+        self._jobs = gauge("jobs_waiting", "Jobs, such as mail, that have not begun")
+        self._lag = gauge(
+            "write_behind_lag_seconds", "Age of the oldest note that is not written", "livemax"
+        )
+
+    def request(self, method: str, route: str | None, status: int, seconds: float) -> None:
+        """Count an answer. `route` is the rule of the route, None if there is none."""
+        method = method if method in _METHODS else "other"
+        route = route or "none"
+        self._requests[method, route, status].inc()
+        self._durations[method, route].observe(seconds)
+
+    def verification(self, code: str) -> None:
+        """Count a decision about a key."""
+        self._verifications[(code,)].inc()
+
+    def chore_failed(self, name: str) -> None:
+        """Count a chore's failure."""
+        self._chore_failures[(name,)].inc()
+
+    def text(self, service: Service) -> bytes:
+        """All of it in Prometheus' text format, as of now."""
+        self._sample(service)
+        registry = self._registry
+        if _over_processes():
+            registry = CollectorRegistry()
+            _OfAllProcesses(registry)
+        return generate_latest(registry)
+
+    def keep_sampling(self, service: Service) -> None:
+        """See to it that the other processes know what only this one can tell."""
+        if _over_processes():
+            threading.Thread(
+                target=self._go_on, args=(service,), name="metrics", daemon=True
+            ).start()
+
+    def _go_on(self, service: Service) -> None:
+        while True:
+            self._sample(service)
+            time.sleep(SAMPLE_SECONDS)
+
+    def _sample(self, service: Service) -> None:
+        """Take down what is not counted as it happens."""
+        self._pool_used.set(len(service.database._in_use))
+        self._pool_size.set(service.settings.database_pool_size)
+        self._jobs.set(service.jobs.waiting)
+        self._lag.set(service.last_used.lag)
+
+
+def _over_processes() -> bool:
+    return bool(values.ValueClass._multiprocess)

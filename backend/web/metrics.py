@@ -1,0 +1,50 @@
+"""What is counted and measured, for Prometheus."""
+
+from __future__ import annotations
+
+import hmac
+
+from flask import Response, request
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+
+from ..core import context
+from ..core.errors import INVALID_TOKEN, Failure, InvalidCredentials
+from .api import Blueprint
+from .guard import public
+
+blp = Blueprint("metrics", __name__, description="What is counted and measured")
+
+_EXAMPLE = """# HELP backend_verifications_total Decisions about API keys by their code
+# TYPE backend_verifications_total counter
+backend_verifications_total{code="valid"} 1027.0
+"""
+
+
+@blp.route("/metrics")
+@public
+@blp.fails("unauthenticated", "invalid_credentials")
+@blp.alt_response(
+    200,
+    schema={"type": "string"},
+    content_type="text/plain",
+    description="The text format of Prometheus, version 0.0.4.",
+    example=_EXAMPLE,
+    success=True,
+)
+def metrics() -> Response:
+    """Metrics for Prometheus; where METRICS_TOKEN is set, it is needed as a bearer token"""
+    service = context.service()
+    if service.settings.metrics_token:
+        _require(service.settings.metrics_token)
+    return Response(service.metrics.text(service), content_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+def _require(token: str) -> None:
+    """Raise a Failure unless the request brings `token` (RFC 6750 section 2.1)."""
+    scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
+    sent = sent.strip(" \t") if scheme.lower() == "bearer" else ""
+    if not sent:
+        raise Failure("unauthenticated", "No credential was sent.")
+    # Bytes as they came: WSGI has them as Latin-1.
+    if not hmac.compare_digest(sent.encode("latin-1"), token.encode()):
+        raise InvalidCredentials(challenge=INVALID_TOKEN)
