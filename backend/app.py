@@ -99,7 +99,7 @@ def _service(settings: Settings) -> Service:
         keyring=Keyring(settings),
         access_tokens=AccessTokens(settings),
         hasher=Hasher(settings, counted),
-        limiter=Limiter(settings),
+        limiter=Limiter(settings, counted),
         last_used=last_used,
         chores=Chores(last_used.flush, inside(seal), upkeep.seldom(inside(upkeep.prune))),
         jobs=Jobs(),

@@ -23,12 +23,14 @@ from .conftest import (
     NOTHING,
     PASSWORD,
     Person,
+    add_user,
     assert_problem,
     by_key,
     by_token,
     client_of,
     migrate,
     service_of,
+    sign_in,
     until,
 )
 from .test_servers import Server
@@ -187,6 +189,15 @@ def test_what_services_count_is_told(make_bare_app: Callable[..., Flask]) -> Non
     figures = scrape(client)
     assert figures.get("verifications_total", code="valid") == 2
     assert figures.get("verifications_total", code="revoked") == 1
+
+
+def test_limits_that_are_kept_without_redis_are_counted(make_app: Callable[..., Flask]) -> None:
+    client = client_of(make_app(redis_url="redis://127.0.0.1:1"))
+    add_user(client, "alice")
+    key = sign_in(client, "alice").new_key(rate_limit={"limit": 5, "window_seconds": 60})["key"]
+    assert scrape(client).get("limiter_fallbacks_total") == 0
+    assert client.get("/v1/auth/me", headers=by_key(key)).status_code == 200
+    assert scrape(client).get("limiter_fallbacks_total") == 1
 
 
 def test_hashes_under_way_and_refused_are_told(make_app: Callable[..., Flask]) -> None:

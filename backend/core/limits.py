@@ -15,6 +15,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import clock
+from .metrics import Metrics
 from .settings import Limit, Settings
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ class Rate(NamedTuple):
 class Limiter:
     """Counts uses by name. Where REDIS_URL is set they are counted there, for all processes."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._memory = _Memory()
         self._redis = _Redis(settings.redis_url) if settings.redis_url else None
 
@@ -80,8 +82,12 @@ class Limiter:
         return self._count(name, limit, 0)
 
     def _count(self, name: str, limit: Limit, uses: int) -> Rate:
-        rate = self._redis.count(name, limit, uses) if self._redis else None
-        return rate or self._memory.count(name, limit, uses)
+        if self._redis:
+            rate = self._redis.count(name, limit, uses)
+            if rate:
+                return rate
+            self._metrics.limiter_fallbacks.inc()
+        return self._memory.count(name, limit, uses)
 
 
 class _Memory:
