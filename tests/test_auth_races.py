@@ -18,6 +18,7 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
+from backend.core.database import release
 from backend.core.settings import ROOT
 
 from .conftest import (
@@ -28,7 +29,9 @@ from .conftest import (
     by_token,
     client_of,
     refresh,
+    service_of,
     sign_in,
+    until,
     url_of,
 )
 
@@ -263,6 +266,32 @@ def test_of_parallel_changes_of_one_password_exactly_one_succeeds(
 
 
 # --- accounts ---
+
+
+def test_a_session_that_is_ended_while_its_user_changes_the_password_stays_ended(
+    make_app: Callable[..., Flask],
+) -> None:
+    client = client_of(make_app(bcrypt_rounds=11))  # a hash takes long enough for that
+    add_user(client, "root", role="admin")
+    add_user(client, "alice")
+    root, alice = sign_in(client, "root"), apart(sign_in(client, "alice"))
+    database = service_of(client.application).database
+    body = {"current_password": PASSWORD, "new_password": NEW}
+
+    def is_being_checked() -> bool:
+        booked = "SELECT COUNT(*) FROM throttles WHERE used > 0"
+        [found] = database.execute_sql(booked).fetchone()
+        release(database)
+        return bool(found)
+
+    with ThreadPoolExecutor(1) as pool:
+        changing = pool.submit(alice.post, "/v1/auth/password", body)
+        until(is_being_checked)
+        assert root.delete(f"/v1/users/{alice.id}/sessions").status_code == 204
+        assert changing.result().status_code == 401
+    assert_problem(alice.get("/v1/auth/me"), 401, "invalid_credentials")
+    assert_problem(refresh(alice.client, alice.refresh_token), 401, "invalid_credentials")
+    assert sign_in(client, "alice").id == alice.id  # with the password that it was
 
 
 def registering(root: Person, username: str, email: str) -> Callable[[], TestResponse]:

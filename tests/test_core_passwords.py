@@ -102,15 +102,18 @@ def test_compatible_characters_are_different_passwords(hasher: Hasher) -> None:
 def test_nobody_is_checked_at_the_same_cost_and_never_right() -> None:
     hasher = Hasher(make_settings(bcrypt_rounds=9), Metrics())
     stored = hasher.hash(PASSWORD)
+    old = Hasher(make_settings(bcrypt_rounds=5)).hash(PASSWORD)
 
     def cost(reference: str | None) -> float:
         began = time.thread_time()
         assert hasher.check(PASSWORD, reference) is (reference is not None)
         return time.thread_time() - began
 
-    somebody = min(cost(stored) for _ in range(3))
-    nobody = min(cost(None) for _ in range(3))
+    somebody, nobody, of_old = (
+        min(cost(reference) for _ in range(3)) for reference in (stored, None, old)
+    )
     assert nobody > somebody / 3
+    assert nobody * 3 > of_old > nobody / 3  # and not a sixteenth
     assert hasher.check("", None) is False
     assert hasher.check(PASSWORD, "") is False
 

@@ -13,7 +13,14 @@ from ..api_keys import service as keys
 from ..audit import service as audit
 from ..core import clock, context, mail
 from ..core.database import atomic, count_by, delete_some, newest
-from ..core.errors import Failure, Invalid, InvalidCredentials, InvalidLink, NotFound
+from ..core.errors import (
+    INVALID_TOKEN,
+    Failure,
+    Invalid,
+    InvalidCredentials,
+    InvalidLink,
+    NotFound,
+)
 from ..core.identity import Identity
 from ..core.settings import Limit
 from ..core.tokens import PASSWORD_LINK, SECOND_STEP
@@ -265,7 +272,10 @@ def change_me(actor: Identity, current_password: str, **changes: str) -> User:
 
 
 def change_password(actor: Identity, current_password: str, new_password: str) -> None:
-    """Replace the actor's password and end all sessions but the calling one."""
+    """Replace the actor's password and end all sessions but the calling one.
+
+    Forbidden for a wrong password, InvalidCredentials if the calling session ends meanwhile.
+    """
     user = actor.user
     users.require_strong(new_password, "new_password", user.username, user.email)
     user = guessing.require_password(actor, current_password, "password.change")
@@ -278,7 +288,10 @@ def _replace_password(actor: Identity, user: User, new: str) -> None:
     if not users.replace_password(user, new, users.same_password(user), going_on):
         raise guessing.wrong_password()
     epoch = User.select(User.session_epoch).where(User.id == user.id)
-    Session.update(epoch=epoch).where(Session.id == actor.session_id).execute()
+    mine = (Session.id == actor.session_id) & (Session.epoch + 1 == epoch)
+    if not Session.update(epoch=epoch).where(mine).execute():
+        # It was ended while the passwords were hashed, and must not come back to life.
+        raise InvalidCredentials(challenge=INVALID_TOKEN)
     others = (Session.user == user.id) & (Session.id != actor.session_id)
     Session.delete().where(others).execute()
     audit.record(actor, "password.change", target=("user", user.id))

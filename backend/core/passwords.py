@@ -53,11 +53,16 @@ class Hasher:
     def check(self, password: str, stored: str | None) -> bool:
         """True if `stored` was made of `password`. None takes as long, and is never right."""
         reference = stored.encode() if stored else bcrypt.gensalt(self.rounds)
-        return hmac.compare_digest(self._bcrypt(password, reference), reference)
+        right = hmac.compare_digest(self._bcrypt(password, reference), reference)
+        # Each cost doubles the one before: with these, one that was made at a lower cost takes as
+        # long as those of the present one, and does not tell that there is such a user.
+        for rounds in range(_rounds(reference), self.rounds):
+            self._bcrypt(password, bcrypt.gensalt(rounds))
+        return right
 
     def is_outdated(self, stored: str) -> bool:
         """True if `stored` was made at another cost than BCRYPT_ROUNDS."""
-        return stored.split("$")[2] != f"{self.rounds:02}"
+        return _rounds(stored.encode()) != self.rounds
 
     def _bcrypt(self, password: str, salt: bytes) -> bytes:
         salt = salt[:29]  # "$2b$12$" and 22 characters
@@ -76,6 +81,10 @@ class Hasher:
                 yield
         finally:
             self._inside.release()
+
+
+def _rounds(stored: bytes) -> int:
+    return int(stored.split(b"$")[2])
 
 
 def require_strong(password: str, field: str, names: Iterable[str], settings: Settings) -> None:
