@@ -1,0 +1,181 @@
+"""ASVS 5.0 chapter 8: who may do what, with which objects, and what of them is shown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from backend.api_keys.scopes import OWN
+from backend.core.database import release
+
+from .conftest import (
+    Person,
+    assert_problem,
+    by_key,
+    enrol,
+    example_of,
+    operations,
+    refresh,
+    service_of,
+)
+
+GUARD = {"unauthenticated", "invalid_credentials", "forbidden", "insufficient_scope"}
+GUARD |= {"session_required", "ip_not_allowed", "mfa_enrolment_required"}
+OF_KEYS = "/v1/api-keys(/(?!verify).*)?"
+
+
+def refusal(response: TestResponse) -> str | None:
+    """The code with which the guard refused; None if it let the request pass."""
+    code = response.json["code"] if response.status_code in (401, 403) else None
+    return code if code in GUARD else None
+
+
+def marks_of(path: str, operation: dict[str, Any]) -> tuple[bool, bool, list[str] | None]:
+    """(public, for administrators alone, scopes that a key needs or None) as documented.
+
+    Everybody may call the routes of keys, but not name another owner: `forbidden` means that there.
+    """
+    schemes = {name: scopes for each in operation["security"] for name, scopes in each.items()}
+    refused = operation["responses"].get("403", {"content": {}})["content"]
+    codes = refused.get("application/problem+json", {"examples": {}})["examples"]
+    is_admins = "forbidden" in codes and re.fullmatch(OF_KEYS, path) is None
+    return not schemes, is_admins, schemes.get("apiKey")
+
+
+def key_refusal(wanted: list[str] | None, scopes: set[str]) -> str | None:
+    """How a key with these scopes is refused where a key needs the `wanted` ones."""
+    if wanted is None:
+        return "session_required"
+    return None if scopes.issuperset(wanted) else "insufficient_scope"
+
+
+def test_8_2_1_everybody_may_do_what_is_documented_and_nothing_else(
+    client: FlaskClient, alice: Person, root: Person
+) -> None:
+    without = by_key(alice.new_key()["key"])
+    full = by_key(root.new_key(scopes=sorted(OWN))["key"])
+    found, documented = {}, {}
+    for method, path, operation in operations(client):
+        public, admins, wanted = marks_of(path, operation)
+        callers: dict[str, tuple[Callable[[], dict[str, str]], str | None]] = {
+            "nobody": (dict, "unauthenticated"),
+            "user": (lambda: alice.again().headers, "forbidden" if admins else None),
+            "key without scopes": (lambda: without, key_refusal(wanted, set())),
+            "key with all scopes": (lambda: full, key_refusal(wanted, set(OWN))),
+            "administrator": (lambda: root.again().headers, None),
+        }
+        for caller, (headers, refused) in callers.items():
+            answer = client.open(path, method=method, headers=headers())
+            found[caller, method, path] = refusal(answer)
+            documented[caller, method, path] = None if public else refused
+    assert found == documented
+    assert len(found) > 5 * 35
+
+
+def owned(person: Person) -> dict[str, str]:
+    """The ids of this person's things, by the name that they have in paths."""
+    session = person.get("/v1/auth/me").json["auth"]["session_id"]
+    return {"key_id": person.new_key()["id"], "session_id": session, "user_id": person.id}
+
+
+def objects(client: FlaskClient, ids: dict[str, str]) -> Iterator[tuple[str, str, Any]]:
+    """(method, path, example of the body) of every operation on one thing, with these ids."""
+    for path, item in client.get("/v1/openapi.json").json["paths"].items():
+        for method, operation in item.items():
+            if "{" in path and method != "parameters":
+                yield method.upper(), path.format(**ids), example_of(operation)
+
+
+def test_8_2_2_nobody_reaches_what_is_anothers(
+    client: FlaskClient, root: Person, alice: Person, bob: Person
+) -> None:
+    ids = owned(bob)
+    key = by_key(alice.new_key(scopes=["keys:read", "keys:write"])["key"])
+
+    def state() -> list[Any]:
+        account = root.get(f"/v1/users/{bob.id}").json
+        sessions = bob.get("/v1/auth/sessions").json["items"]
+        return [account, sessions, bob.get(f"/v1/api-keys/{ids['key_id']}").json]
+
+    before, tried = state(), 0
+    for method, path, body in objects(client, ids):
+        tried += 1
+        for headers in (alice.headers, key):
+            answer = client.open(path, method=method, headers=headers, json=body)
+            if "/users/" in path:  # for administrators alone, whoever it is
+                assert answer.status_code == 403, (method, path)
+            elif "/sessions/" in path and headers is key:
+                assert_problem(answer, 403, "session_required")
+            else:
+                assert_problem(answer, 404, "not_found")
+    assert tried > 10
+    assert state() == before
+    assert refresh(client, bob.refresh_token).status_code == 200
+
+
+def kept_secret(app: Flask) -> list[str]:
+    """What the database keeps of passwords, keys, codes and second factors."""
+    database = service_of(app).database
+    found = []
+    for column in (
+        "password_hash FROM users",
+        "digest FROM api_key_secrets",
+        "digest FROM recovery_codes",
+        "secret FROM second_factors",
+        "seal FROM audit_events",
+        "wrapped_key FROM audit_chain",
+    ):
+        rows = [text for (text,) in database.execute_sql(f"SELECT {column}").fetchall()]
+        assert any(rows), column
+        found += [text for text in rows if text]
+    release(database)
+    return found
+
+
+def test_8_2_3_no_answer_shows_how_a_secret_is_kept(
+    app: Flask, client: FlaskClient, root: Person, alice: Person
+) -> None:
+    enrol(alice)
+    ids = {"user_id": alice.id, "key_id": alice.new_key()["id"], "session_id": alice.id}
+    service_of(app).chores.run()  # seals the events
+    secrets, answers = kept_secret(app), []
+    for path, item in client.get("/v1/openapi.json").json["paths"].items():
+        for method in item.keys() - {"parameters", "delete"}:
+            if "logout" in path:
+                continue
+            body = None if method == "get" else example_of(item[method])
+            answers += [
+                client.open(path.format(**ids), method=method, headers=person.headers, json=body)
+                for person in (alice, root)
+            ]
+    assert sum(answer.status_code < 300 for answer in answers) > 30
+    for answer in answers:
+        assert [text for text in secrets if text in answer.text] == [], answer.request.path
+
+
+@pytest.mark.parametrize("name", ["X-Role", "X-Auth-Role", "X-Auth-User-Id", "X-User-Role"])
+def test_8_3_1_a_role_counts_as_it_is_in_the_database_now(
+    root: Person, alice: Person, name: str
+) -> None:
+    path = f"/v1/users/{alice.id}"
+    assert root.patch(path, {"role": "admin"}).status_code == 200
+    assert alice.get("/v1/users").status_code == 200
+    assert root.patch(path, {"role": "user"}).status_code == 200
+    for value in ("admin", root.id):
+        answer = alice.client.get("/v1/users", headers={**alice.headers, name: value})
+        assert_problem(answer, 403, "forbidden")
+
+
+def test_8_3_1_a_scope_counts_as_its_owners_role_allows_now(root: Person, alice: Person) -> None:
+    path = f"/v1/users/{alice.id}"
+    assert root.patch(path, {"role": "admin"}).status_code == 200
+    key = alice.with_key(alice.new_key(scopes=["users:read"]))
+    assert key.get("/v1/users").status_code == 200
+    assert root.patch(path, {"role": "user"}).status_code == 200
+    assert_problem(key.get("/v1/users"), 403, "insufficient_scope")
