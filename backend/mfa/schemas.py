@@ -65,7 +65,7 @@ class RecoveryCodesSchema(Schema):
     recovery_codes = fields.List(
         fields.String(),
         metadata={
-            "example": ["MFRGGZ-DFMZTW-Q2LKNN-WG23TP"],
+            "example": ["MFRGGZD-FMZTWQ2-LKNNWG2-3TPOI"],
             "description": "Each is good once, in place of the authenticator app.",
         },
     )

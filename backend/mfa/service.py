@@ -231,12 +231,13 @@ def _qr_svg(text: str) -> str:
 
 
 def _new_codes(user_id: UUID) -> list[str]:
-    """Ten recovery codes in place of the user's earlier ones: 120 random bits, in base32."""
+    """Ten recovery codes in place of the user's earlier ones: 128 random bits, in base32."""
     RecoveryCode.delete().where(RecoveryCode.user == user_id).execute()
-    texts = [base64.b32encode(secrets.token_bytes(15)).decode() for _ in range(RECOVERY_CODES)]
+    drawn = (base64.b32encode(secrets.token_bytes(16)).decode() for _ in range(RECOVERY_CODES))
+    texts = [text.rstrip("=") for text in drawn]
     rows = [{"user": user_id, "digest": _digest(text)} for text in texts]
     RecoveryCode.insert_many(rows).execute()
-    return ["-".join(re.findall(".{6}", text)) for text in texts]
+    return ["-".join(re.findall(".{1,7}", text)) for text in texts]
 
 
 def _use_recovery_code(user: User, code: str) -> bool:
@@ -246,7 +247,7 @@ def _use_recovery_code(user: User, code: str) -> bool:
 
 
 def _digest(text: str) -> str:
-    # No slow hash: nobody tries 2^120 codes. And what the time of a look-up by digest may tell of
+    # No slow hash: nobody tries 2^128 codes. And what the time of a look-up by digest may tell of
     # the digest tells nothing of the code.
     return hashlib.sha256(text.encode()).hexdigest()
 
