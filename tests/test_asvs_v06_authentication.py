@@ -119,6 +119,16 @@ def test_6_2_11_a_password_does_not_hold_the_users_names(alice: Person) -> None:
     assert_too_weak(alice, "still alice by her e-mail address")
 
 
+def test_6_2_11_a_password_does_not_hold_the_name_of_the_service(
+    make_app: Callable[..., Flask],
+) -> None:
+    client = client_of(make_app(public_url="https://id.Acme.example"))
+    add_user(client, "alice")
+    alice = sign_in(client, "alice")
+    assert_too_weak(alice, "my own ACME password")
+    assert change(alice, PASSWORD, "an example of what is good").status_code == 204
+
+
 # --- those who guess ---
 
 

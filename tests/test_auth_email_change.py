@@ -1,11 +1,27 @@
 """Changing one's own address: it waits until the link that went there is used."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from .conftest import PASSWORD, Person, add_user, assert_problem, mails_of, sign_in, token_in
+from .conftest import (
+    NEW_PASSWORD,
+    PASSWORD,
+    Person,
+    add_user,
+    assert_problem,
+    client_of,
+    mails_of,
+    service_of,
+    sign_in,
+    token_in,
+)
+from .test_auth_races import apart
+from .test_auth_reset import link_for, reset
 
 NEW = "alice@new.example.com"
 
@@ -127,6 +143,31 @@ def test_a_new_password_withdraws_what_was_asked_with_the_old_one(
     assert_problem(confirm(client, theirs), 400, "invalid_token")
     me = sign_in(client, "alice", new).get("/v1/auth/me").json
     assert (me["email"], me["pending_email"]) == ("alice@example.com", None)
+
+
+def test_a_reset_withdraws_what_is_asked_with_the_old_password_at_the_same_time(
+    client: FlaskClient, alice: Person
+) -> None:
+    link, database = link_for(client, "alice@example.com"), service_of(client.application).database
+    asking, done = threading.Event(), threading.Event()
+
+    def pause(event: Any) -> None:
+        """After the row was read with which the password is checked."""
+        if event.sql.startswith("SELECT") and 'FROM "users"' in event.sql and not asking.is_set():
+            asking.set()
+            assert done.wait(30)
+
+    database.query_hooks.append(pause)
+    change = {"email": "mallory@example.com", "current_password": PASSWORD}
+    with ThreadPoolExecutor(1) as pool:
+        changing = pool.submit(apart(alice).patch, "/v1/auth/me", change)
+        assert asking.wait(30)
+        answer = reset(client_of(client.application), link)
+        done.set()
+        assert answer.status_code == 204
+        assert_problem(changing.result(), 409, "conflict")
+    database.query_hooks.remove(pause)
+    assert sign_in(client, "alice", NEW_PASSWORD).get("/v1/auth/me").json["pending_email"] is None
 
 
 def test_nobody_can_have_strangers_mailed_without_end(client: FlaskClient, alice: Person) -> None:

@@ -117,7 +117,7 @@ def me() -> dict[str, Any]:
 @session
 @blp.arguments(ChangeMeSchema)
 @blp.response(200, UserSchema)
-@blp.fails("wrong_password", "rate_limited", "username_taken")
+@blp.fails("wrong_password", "rate_limited", "username_taken", "conflict")
 def change_me(changes: dict[str, str]) -> User:
     """Change one's own name or e-mail address; a link confirms the latter"""
     return service.change_me(actor(), **changes)

@@ -262,13 +262,13 @@ def change_me(actor: Identity, current_password: str, **changes: str) -> User:
 
     Forbidden for a wrong password.
     """
-    guessing.require_password(actor, current_password, "user.update")
+    proven = guessing.require_password(actor, current_password, "user.update")
     if "email" in changes:
         if not mail.enabled():
             raise Invalid("email", "Cannot be changed: there is no mail to confirm it with.")
         if not guessing.allow(f"addresses for {actor.user_id}", MAILS):
             raise Failure("rate_limited", "Too many new addresses.", retry_after=MAILS.seconds)
-    return users.rename(actor, **changes)
+    return users.rename(actor, proven, **changes)
 
 
 def change_password(actor: Identity, current_password: str, new_password: str) -> None:

@@ -11,6 +11,7 @@ import threading
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import bcrypt
 
@@ -90,8 +91,8 @@ def _rounds(stored: bytes) -> int:
 def require_strong(password: str, field: str, names: Iterable[str], settings: Settings) -> None:
     """Raise Invalid `password_too_weak`, naming `field`, for a password that is guessed first.
 
-    That is one that is too short, that holds one of the user's `names`, or that is common. No rule
-    asks for kinds of characters (ASVS 5.0 6.2.1, 6.2.4, 6.2.5, 6.2.11).
+    That is one that is too short, that holds one of the user's `names` or that of the service, or
+    that is common. No rule asks for kinds of characters (ASVS 5.0 6.2.1, 6.2.4, 6.2.5, 6.2.11).
     """
     text = normalised(password)
     lower = text.lower()
@@ -99,11 +100,19 @@ def require_strong(password: str, field: str, names: Iterable[str], settings: Se
         fault = f"At least {settings.password_min_length} characters."
     elif any(len(name) >= LEAST_NAME and name.lower() in lower for name in names):
         fault = "Must not hold the username or the name in the e-mail address."
+    elif len(ours := _name_of_service(settings)) >= LEAST_NAME and ours in lower:
+        fault = "Must not hold the name of this service."
     elif _is_common(lower):
         fault = "Too common: it would be among the first that are guessed."
     else:
         return
     raise Invalid(field, fault, "password_too_weak")
+
+
+def _name_of_service(settings: Settings) -> str:
+    """The last but one part of the host in PUBLIC_URL: acme of id.acme.example."""
+    host = urlsplit(settings.public_url).hostname or ""
+    return host.split(".")[-2:][0]
 
 
 def _is_common(text: str) -> bool:

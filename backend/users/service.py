@@ -173,18 +173,23 @@ def delete(actor: Identity, user_id: UUID) -> None:
     audit.record(actor, "user.delete", target=("user", user_id))
 
 
-def rename(actor: Identity, *, username: str | None = None, email: str | None = None) -> User:
+def rename(
+    actor: Identity, proven: User, *, username: str | None = None, email: str | None = None
+) -> User:
     """The actor's own user under a new name; a new address waits until it is confirmed.
 
+    Conflict if the password is another by now than that of `proven`, with which it was checked.
     Whether another account has that address is not told here: whoever asks could try them all.
     """
     with _unique():
-        return _rename(actor, username, email)
+        return _rename(actor, proven, username, email)
 
 
 @atomic
-def _rename(actor: Identity, username: str | None, email: str | None) -> User:
+def _rename(actor: Identity, proven: User, username: str | None, email: str | None) -> User:
     user = for_update(actor, actor.user_id)
+    if user.password_hash != proven.password_hash:
+        raise Conflict("conflict", "The password was changed at the same time.")
     if username:
         _name(user, username=username)
     if email:
