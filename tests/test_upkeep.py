@@ -1,6 +1,8 @@
 """What means nothing any more is deleted: by command, and little by little by the servers."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from backend import upkeep
+from backend.core import clock
 from backend.core.database import release
+from backend.guessing.models import Throttle
 
-from .conftest import PASSWORD, Person, add_user, client_of, service_of, sign_in
+from .conftest import PASSWORD, Person, add_user, client_of, service_of, sign_in, url_of
 
 Travel = Callable[..., None]
 
@@ -62,6 +66,24 @@ def test_addresses_are_forgotten_and_events_are_kept_as_long_as_settings_say(
     assert counts(app)["audit_events"] == 0
     verified = app.test_cli_runner().invoke(args=["audit", "verify"])
     assert verified.exit_code == 0, verified.output
+
+
+def test_what_is_used_again_at_the_same_time_is_left(
+    app: Flask, alice: Person, travel: Travel
+) -> None:
+    if url_of(app).startswith("sqlite:"):
+        return  # there one writes at a time
+    travel(days=2)
+    service, before = service_of(app), counts(app)["throttles"]
+    with service.active(), service.database.atomic():
+        later = clock.now() + timedelta(days=1)
+        Throttle.update(expires_at=later, used=1).execute()
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(command, app).result(30).output == "0 rows deleted.\n"
+    assert counts(app)["throttles"] == before
+    travel(days=4)
+    assert command(app).exit_code == 0
+    assert counts(app)["throttles"] == 0
 
 
 def test_more_than_some_are_deleted_by_the_command(app: Flask, travel: Travel) -> None:

@@ -173,9 +173,14 @@ def count_by(column: pw.Field, rows: pw.ModelSelect) -> dict[Any, int]:
 
 
 def delete_some(rows: pw.ModelSelect, limit: int) -> int:
-    """Delete at most `limit` of these rows, so that nobody waits long; returns how many."""
+    """Delete at most `limit` of these rows, so that nobody waits long; returns how many.
+
+    Those that somebody else is changing are left: they may be worth keeping by then.
+    """
     model = rows.model
     some = rows.select(model.id).limit(limit)
+    if on_postgres():
+        some = some.for_update(skip_locked=True)
     return int(model.delete().where(model.id.in_(some)).execute())
 
 
