@@ -205,6 +205,20 @@ def test_6_3_7_the_user_is_told_of_what_changed(
     assert ["password" in told[0][1], "address" in told[2][1]] == [True, True]
 
 
+def test_6_3_7_the_user_is_told_of_changes_to_the_second_factor(alice: Person) -> None:
+    _, codes = enrol(alice)
+    body = {"current_password": PASSWORD, "code": codes[0]}
+    codes = alice.post("/v1/auth/mfa/recovery-codes", body).json["recovery_codes"]
+    body = {"current_password": PASSWORD, "code": codes[0]}
+    assert alice.post("/v1/auth/mfa/disable", body).status_code == 204
+    told = [(message["To"], message["Subject"]) for message in mails_of(alice.client)]
+    assert {to for to, _ in told} == {"alice@example.com"}
+    for (_, subject), words in zip(
+        told, ("switched on", "recovery codes", "switched off"), strict=True
+    ):
+        assert words in subject
+
+
 def test_6_3_8_known_and_unknown_names_are_told_alike(app: Flask, client: FlaskClient) -> None:
     add_user(client, "alice")
     found = []

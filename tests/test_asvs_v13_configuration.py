@@ -91,7 +91,7 @@ def test_13_2_6_a_database_that_does_not_answer_is_waited_for_as_long_as_documen
     with locked(app):
         began = time.monotonic()
         answer = client.post("/v1/auth/login", json=body)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 10
     assert_problem(answer, 503, "unavailable")
     assert "Retry-After" in answer.headers
     assert sign_in(client, "alice").get("/v1/auth/me").status_code == 200

@@ -50,6 +50,7 @@ VALUES: dict[str, dict[str, object]] = {
     },
     "email_changed": {"username": "alice", "new_email": "new@example.com"},
     "mfa_enabled": {"username": "alice"},
+    "recovery_codes": {"username": "alice"},
     "mfa_disabled": {"username": "alice", "by_admin": False},
 }
 SECRET_PARTS = ["alice@", "example.com", "btp_", "hunter2", "o'hara"]

@@ -101,6 +101,7 @@ def new_recovery_codes(actor: Identity, current_password: str, code: str) -> lis
     with current.atomic():
         _hold(user.id, enabled=True)
         audit.record(actor, "mfa.enable", target=("user", user.id), recovery_codes="new")
+        mail.send(user.email, "recovery_codes", username=user.username)
         return _new_codes(user.id)
 
 
