@@ -29,18 +29,14 @@ from .test_servers import Server
 PRODUCTION = {"environment": "production", "secret_key": "k7Jx-q2Wd" * 5}
 
 
-@pytest.mark.parametrize(
-    "secret", [None, "secret", "x" * 64, "change-me-change-me-change-me-change", "short-k7Jxq2Wd"]
-)
-def test_13_2_3_nothing_starts_with_a_secret_that_others_know(
-    tree: Path, secret: str | None
-) -> None:
+@pytest.mark.parametrize("secret", ["secret", "change-me-change-me-change-me-change"])
+def test_13_2_3_nothing_starts_with_a_secret_that_others_know(tree: Path, secret: str) -> None:
     refused = run(tree, "python", "wsgi.py", secret_key=secret)
     assert refused.returncode != 0
     _, *reasons = refused.stderr.splitlines()
     assert reasons
     assert all(reason.startswith("SECRET_KEY ") for reason in reasons)
-    assert secret is None or len(secret) < 10 or secret not in refused.stdout + refused.stderr
+    assert len(secret) < 10 or secret not in refused.stdout + refused.stderr
 
 
 def test_13_2_3_what_is_delivered_holds_no_password_and_no_secret() -> None:
@@ -49,7 +45,7 @@ def test_13_2_3_what_is_delivered_holds_no_password_and_no_secret() -> None:
         assert not getattr(settings, name)
     for line in (ROOT / ".env.example").read_text("utf-8").splitlines():
         assert not re.match(r"(SECRET_KEY|ADMIN_PASSWORD|METRICS_TOKEN)\w*=.", line), line
-    for secret in EXAMPLE_SECRETS:
+    for secret in ("", "x" * 64, "short-k7Jxq2Wd", *EXAMPLE_SECRETS):
         with pytest.raises(SettingsError, match="SECRET_KEY"):
             make_settings(environment="production", secret_key=secret).check()
 
