@@ -260,7 +260,7 @@ def logout_all(actor: Identity) -> None:
 def change_me(actor: Identity, current_password: str, **changes: str) -> User:
     """The actor's user after `changes` to username and e-mail, the latter to be confirmed.
 
-    Forbidden for a wrong password.
+    Forbidden for a wrong password, Conflict if it is changed meanwhile.
     """
     proven = guessing.require_password(actor, current_password, "user.update")
     if "email" in changes:
