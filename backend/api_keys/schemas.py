@@ -6,13 +6,13 @@ from typing import Any
 from marshmallow import ValidationError, fields, validate, validates_schema
 
 from ..core.quotas import INTERVALS
-from ..web.api import Flag, Id, Integer, PageQuery, Pattern, Schema, Time
+from ..web.api import Answer, Choice, Flag, Id, Integer, PageQuery, Pattern, Schema, Time
 from .networks import parse_address, parse_network
 from .scopes import PATTERN
 
 STATUSES = ("active", "disabled", "expired", "revoked")
 MOST_QUOTA = 1_000_000_000_000
-_KEY = "bt_2mVq8Zr4KxY7nB1cWd9sLf3gHj6kPt5u0Q9mZc"
+KEY = "bt_2mVq8Zr4KxY7nB1cWd9sLf3gHj6kPt5u0Q9mZc"
 
 
 def _name(**kwargs: object) -> fields.String:
@@ -114,19 +114,18 @@ def _amount(least: int, description: str, **kwargs: object) -> Integer:
     )
 
 
-class QuotaSchema(Schema):
-    """How much of a key is left to use."""
+def _refill_interval() -> Choice:
+    about = "Refilled at 00:00 UTC, daily or on the first of the month."
+    example = {"example": "monthly", "description": about}
+    return Choice("RefillInterval", INTERVALS, allow_none=True, metadata=example)
 
-    remaining = _amount(0, "What is left now. On input, without it: refill_amount.")
+
+class SetQuotaSchema(Schema):
+    """How much of a key may be used."""
+
+    remaining = _amount(0, "What is left now; without it, refill_amount.")
     refill_amount = _amount(1, "What it is set to at each refill.", allow_none=True)
-    refill_interval = fields.String(
-        validate=validate.OneOf(INTERVALS),
-        allow_none=True,
-        metadata={
-            "example": "monthly",
-            "description": "Refilled at 00:00 UTC, daily or on the first of the month.",
-        },
-    )
+    refill_interval = _refill_interval()
 
     @validates_schema
     def _whole(self, data: dict, **kwargs: object) -> None:
@@ -137,15 +136,24 @@ class QuotaSchema(Schema):
             raise ValidationError("Missing data for required field.", "remaining")
 
 
-def _quota() -> fields.Nested:
-    return fields.Nested(QuotaSchema(), allow_none=True, metadata={"description": "Null: none."})
+class QuotaSchema(Answer):
+    """How much of a key is left to use."""
+
+    remaining = _amount(0, "What is left now.")
+    refill_amount = _amount(1, "What it is set to at each refill.", allow_none=True)
+    refill_interval = _refill_interval()
 
 
-class RotationSchema(Schema):
+def _quota(schema: type[SetQuotaSchema] | type[QuotaSchema] = SetQuotaSchema) -> fields.Nested:
+    return fields.Nested(schema(), allow_none=True, metadata={"description": "Null: none."})
+
+
+class RotationSchema(Answer):
     """A secret that takes another's place; both are accepted meanwhile."""
 
-    state = fields.String(
-        validate=validate.OneOf(("pending", "grace")),
+    state = Choice(
+        "RotationState",
+        ("pending", "grace"),
         metadata={
             "example": "pending",
             "description": "Pending until the new secret is used, grace from then on.",
@@ -172,7 +180,7 @@ class RotateKeySchema(Schema):
     )
 
 
-class ApiKeySchema(Schema):
+class ApiKeySchema(Answer):
     """An API key, without its text."""
 
     id = Id(metadata={"example": "0192d3a4-8888-7d8e-9f01-23456789abcd"})
@@ -188,11 +196,12 @@ class ApiKeySchema(Schema):
     metadata = metadata()
     allowed_ips = _allowed_ips()
     rate_limit = _rate_limit()
-    quota = _quota()
+    quota = _quota(QuotaSchema)
     expires_at = _expires_at()
     disabled = fields.Boolean(metadata={"example": False})
-    status = fields.String(
-        validate=validate.OneOf(STATUSES),
+    status = Choice(
+        "KeyStatus",
+        STATUSES,
         metadata={
             "example": "active",
             "description": "Revoked, disabled, expired come in that order.",
@@ -213,7 +222,7 @@ class ApiKeySchema(Schema):
 class NewApiKeySchema(ApiKeySchema):
     """An API key with its text, which is shown this once."""
 
-    key = fields.String(metadata={"example": _KEY})
+    key = fields.String(metadata={"example": KEY})
 
 
 class CreateKeySchema(Schema):
@@ -254,7 +263,7 @@ class ChangeKeySchema(Schema):
 
 def api_key_text(**kwargs: object) -> fields.String:
     """The field for the text of a key."""
-    return fields.String(metadata={"example": _KEY}, **kwargs)  # type: ignore[arg-type]
+    return fields.String(metadata={"example": KEY}, **kwargs)  # type: ignore[arg-type]
 
 
 class RevokeKeySchema(Schema):
@@ -276,7 +285,7 @@ class KeyQuery(PageQuery):
     owner_id = OwnerId(
         metadata={"description": "For an administrator's session: a user's id, or any."}
     )
-    status = fields.String(validate=validate.OneOf(STATUSES))
+    status = Choice("KeyStatus", STATUSES)
     search = fields.String(
         validate=validate.Length(1, 100),
         metadata={"description": "Literally, in name and description, in either case."},

@@ -1,24 +1,24 @@
 """What goes in and out of the audit route, and of the export."""
 
-from marshmallow import fields, validate
+from marshmallow import fields
 
-from ..web.api import Id, PageQuery, Schema, Time
+from ..web.api import Answer, Choice, Id, PageQuery, Time
 from .service import ACTIONS, OUTCOMES
 
 _USER = "0192d3a4-5b6c-7d8e-9f01-23456789abcd"
 
 
-def _action() -> fields.String:
-    return fields.String(validate=validate.OneOf(ACTIONS), metadata={"example": "user.update"})
+def _action() -> Choice:
+    return Choice("AuditAction", ACTIONS, metadata={"example": "user.update"})
 
 
-class AuditEventSchema(Schema):
+class AuditEventSchema(Answer):
     """Something that somebody did, or tried to."""
 
     id = Id(metadata={"example": "0192d3a4-aaaa-7d8e-9f01-23456789abcd"})
     at = Time(attribute="created_at", metadata={"example": "2026-11-23T09:00:00Z"})
     action = _action()
-    outcome = fields.String(validate=validate.OneOf(OUTCOMES), metadata={"example": "success"})
+    outcome = Choice("AuditOutcome", OUTCOMES, metadata={"example": "success"})
     actor_id = Id(
         allow_none=True,
         metadata={"example": _USER, "description": "The user; null for nobody known."},

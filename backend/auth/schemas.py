@@ -3,7 +3,7 @@
 from marshmallow import fields, validate
 
 from ..users.schemas import UserSchema, email, password, username
-from ..web.api import Id, Schema, Time
+from ..web.api import Answer, Choice, Id, Schema, Time
 
 _REFRESH_TOKEN = "btr_AZLTpFtsfY6fASNFZ4mrzQAAAAA.kFo2bS8u1n5mD3t0m9b6cXJv4yqYhT7wKpL2sQeRzWU"  # noqa: S105
 _MFA_TOKEN = (
@@ -50,7 +50,7 @@ class RefreshSchema(Schema):
     refresh_token = _token("Of the last sign-in or refresh.", _REFRESH_TOKEN)
 
 
-class TokensSchema(Schema):
+class TokensSchema(Answer):
     """The tokens of a session."""
 
     access_token = fields.String(metadata={"example": _ACCESS_TOKEN})
@@ -62,12 +62,12 @@ class TokensSchema(Schema):
     user = fields.Nested(UserSchema())
 
 
-class AuthSchema(Schema):
-    """The credential that a request was made with."""
+class AuthSchema(Answer):
+    """The credential that a request was made with: a session, or a key."""
 
-    method = fields.String(
-        validate=validate.OneOf(["session", "api_key"]), metadata={"example": "session"}
-    )
+    sometimes = frozenset({"session_id", "key_id"})
+
+    method = Choice("AuthMethod", ("session", "api_key"), metadata={"example": "session"})
     session_id = Id(metadata={"example": "0192d3a4-7777-7d8e-9f01-23456789abcd"})
     key_id = Id()
     scopes = fields.List(
@@ -83,7 +83,7 @@ class MeSchema(UserSchema):
     auth = fields.Nested(AuthSchema())
 
 
-class SessionSchema(Schema):
+class SessionSchema(Answer):
     """A session."""
 
     id = Id(metadata={"example": "0192d3a4-7777-7d8e-9f01-23456789abcd"})

@@ -8,8 +8,8 @@ from ..web.guard import actor, admin, before_enrolment, session
 from . import service
 from .schemas import (
     ConfirmSecondFactorSchema,
+    NewRecoveryCodesSchema,
     ProveSecondFactorSchema,
-    RecoveryCodesSchema,
     SecondFactorSchema,
     SecondFactorStateSchema,
     SetUpSecondFactorSchema,
@@ -47,7 +47,7 @@ def start(body: dict[str, str]) -> dict[str, str]:
 @before_enrolment
 @session
 @blp.arguments(ConfirmSecondFactorSchema)
-@blp.response(200, RecoveryCodesSchema)
+@blp.response(200, NewRecoveryCodesSchema)
 @blp.fails("rate_limited", "conflict")
 def confirm(body: dict[str, str]) -> dict[str, list[str]]:
     """Switch the second factor on with a code of the app; the recovery codes are shown this once"""
@@ -69,7 +69,7 @@ def disable(proof: dict[str, str]) -> None:
 @before_enrolment
 @session
 @blp.arguments(ProveSecondFactorSchema)
-@blp.response(200, RecoveryCodesSchema)
+@blp.response(200, NewRecoveryCodesSchema)
 @blp.fails("wrong_password", "rate_limited", "conflict")
 def new_recovery_codes(proof: dict[str, str]) -> dict[str, list[str]]:
     """Get ten new recovery codes, which void the earlier ones"""

@@ -3,7 +3,7 @@
 from marshmallow import ValidationError, fields, validate
 
 from ..core.passwords import MAX_LENGTH, normalised
-from ..web.api import Flag, Id, PageQuery, Pattern, QueryFlag, Schema, Time
+from ..web.api import Answer, Choice, Flag, Id, PageQuery, Pattern, QueryFlag, Schema, Time
 from .service import MAX_EMAIL, fold_email
 
 ROLES = ("user", "admin")
@@ -55,15 +55,17 @@ def email(**kwargs: object) -> Email:
     return Email(metadata=about, **kwargs)
 
 
-def _one_of(values: tuple[str, ...], **kwargs: object) -> fields.String:
-    return fields.String(
-        validate=validate.OneOf(values),
-        metadata={"example": values[0]},
-        **kwargs,  # type: ignore[arg-type]
-    )
+def role() -> Choice:
+    """The field for a role."""
+    return Choice("Role", ROLES, metadata={"example": "user"})
 
 
-class UserSchema(Schema):
+def kind() -> Choice:
+    """The field for what an account is for."""
+    return Choice("Kind", KINDS, metadata={"example": "person"})
+
+
+class UserSchema(Answer):
     """An account."""
 
     id = Id(metadata={"example": "0192d3a4-5b6c-7d8e-9f01-23456789abcd"})
@@ -73,8 +75,8 @@ class UserSchema(Schema):
         allow_none=True,
         metadata={"example": None, "description": "A new address that is not confirmed yet."},
     )
-    role = _one_of(ROLES)
-    kind = _one_of(KINDS)
+    role = role()
+    kind = kind()
     is_active = fields.Boolean(metadata={"example": True})
     mfa_enabled = fields.Boolean(metadata={"example": False})
     created_at = Time(metadata={"example": "2026-11-23T09:00:00Z"})
@@ -88,8 +90,8 @@ class RegisterSchema(Schema):
     username = username(required=True)
     email = email(allow_none=True)
     password = password()
-    role = _one_of(ROLES)
-    kind = _one_of(KINDS)
+    role = role()
+    kind = kind()
 
 
 class ChangeUserSchema(Schema):
@@ -97,7 +99,7 @@ class ChangeUserSchema(Schema):
 
     username = username()
     email = email(allow_none=True)
-    role = _one_of(ROLES)
+    role = role()
     is_active = Flag(metadata={"example": True})
 
 
@@ -108,6 +110,6 @@ class UserQuery(PageQuery):
         validate=validate.Length(1, 254),
         metadata={"description": "Literally, in username and e-mail, in either case."},
     )
-    role = _one_of(ROLES)
-    kind = _one_of(KINDS)
+    role = role()
+    kind = kind()
     is_active = QueryFlag()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
@@ -32,10 +32,26 @@ _RFC3339 = re.compile(
 
 
 class Schema(ma.Schema):
-    """The base of all schemas. Fields that are not declared are refused."""
+    """The base of what comes in. Fields that are not declared are refused."""
 
     class Meta:
         unknown = ma.RAISE
+
+
+class Answer(ma.Schema):
+    """The base of what goes out. All members are always there, but for those in `sometimes`.
+
+    Clients are told nothing of other members, so that one may be added.
+    """
+
+    sometimes: frozenset[str] = frozenset()
+
+    class Meta:
+        unknown = ma.EXCLUDE
+
+    def on_bind_field(self, field_name: str, field_obj: fields.Field) -> None:
+        """Document the field as one that is there."""
+        field_obj.required = field_name not in self.sometimes
 
     def get_attribute(self, obj: Any, attr: str, default: Any) -> Any:
         """A member of a dict, or an attribute. Marshmallow's own finds out which for each field."""
@@ -56,6 +72,14 @@ class Pattern(validate.Regexp):
         if not self._whole.fullmatch(value):  # $ would let a line feed pass
             raise ma.ValidationError(str(self.error))
         return value
+
+
+class Choice(fields.String):
+    """One of a few texts, which are documented once, as a schema called `title`."""
+
+    def __init__(self, title: str, choices: Iterable[str], **kwargs: Any) -> None:
+        self.title = title
+        super().__init__(validate=validate.OneOf(choices), **kwargs)
 
 
 class Flag(fields.Boolean):
@@ -147,7 +171,7 @@ class PageQuery(Schema):
     cursor = Cursor(metadata={"description": "`next` of the page before."})
 
 
-def page_of(schema: type[Schema]) -> type[ma.Schema]:
+def page_of(schema: type[Answer]) -> type[Answer]:
     """The schema of a list of `schema`: `items`, newest first, and `next`."""
     name = schema.__name__.removesuffix("Schema")
     members: dict[str, Any] = {
@@ -157,7 +181,7 @@ def page_of(schema: type[Schema]) -> type[ma.Schema]:
             metadata={"description": "Cursor of the next page; null on the last.", "example": None},
         ),
     }
-    return Schema.from_dict(members, name=f"{name}Page")
+    return Answer.from_dict(members, name=f"{name}Page")  # type: ignore[return-value]
 
 
 def page(result: tuple[list[Any], UUID | None]) -> dict[str, Any]:
@@ -188,18 +212,20 @@ class Blueprint(flask_smorest.Blueprint):
     def arguments(
         self, schema: type[ma.Schema], *, location: str = "json", required: bool = True
     ) -> Callable[[View], View]:
-        """Decorator: validate the body, or the query, and hand it to the view as a dict.
+        """Decorator: validate the body, JSON or form, or the query, and hand it on as a dict.
 
-        A body that is not `required` may be missing.
+        A JSON body that is not `required` may be missing.
         """
         instance = schema()  # once, not for each request
-        shown = {"example": example(instance)} if location == "json" else {}
+        shown = {} if location == "query" else {"example": example(instance)}
         parse = super().arguments(instance, location=location, required=required, **shown)
 
         def decorate(view: View) -> View:
             parsed = parse(view)
             if location == "json":
                 parsed.takes_json, parsed.body_needed = True, required
+            elif location == "form":
+                parsed.form = instance
             else:
                 parsed.query_names = frozenset(instance.fields)
             return parsed
@@ -207,7 +233,7 @@ class Blueprint(flask_smorest.Blueprint):
         return decorate
 
     def response(
-        self, status: int, schema: type[ma.Schema] | None = None, **kwargs: Any
+        self, status: int, schema: type[Answer] | None = None, **kwargs: Any
     ) -> Callable[[View], View]:
         """Decorator: dump what the view returns, with an example in the documentation."""
         if schema is None:

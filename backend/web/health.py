@@ -15,7 +15,7 @@ from ..core import context, migrations
 from ..core.context import Service
 from ..core.database import release
 from ..core.errors import Unavailable
-from .api import Blueprint, Schema
+from .api import Answer, Blueprint
 from .guard import public
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ blp = Blueprint("service", __name__, description="The service itself")
 READY_SECONDS = 0.5
 
 
-class RootSchema(Schema):
+class RootSchema(Answer):
     """Where to go from here."""
 
     name = fields.String(metadata={"example": "backend"})
@@ -37,7 +37,7 @@ class RootSchema(Schema):
     )
 
 
-class HealthSchema(Schema):
+class HealthSchema(Answer):
     """A state in one word."""
 
     status = fields.String(metadata={"example": "ok"})

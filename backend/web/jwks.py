@@ -8,36 +8,35 @@ from marshmallow import fields
 
 from ..core import context
 from ..core.errors import NotFound
-from .api import Blueprint, Schema
+from .api import Answer, Blueprint
 from .guard import public
 
 blp = Blueprint("jwks", __name__, description="Public keys of access tokens")
 
 
-class PublicKeySchema(Schema):
+class PublicKeySchema(Answer):
     """A JSON Web Key; one of P-256 has `y`, one of Ed25519 has not."""
 
-    kty = fields.String(required=True, metadata={"example": "OKP"})
-    crv = fields.String(required=True, metadata={"example": "Ed25519"})
-    x = fields.String(
-        required=True, metadata={"example": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
-    )
+    sometimes = frozenset({"y"})
+
+    kty = fields.String(metadata={"example": "OKP"})
+    crv = fields.String(metadata={"example": "Ed25519"})
+    x = fields.String(metadata={"example": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"})
     y = fields.String()
     kid = fields.String(
-        required=True,
         metadata={
             "description": "The thumbprint of RFC 7638.",
             "example": "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k",
         },
     )
-    use = fields.String(required=True, metadata={"example": "sig"})
-    alg = fields.String(required=True, metadata={"example": "EdDSA"})
+    use = fields.String(metadata={"example": "sig"})
+    alg = fields.String(metadata={"example": "EdDSA"})
 
 
-class PublicKeysSchema(Schema):
+class PublicKeysSchema(Answer):
     """A JSON Web Key Set."""
 
-    keys = fields.List(fields.Nested(PublicKeySchema()), required=True)
+    keys = fields.List(fields.Nested(PublicKeySchema()))
 
 
 @blp.route("/.well-known/jwks.json")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from apispec.ext.marshmallow import OpenAPIConverter
 from flask import Flask
 from marshmallow import fields
 
 from . import problems
-from .api import Api, Id, IdConverter, Schema
+from .api import Answer, Api, Choice, Id, IdConverter
 from .guard import ANY_KEY, Access
 
 TITLE = "Backend"
@@ -35,21 +36,31 @@ SECURITY_SCHEMES = {
 }
 
 
-class ProblemSchema(Schema):
+class ProblemSchema(Answer):
     """Problem details (RFC 9457)."""
 
-    type = fields.String(required=True, metadata={"description": "Always about:blank."})
-    title = fields.String(required=True, metadata={"description": "The phrase of the status."})
-    status = fields.Integer(required=True)
-    code = fields.String(
-        required=True,
-        metadata={"description": "What happened, for programs.", "enum": sorted(problems.CODES)},
+    sometimes = frozenset({"errors", "mfa_token", "error"})
+
+    type = fields.String(metadata={"description": "Always about:blank."})
+    title = fields.String(metadata={"description": "The phrase of the status."})
+    status = fields.Integer()
+    code = Choice(
+        "ProblemCode",
+        sorted(problems.CODES),
+        metadata={"description": "What happened, for programs."},
     )
-    detail = fields.String(required=True, metadata={"description": "What happened, for people."})
-    request_id = fields.String(required=True, metadata={"description": "Find it in the log."})
-    errors = fields.Dict(metadata={"description": "{location: {field: [sentence]}}"})
+    detail = fields.String(metadata={"description": "What happened, for people."})
+    request_id = fields.String(metadata={"description": "Find it in the log."})
+    errors = fields.Dict(
+        keys=fields.String(),
+        values=fields.Dict(keys=fields.String(), values=fields.List(fields.String())),
+        metadata={"description": "{location: {field: [sentence]}}"},
+    )
     mfa_token = fields.String(
         metadata={"description": "With `mfa_required` alone: what takes the second step."}
+    )
+    error = fields.String(
+        metadata={"description": "Of forms alone: invalid_request (RFC 6749 section 5.2)."}
     )
 
 
@@ -70,6 +81,7 @@ def init_app(app: Flask, version: str) -> Api:
     api = Api(app)
     api.register_field(Id, "string", "uuid")
     api.register_converter(IdConverter, lambda _: {"type": "string", "format": "uuid"})
+    api.ma_plugin.converter.add_attribute_function(_refer_to_choices)
     api.spec.components.schema("Problem", schema=ProblemSchema)
     for name, scheme in SECURITY_SCHEMES.items():
         api.spec.components.security_scheme(name, scheme)
@@ -79,7 +91,9 @@ def init_app(app: Flask, version: str) -> Api:
 def document(api: Api, app: Flask) -> dict[str, Any]:
     """The whole document, with the security and the error codes of each operation."""
     spec: dict[str, Any] = api.spec.to_dict()
-    spec["components"].pop("responses", None)  # flask-smorest's own errors, which nothing uses
+    spec["components"].pop("responses")  # flask-smorest's own, which nothing uses
+    for name in ("Error", "PaginationMetadata"):
+        spec["components"]["schemas"].pop(name)
     for rule in app.url_map.iter_rules():
         path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
         view = app.view_functions[rule.endpoint]
@@ -88,6 +102,21 @@ def document(api: Api, app: Flask) -> dict[str, Any]:
             if operation is not None:
                 _complete(operation, rule.endpoint, view, has_id="{" in path)
     return spec
+
+
+def _refer_to_choices(
+    converter: OpenAPIConverter, field: fields.Field, *, ret: dict[str, Any]
+) -> dict[str, Any]:
+    """In place of a Choice's texts, the schema that lists them, so that they have one name."""
+    if not isinstance(field, Choice):
+        return {}
+    texts = [each for each in ret.pop("enum") if each is not None]
+    schema, components = {"type": "string", "enum": texts}, converter.spec.components
+    if components.schemas.setdefault(field.title, schema) != schema:
+        raise ValueError(f"different choices are called {field.title}")
+    del ret["type"]
+    ref = components.get_ref("schema", field.title)
+    return {"anyOf": [ref, {"type": "null"}]} if field.allow_none else ref
 
 
 def codes_of(view: Any, *, has_id: bool) -> list[str]:
@@ -99,6 +128,8 @@ def codes_of(view: Any, *, has_id: bool) -> list[str]:
         codes.add("not_found")
     if getattr(view, "takes_json", False):
         codes |= {"malformed_json", "unsupported_media_type"}
+    if hasattr(view, "form"):
+        codes.add("unsupported_media_type")
     return [code for code in problems.CODES if code in codes]
 
 
@@ -106,13 +137,13 @@ def _complete(operation: dict[str, Any], endpoint: str, view: Any, *, has_id: bo
     operation["operationId"] = endpoint.replace(".", "_")
     operation["security"] = _security(view.access)
     responses = operation["responses"]
-    responses.pop("default", None)
     responses.pop("422", None)
     by_status: dict[int, list[str]] = {}
     for code in codes_of(view, has_id=has_id):
         by_status.setdefault(problems.CODES[code][0], []).append(code)
     for status, codes in sorted(by_status.items()):
-        responses[str(status)] = _problem_response(status, codes)
+        responses[str(status)] = _problem_response(codes)
+    responses["default"] = _problem("Any other error.")
 
 
 def _security(access: Access) -> list[dict[str, list[str]]]:
@@ -124,7 +155,8 @@ def _security(access: Access) -> list[dict[str, list[str]]]:
     return schemes
 
 
-def _problem_response(status: int, codes: list[str]) -> dict[str, Any]:
+def _problem_response(codes: list[str]) -> dict[str, Any]:
+    text = " ".join(f"`{code}`: {problems.CODES[code][1]}" for code in codes)
     examples = {
         code: {
             "summary": problems.CODES[code][1],
@@ -132,12 +164,10 @@ def _problem_response(status: int, codes: list[str]) -> dict[str, Any]:
         }
         for code in codes
     }
-    return {
-        "description": " ".join(f"`{code}`: {problems.CODES[code][1]}" for code in codes),
-        "content": {
-            problems.MEDIA_TYPE: {
-                "schema": {"$ref": "#/components/schemas/Problem"},
-                "examples": examples,
-            }
-        },
-    }
+    return _problem(text, examples=examples)
+
+
+def _problem(description: str, **more: Any) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/Problem"}
+    content = {problems.MEDIA_TYPE: {"schema": schema, **more}}
+    return {"description": description, "content": content}

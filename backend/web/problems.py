@@ -43,7 +43,7 @@ CODES: dict[str, tuple[int, str]] = {
     "limit_reached": (409, "There are as many as are allowed."),
     "conflict": (409, "The present state does not allow this."),
     "payload_too_large": (413, "The body is larger than 1 MiB."),
-    "unsupported_media_type": (415, "The body must be application/json in UTF-8."),
+    "unsupported_media_type": (415, "The body must be of the documented type, in UTF-8."),
     "validation_error": (422, "The input is not acceptable; `errors` says what and where."),
     "password_too_weak": (422, "The password does not meet the policy."),
     "rate_limited": (429, "Too many attempts or uses; try again after `Retry-After` seconds."),
