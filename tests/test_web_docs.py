@@ -16,6 +16,7 @@ from backend.web import problems
 from .conftest import PASSWORD, Person, add_user, client_of, sign_in
 
 PAGES = ["/v1/docs", "/v1/redoc"]
+FORM = "application/x-www-form-urlencoded"
 METHODS = ("get", "post", "patch", "delete")
 ANYWHERE = re.compile(r"""(?:https?:)?//[\w.-]+""")
 
@@ -101,7 +102,8 @@ def test_each_success_has_an_example_that_fits_its_schema(document: dict[str, An
         assert len(successes) == 1, (method, path)
         [(status, response)] = successes.items()
         assert response["description"]
-        assert ("content" in response) == (status not in {"202", "204"}), (method, path)
+        is_empty = status in {"202", "204"} or path == "/v1/auth/revoke"
+        assert ("content" in response) is not is_empty, (method, path)
         for kind, content in response.get("content", {}).items():
             assert kind == ("text/plain" if path == "/metrics" else "application/json")
             wrong[method, path] = faults(document, content["schema"], content["example"])
@@ -114,7 +116,8 @@ def test_each_body_has_an_example_that_fits_its_schema(document: dict[str, Any])
             optional = path.endswith(("/explain", "/rotate"))
             assert operation["requestBody"]["required"] is not optional
             [(kind, content)] = operation["requestBody"]["content"].items()
-            assert kind == "application/json"
+            is_form = path in {"/v1/auth/introspect", "/v1/auth/revoke"}
+            assert kind == (FORM if is_form else "application/json")
             assert content["example"], (method, path)
             assert faults(document, content["schema"], content["example"]) == []
 
@@ -137,6 +140,9 @@ def test_each_refusal_is_a_problem_and_shows_the_codes_it_may_have(
         for status, response in refusals.items():
             [(kind, content)] = response["content"].items()
             assert kind == "application/problem+json"
+            if status == "default":
+                assert content == {"schema": {"$ref": "#/components/schemas/Problem"}}
+                continue
             assert set(re.findall("`([a-z_]+)`", response["description"])) >= set(
                 content["examples"]
             )
@@ -147,9 +153,62 @@ def test_each_refusal_is_a_problem_and_shows_the_codes_it_may_have(
 
 
 def test_the_codes_of_the_schema_are_those_of_the_table(document: dict[str, Any]) -> None:
-    problem = document["components"]["schemas"]["Problem"]
-    assert set(problem["properties"]["code"]["enum"]) == set(problems.CODES)
-    assert set(problem["required"]) == set(problem["properties"]) - {"errors", "mfa_token"}
+    schemas = document["components"]["schemas"]
+    assert set(schemas["ProblemCode"]["enum"]) == set(problems.CODES)
+    problem = schemas["Problem"]
+    optional = {"errors", "mfa_token", "error"}
+    assert set(problem["required"]) == set(problem["properties"]) - optional
+
+
+OPTIONAL = {
+    "Auth": {"session_id", "key_id"},
+    "Problem": {"errors", "mfa_token", "error"},
+    "PublicKey": {"y"},
+    "Verified": {"key_id", "owner", "name", "scopes", "metadata", "expires_at"}
+    | {"rate_limit", "quota", "checks"},
+    "Introspection": {"token_type", "sub", "username", "role", "scope", "client_id", "sid"}
+    | {"iat", "exp", "iss", "aud", "jti"},
+}
+
+
+def reached(document: dict[str, Any], part: Any) -> set[str]:
+    """The names of the schemas that a part of the document refers to, also by way of others."""
+    found: set[str] = set()
+    todo = set(re.findall("'#/components/schemas/([A-Za-z]+)'", str(part)))
+    while todo - found:
+        found |= todo
+        inner = [document["components"]["schemas"][name] for name in todo]
+        todo = set(re.findall("'#/components/schemas/([A-Za-z]+)'", str(inner)))
+    return found
+
+
+def test_what_is_answered_says_which_members_are_always_there(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    answers = reached(document, [each["responses"] for _, _, each in operations(document)])
+    assert {"User", "ApiKeyPage", "Rotation", "Owner"} <= answers
+    for name in answers:
+        if schemas[name]["type"] == "object":
+            members = set(schemas[name]["properties"])
+            assert set(schemas[name]["required"]) == members - OPTIONAL.get(name, set()), name
+
+
+def test_what_is_asked_has_the_declared_members_only(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    asked = [each.get("requestBody") for _, _, each in operations(document)]
+    for name in reached(document, asked):
+        closed = schemas[name].get("additionalProperties") is False
+        assert closed or schemas[name]["type"] == "string", name
+
+
+def test_every_schema_is_used_and_every_choice_has_a_name(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    assert reached(document, document["paths"]) == set(schemas)
+    assert {name for name, schema in schemas.items() if "enum" in schema} == {
+        *("AuditAction", "AuditOutcome", "AuthMethod", "KeyStatus", "Kind", "ProblemCode"),
+        *("RefillInterval", "Role", "RotationState", "TokenType", "VerifyCode"),
+    }
+    named = str([schema for schema in schemas.values() if "enum" not in schema])
+    assert "'enum'" not in named + str(document["paths"])
 
 
 def test_patterns_mean_the_same_to_every_reader(document: dict[str, Any]) -> None:

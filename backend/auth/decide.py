@@ -38,12 +38,16 @@ class Quota(NamedTuple):
 
 
 class Secret(NamedTuple):
-    """The secret by which a key was found. `digested_by`: the id of what made its digest."""
+    """The secret by which a key was found. `digested_by`: the id of what made its digest.
+
+    `ends_at` is the end of its grace; None unless another has taken its place.
+    """
 
     id: Any
     digested_by: str
     state: Literal["current", "pending", "grace"]
     grace_seconds: int = 0  # of the one before, once this one has taken its place
+    ends_at: datetime | None = None
 
 
 class Key(NamedTuple):

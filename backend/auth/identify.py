@@ -125,13 +125,13 @@ def _key(row: tuple) -> Key | None:
 
 
 def _secret(columns: tuple) -> Secret | None:
-    secret_id, digested_by, current, pending, grace, grace_ends_at, grace_seconds = columns
+    secret_id, digested_by, current, pending, grace, ends_at, grace_seconds = columns
     if secret_id == current:
         return Secret(secret_id, digested_by, "current")
     if secret_id == pending:
         return Secret(secret_id, digested_by, "pending", grace_seconds)
-    if secret_id == grace and from_db_time(grace_ends_at) > clock.now():
-        return Secret(secret_id, digested_by, "grace")
+    if secret_id == grace and from_db_time(ends_at) > clock.now():
+        return Secret(secret_id, digested_by, "grace", ends_at=from_db_time(ends_at))
     return None
 
 

@@ -142,6 +142,41 @@ def refresh(token: str) -> dict[str, Any]:
     raise InvalidCredentials
 
 
+def holder_of(token: str) -> Session:
+    """The session, with its user, for which this refresh token would now be exchanged.
+
+    InvalidCredentials if there is none. It rotates and ends nothing.
+    """
+    session_id, presented = context.service().keyring.read_refresh(token)
+    session = _living(session_id)
+    behind = session.generation - presented
+    if behind and (behind != 1 or not _in_grace(session)):
+        raise InvalidCredentials
+    return session
+
+
+def end_by_possession(token: str) -> None:
+    """End the session of an access or refresh token: who holds it may do so.
+
+    Any refresh token that we signed will do, also one that was rotated away: it would end the
+    session in `refresh` too. An access token that has expired can do nothing, so not this either.
+    InvalidCredentials for other text.
+    """
+    try:
+        _, session_id = context.service().access_tokens.read(token)
+    except InvalidCredentials:
+        session_id, _ = context.service().keyring.read_refresh(token)
+    _end_held(session_id)
+
+
+@atomic
+def _end_held(session_id: UUID) -> None:
+    session = _alive().where(Session.id == session_id).first()
+    if session and Session.delete().where(Session.id == session_id).execute():
+        target, user_id = ("session", session_id), str(session.user_id)
+        audit.record(None, "session.end", target=target, user_id=user_id)
+
+
 @atomic
 def _end_copied(session: Session) -> None:
     if Session.delete().where(Session.id == session.id).execute():

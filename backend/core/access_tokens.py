@@ -99,6 +99,14 @@ class AccessTokens:
     def read(self, token: str) -> tuple[UUID, UUID]:
         """(user id, session id) of an access token of ours that is in force.
 
+        InvalidCredentials for any other text.
+        """
+        claims = self.claims(token)
+        return UUID(claims["sub"]), UUID(claims["sid"])
+
+    def claims(self, token: str) -> dict[str, Any]:
+        """All that an access token of ours says, if it is in force.
+
         InvalidCredentials for any other text. The header must be, letter for letter, one that we
         write: that settles algorithm, type and key before anything else is looked at.
         """
@@ -116,7 +124,8 @@ class AccessTokens:
         ours = self._settings.jwt_issuer, self._settings.jwt_audience
         if (claims["iss"], claims["aud"]) != ours:
             raise InvalidCredentials
-        return _ids_in_force(claims)
+        _require_in_force(claims)
+        return claims
 
 
 def _secrets(settings: Settings) -> list[_Key]:
@@ -146,7 +155,7 @@ def _has_high_s(token: str) -> bool:
     return int.from_bytes(raw[32:]) > _ORDER // 2
 
 
-def _ids_in_force(claims: dict[str, Any]) -> tuple[UUID, UUID]:
+def _require_in_force(claims: dict[str, Any]) -> None:
     now = clock.timestamp()
     times = [claims["exp"], claims["nbf"], claims["iat"]]
     if not all(type(each) is int for each in times):
@@ -156,4 +165,3 @@ def _ids_in_force(claims: dict[str, Any]) -> tuple[UUID, UUID]:
     ids = claims["sub"], claims["sid"]
     if not all(isinstance(each, str) and _UUID.fullmatch(each) for each in ids):
         raise InvalidCredentials
-    return UUID(ids[0]), UUID(ids[1])

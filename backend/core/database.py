@@ -214,6 +214,11 @@ def new_id() -> uuid.UUID:
     return uuid.UUID(int=milliseconds << 80 | 7 << 76 | fraction << 64 | 2 << 62 | tail)
 
 
+def made_at(made: uuid.UUID) -> int:
+    """When `new_id` made the id, in Unix seconds."""
+    return (made.int >> 80) // 1000
+
+
 class UTCDateTimeField(DateTimeTZField):
     """An aware time in UTC: TIMESTAMPTZ on PostgreSQL, sortable text on SQLite.
 

@@ -1,13 +1,16 @@
-"""What goes in and out of verification."""
+"""What goes in and out of verification, introspection and revocation."""
 
 from marshmallow import fields, validate
 
-from ..api_keys.schemas import Address, api_key_text, metadata, scopes
+from ..api_keys.schemas import KEY, Address, api_key_text, metadata, scopes
 from ..auth.decide import CODES
-from ..users.schemas import KINDS, ROLES
-from ..web.api import Flag, Id, Integer, Schema, Time
+from ..users.schemas import kind, role
+from ..web.api import Answer, Choice, Flag, Id, Integer, Schema, Time
 
 _ID = "0192d3a4-8888-7d8e-9f01-23456789abcd"
+_USER = "0192d3a4-5b6c-7d8e-9f01-23456789abcd"
+
+TOKEN_TYPES = ("access_token", "refresh_token", "api_key")
 
 
 def _ip() -> Address:
@@ -33,23 +36,23 @@ class VerifySchema(ExplainSchema):
     explain = Flag(metadata={"example": False, "description": "All checks; no use of the key."})
 
 
-class CheckSchema(Schema):
+class CheckSchema(Answer):
     """A check and its outcome."""
 
-    code = fields.String(validate=validate.OneOf(CODES), metadata={"example": "expired"})
+    code = Choice("VerifyCode", CODES, metadata={"example": "expired"})
     passed = fields.Boolean(metadata={"example": True})
 
 
-class OwnerSchema(Schema):
+class OwnerSchema(Answer):
     """Whose a key is."""
 
     id = Id(metadata={"example": _ID})
     username = fields.String(metadata={"example": "alice"})
-    role = fields.String(validate=validate.OneOf(ROLES), metadata={"example": "user"})
-    kind = fields.String(validate=validate.OneOf(KINDS), metadata={"example": "person"})
+    role = role()
+    kind = kind()
 
 
-class RateSchema(Schema):
+class RateSchema(Answer):
     """How a key's limit stands."""
 
     limit = fields.Integer(metadata={"example": 100})
@@ -59,17 +62,25 @@ class RateSchema(Schema):
     )
 
 
-class RemainingSchema(Schema):
+class RemainingSchema(Answer):
     """How a key's quota stands."""
 
     remaining = fields.Integer(metadata={"example": 9_999})
 
 
-class VerifiedSchema(Schema):
-    """What was decided: the first check that failed, else `valid`."""
+class VerifiedSchema(Answer):
+    """What was decided: the first check that failed, else `valid`.
+
+    What the key is, unless there is none; `checks` only where they were asked for.
+    """
+
+    sometimes = frozenset(
+        {"key_id", "owner", "name", "scopes", "metadata", "expires_at"}
+        | {"rate_limit", "quota", "checks"}
+    )
 
     valid = fields.Boolean(metadata={"example": True})
-    code = fields.String(validate=validate.OneOf(CODES), metadata={"example": "valid"})
+    code = Choice("VerifyCode", CODES, metadata={"example": "valid"})
     key_id = Id(metadata={"example": _ID})
     owner = fields.Nested(OwnerSchema())
     name = fields.String(metadata={"example": "deploys"})
@@ -82,3 +93,40 @@ class VerifiedSchema(Schema):
     rate_limit = fields.Nested(RateSchema())
     quota = fields.Nested(RemainingSchema())
     checks = fields.List(fields.Nested(CheckSchema()))
+
+
+class PresentedTokenSchema(Schema):
+    """A token that one holds, or was shown."""
+
+    token = fields.String(
+        required=True,
+        metadata={"example": KEY, "description": "An access token, refresh token or API key."},
+    )
+    token_type_hint = fields.String(
+        metadata={"example": "api_key", "description": "Not needed: a token says its kind."}
+    )
+
+
+class IntrospectionSchema(Answer):
+    """What a token is. Only `active` is told of one that is not active."""
+
+    sometimes = frozenset(
+        {"token_type", "sub", "username", "role", "scope", "client_id", "sid"}
+        | {"iat", "exp", "iss", "aud", "jti"}
+    )
+
+    active = fields.Boolean(metadata={"example": True})
+    token_type = Choice("TokenType", TOKEN_TYPES, metadata={"example": "api_key"})
+    sub = Id(metadata={"example": _USER, "description": "The user's id."})
+    username = fields.String(metadata={"example": "alice"})
+    role = role()
+    scope = fields.String(
+        metadata={"example": "reports:read", "description": "Of a key: what it may do, by spaces."}
+    )
+    client_id = Id(metadata={"example": _ID, "description": "The key's id."})
+    sid = Id(metadata={"description": "The session's id."})
+    iat = fields.Integer(metadata={"example": 1795424400, "description": "Made, in Unix seconds."})
+    exp = fields.Integer(metadata={"example": 1803200400, "description": "Ends, in Unix seconds."})
+    iss = fields.String(metadata={"example": "https://accounts.example.com"})
+    aud = fields.String(metadata={"description": "Of an access token."})
+    jti = fields.String(metadata={"description": "Of an access token."})

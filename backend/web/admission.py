@@ -1,4 +1,4 @@
-"""What a request must be before its schema looks at it: size, type, JSON, known parameters.
+"""What a request must be before its schema looks at it: size, type, JSON or form, known parameters.
 
 Webargs takes a body of another type for an empty one, keeps the last of duplicate keys, ignores
 unknown query parameters, and lets texts through that a database cannot store. So the body is read
@@ -14,7 +14,9 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
+from urllib.parse import parse_qsl
 
+import marshmallow as ma
 from flask import g, request
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
@@ -26,9 +28,12 @@ MAX_DEPTH = 64
 MAX_DIGITS = 400
 MAX_NAME = 64  # characters of a faulty field's name that are repeated
 MAX_FAULTS = 20  # faulty fields that are told of at once
+MAX_PARAMETERS = 100  # of a form
 
 # Control characters and lone surrogates: PostgreSQL refuses some, logs and terminals suffer.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+_NO_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 
 
 def admit(view: Any) -> None:
@@ -36,7 +41,9 @@ def admit(view: Any) -> None:
     if (request.content_length or 0) > MAX_BODY:
         raise RequestEntityTooLarge
     if getattr(view, "takes_json", False):
-        g.json = _body(needed=view.body_needed)
+        g.body = _body(needed=view.body_needed)
+    elif hasattr(view, "form"):
+        g.body = _form(view.form)
     elif request.headers.get("Transfer-Encoding"):
         _read()
     _check_query(getattr(view, "query_names", frozenset()))
@@ -64,15 +71,55 @@ def _body(*, needed: bool) -> dict[str, Any]:
         return {}
     if not raw:
         _invalid("json", {"_schema": ["A body is needed."]})
-    charset = request.mimetype_params.get("charset", "utf-8").lower()
-    coding = request.headers.get("Content-Encoding", "identity").lower()
-    if (request.mimetype, charset, coding) != ("application/json", "utf-8", "identity"):
-        raise Failure("unsupported_media_type", "The body must be application/json in UTF-8.")
+    _require_type("application/json")
     body = parse_json(raw)
     if not isinstance(body, dict):
         _invalid("json", {"_schema": ["Must be an object."]})
     require_printable(body)
     return body
+
+
+def _require_type(media_type: str) -> None:
+    charset = request.mimetype_params.get("charset", "utf-8").lower()
+    coding = request.headers.get("Content-Encoding", "identity").lower()
+    if (request.mimetype, charset, coding) != (media_type, "utf-8", "identity"):
+        raise Failure("unsupported_media_type", f"The body must be {media_type} in UTF-8.")
+
+
+def _form(schema: ma.Schema) -> dict[str, str]:
+    """The parameters of a form, as OAuth has them (RFC 6749 section 3.2).
+
+    One without a value counts as missing. Failure `bad_request`, with the `error` that the RFC
+    names (section 5.2), if the form cannot be read, repeats a parameter or lacks one.
+    """
+    raw = _read()
+    if raw:
+        _require_type("application/x-www-form-urlencoded")
+    pairs = _parse_form(raw)
+    form = {name: value for name, value in pairs if value}
+    if len(dict(pairs)) != len(pairs):
+        raise _invalid_request("A parameter is given more than once.")
+    for name, field in schema.fields.items():
+        if field.required and name not in form:
+            raise _invalid_request(f"The parameter {name} is missing.")
+    require_printable(form, "form")
+    return form
+
+
+def _parse_form(raw: bytes) -> list[tuple[str, str]]:
+    try:
+        text = raw.decode("utf-8")
+        if _NO_ESCAPE.search(text):
+            raise ValueError
+        return parse_qsl(
+            text, keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS
+        )
+    except ValueError:
+        raise _invalid_request("The body is not an acceptable form.") from None
+
+
+def _invalid_request(detail: str) -> Failure:
+    return Failure("bad_request", detail, members={"error": "invalid_request"})
 
 
 def parse_json(raw: bytes) -> Any:
@@ -130,7 +177,7 @@ def _depth(value: Any) -> int:
     return depth
 
 
-def require_printable(body: dict[str, Any]) -> None:
+def require_printable(body: dict[str, Any], location: str = "json") -> None:
     """Raise Failure `validation_error` for each member that holds control characters."""
     faults = {
         name: ["Holds control characters."]
@@ -138,7 +185,7 @@ def require_printable(body: dict[str, Any]) -> None:
         if any(_UNPRINTABLE.search(text) for text in _texts(name, value))
     }
     if faults:
-        _invalid("json", faults)
+        _invalid(location, faults)
 
 
 def _texts(*values: Any) -> Iterator[str]:
@@ -184,8 +231,10 @@ class AdmittedParser(FlaskParser):
     """Hands on what was admitted, and tells faults in our own form."""
 
     def load_json(self, req: Any, schema: Any) -> Any:
-        """The object that `admit` read."""
-        return g.json
+        """The object, or the form, that `admit` read."""
+        return g.body
+
+    load_form = load_json
 
     def handle_error(self, error: Any, *args: Any, **kwargs: Any) -> NoReturn:
         """Refuse with the field errors that marshmallow found."""

@@ -1,0 +1,96 @@
+"""What a token is, to a service that was shown it, and its end: RFC 7662 and RFC 7009.
+
+Both take tokens of every kind: access tokens, refresh tokens, API keys.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from ..api_keys import service as keys
+from ..auth import identify
+from ..auth import service as auth
+from ..auth.decide import VALID, decide
+from ..core import clock, context
+from ..core.database import made_at
+from ..core.errors import InvalidCredentials
+from ..core.identity import Identity
+
+
+def introspect(actor: Identity, token: str) -> dict[str, Any]:
+    """The answer of RFC 7662 section 2.2: what the token is, or that it is not active.
+
+    Active is what could be used now, as far as one can tell without using it: nothing is spent,
+    rotated, or taken into use by being asked about. How much of an API key's limit or quota is left
+    plays no part; one that is bound to addresses is not active, since nobody says from where it
+    comes: such a key takes `verify`. Nor is the session of somebody who must set up a second factor
+    first.
+    """
+    for describe in (_access_token, _refresh_token, _api_key):
+        try:
+            members = describe(token)
+        except InvalidCredentials:
+            continue
+        present = {name: value for name, value in members.items() if value is not None}
+        return {"active": True, "iss": context.settings().jwt_issuer, **present}
+    return {"active": False}
+
+
+def _access_token(token: str) -> dict[str, Any]:
+    claims = context.service().access_tokens.claims(token)
+    who = identify.by_access_token(token)
+    told = {name: claims[name] for name in ("sid", "iat", "exp", "aud", "jti")}
+    return {"token_type": "access_token", **_of_session(who.user), **told}
+
+
+def _refresh_token(token: str) -> dict[str, Any]:
+    session = auth.holder_of(token)
+    return {
+        "token_type": "refresh_token",
+        **_of_session(session.user),
+        "sid": str(session.id),
+        "iat": _seconds(session.rotated_at or session.created_at),
+        "exp": _seconds(session.expires_at),
+    }
+
+
+def _api_key(token: str) -> dict[str, Any]:
+    key = identify.key_of(token)
+    if key is None or decide(key, (), None, clock.now()) != VALID:
+        raise InvalidCredentials
+    ends = [each for each in (key.expires_at, key.secret.ends_at) if each]
+    return {
+        "token_type": "api_key",
+        **_about(key.owner),
+        "scope": " ".join(sorted(key.scopes)) or None,  # RFC 6749 section 3.3 knows no empty one
+        "client_id": str(key.id),
+        "iat": made_at(UUID(str(key.secret.id))),
+        "exp": _seconds(min(ends)) if ends else None,
+    }
+
+
+def _of_session(user: Any) -> dict[str, Any]:
+    if user.role in context.settings().mfa_required_roles and not user.mfa_enabled:
+        raise InvalidCredentials
+    return _about(user)
+
+
+def _about(user: Any) -> dict[str, Any]:
+    return {"sub": str(user.id), "username": user.username, "role": user.role}
+
+
+def _seconds(at: datetime) -> int:
+    return int(at.timestamp())
+
+
+def revoke(token: str) -> None:
+    """End what the token stands for, if it is one of ours: its session, or the API key.
+
+    As `auth.end_by_possession` and `keys.revoke_by_possession`; other text changes nothing.
+    """
+    try:
+        auth.end_by_possession(token)
+    except InvalidCredentials:
+        keys.revoke_by_possession(token)
