@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Without the .env of some folder above, which `flask` would read and the server would not.
 FLASK := FLASK_SKIP_DOTENV=1 $(BIN)/flask --app wsgi
 
-.PHONY: run test lint format fuzz attack browser lock clean
+.PHONY: run test lint format fuzz attack browser clients lock clean
 .DEFAULT_GOAL := run
 
 run: .venv/runtime
@@ -37,6 +37,10 @@ attack: .venv/development
 browser: .venv/development
 	$(BIN)/pytest -n auto tests/browser
 
+# A Python client from the OpenAPI document, in build/python: its types, and the first calls with it.
+clients: .venv/development
+	$(BIN)/pytest tests/clients
+
 # After an edit of the dependencies in pyproject.toml.
 lock: .venv/development
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
@@ -45,7 +49,7 @@ lock: .venv/development
 		--extra dev -c requirements.txt pyproject.toml -o requirements-dev.txt
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/runtime: .venv/bin/python requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes -r requirements.txt

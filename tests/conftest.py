@@ -32,6 +32,7 @@ import pyotp
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from waitress.server import create_server
 from werkzeug.test import TestResponse
 
 from backend.app import create_app
@@ -377,6 +378,19 @@ def bob(client: FlaskClient) -> Person:
     """Another user, signed in."""
     add_user(client, "bob")
     return sign_in(client, "bob")
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """Where a service listens that has an administrator called admin, with PASSWORD."""
+    url = f"sqlite:///{tmp_path}/served.db"
+    migrate(url)
+    app = create_app(make_settings(database_url=url))
+    add_user(client_of(app), "admin", role="admin")
+    server = create_server(app, host="127.0.0.1", port=0, threads=2)
+    threading.Thread(target=server.run, daemon=True).start()
+    yield f"http://127.0.0.1:{server.effective_port}"
+    server.trigger.pull_trigger(server.close)
 
 
 @pytest.fixture

@@ -7,16 +7,11 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from waitress.server import create_server
 
-from backend.app import create_app
-
-from .conftest import PASSWORD, add_user, client_of, make_settings, migrate
+from .conftest import PASSWORD
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -26,19 +21,6 @@ TREE = ("backend", "config", "migrations", "tests", "wsgi.py", "pyproject.toml")
 def blocks(language: str) -> list[str]:
     """The code blocks of README in a language."""
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-
-
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    """Where a service listens that has an administrator called admin, with PASSWORD."""
-    url = f"sqlite:///{tmp_path}/readme.db"
-    migrate(url)
-    app = create_app(make_settings(database_url=url))
-    add_user(client_of(app), "admin", role="admin")
-    server = create_server(app, host="127.0.0.1", port=0, threads=2)
-    threading.Thread(target=server.run, daemon=True).start()
-    yield f"http://127.0.0.1:{server.effective_port}"
-    server.trigger.pull_trigger(server.close)
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
