@@ -25,7 +25,7 @@ from .conftest import (
 
 # Every route: who may call it, and what that one is answered who sends no body and asks for an id
 # that does not exist. "session or x" means a session, or a key that holds the scope x.
-ROUTES: dict[str, tuple[str, int]] = {
+ROUTES: dict[str, tuple[str, int | str]] = {
     "GET /": ("public", 200),
     "GET /healthz": ("public", 200),
     "GET /readyz": ("public", 200),
@@ -72,6 +72,8 @@ ROUTES: dict[str, tuple[str, int]] = {
     "POST /v1/api-keys/revoke": ("public", 422),
     "POST /v1/api-keys/verify": ("admin or keys:verify", 422),
     "POST /v1/api-keys/<id:key_id>/explain": ("session or keys:read", 404),
+    "POST /v1/auth/introspect": ("admin or tokens:introspect", "bad_request"),
+    "POST /v1/auth/revoke": ("public", "bad_request"),
     "GET /v1/audit-events": ("admin or audit:read", 200),
 }
 UNDOCUMENTED = {
