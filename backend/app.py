@@ -26,6 +26,7 @@ from .core.passwords import Hasher
 from .core.settings import Settings
 from .core.tokens import Keyring
 from .core.write_behind import WriteBehind
+from .gateway import forward_auth
 from .gateway import routes as gateway
 from .mfa import routes as mfa
 from .users import routes as users
@@ -42,8 +43,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     Each call gives another, with its own database and secrets; nothing is shared, connected or
     written yet. SettingsError if it would not be safe to serve.
     """
-    settings = (settings or Settings.load()).check()
-    service = _service(settings)
+    service = create_service(settings)
+    settings = service.settings
 
     app = Flask(__package__, static_folder=None)
     app.extensions["backend"] = service
@@ -55,6 +56,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     problems.init_app(app)
     for blueprint in V1:
         api.register_blueprint(blueprint, url_prefix=f"/v1{blueprint.url_prefix}")
+    forward_auth.init_app(app, api)
     api.register_blueprint(health.blp)
     api.register_blueprint(jwks.blp)
     if settings.metrics_enabled:
@@ -73,7 +75,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     return app
 
 
-def _service(settings: Settings) -> Service:
+def create_service(settings: Settings | None = None) -> Service:
+    """The service without its routes, for what stands before other applications: gateway/."""
+    settings = (settings or Settings.load()).check()
     database, counted = open_database(settings), Metrics()
 
     def inside(work: Callable[..., object]) -> Callable[..., None]:

@@ -76,6 +76,7 @@ ROUTES: dict[str, tuple[str, int | str]] = {
     "POST /v1/auth/revoke": ("public", "bad_request"),
     "GET /v1/audit-events": ("admin or audit:read", 200),
 }
+BY_ITSELF = "/v1/verify"  # open to every method; test_gateway_forward_auth.py has its tests
 UNDOCUMENTED = {
     "GET /password",
     "GET /v1/openapi.json",
@@ -130,6 +131,8 @@ def rules_of(app: Flask) -> set[str]:
 
 def test_every_route_stands_in_the_table(app: Flask) -> None:
     assert rules_of(app) == set(ROUTES)
+    of_any_method = [rule.rule for rule in app.url_map.iter_rules() if rule.methods is None]
+    assert of_any_method == [BY_ITSELF]
 
 
 def test_every_view_has_an_access_mark(app: Flask) -> None:
@@ -150,6 +153,7 @@ def test_an_app_with_an_unmarked_view_is_refused() -> None:
 
 def test_the_documentation_says_who_may_call(client: FlaskClient) -> None:
     paths = client.get("/v1/openapi.json").json["paths"]
+    assert paths.pop(BY_ITSELF)["get"]["security"] == [{"session": []}, {"apiKey": []}]
     documented = {
         f"{method.upper()} {path}": operation["security"]
         for path, operations in paths.items()

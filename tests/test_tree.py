@@ -25,6 +25,7 @@ SUBJECTS += sorted(
     path.parent.name for path in PACKAGE.glob("*/routes.py") if path.parent.name not in SUBJECTS
 )
 MACHINERY = {"core", "web", "cli"}
+DOORS = {"forward_auth", "middleware", "decorator"}
 LAYERS = ["core", "models", "services", "web", "schemas", "routes", "app"]
 
 
@@ -47,7 +48,9 @@ def layer_of(module: tuple[str, ...]) -> int:
         return LAYERS.index(module[0])
     if len(module) == 1:
         return LAYERS.index("core" if module[0] in SUBJECTS else "app")
-    layer = module[1] if module[1] in LAYERS else "services"  # identify, scopes, middleware
+    layer = module[1] if module[1] in LAYERS else "services"  # identify, scopes
+    if module[1] in DOORS:
+        layer = "routes"
     return LAYERS.index(layer)
 
 

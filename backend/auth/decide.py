@@ -75,12 +75,22 @@ class Key(NamedTuple):
         )
 
 
+def holds_role(role: str, wanted: str | None) -> bool:
+    """True if the role is the one that is wanted, or none is; an administrator is a user too."""
+    return wanted is None or role in (wanted, "admin")
+
+
 def checks(
-    key: Key | None, scopes: Iterable[str], address: str | None, now: datetime
+    key: Key | None,
+    scopes: Iterable[str],
+    address: str | None,
+    now: datetime,
+    role: str | None = None,
 ) -> Iterator[tuple[str, bool]]:
     """(code, whether it passed) of each check that needs nobody else, in order.
 
-    Without a key there is only the first. What remains is to count the use: verification.py.
+    Without a key there is only the first; only where a `role` is asked for is there `forbidden`.
+    What remains is to count the use: verification.py.
     """
     yield "not_found", key is not None
     if key is None:
@@ -90,10 +100,18 @@ def checks(
     yield "expired", key.expires_at is None or key.expires_at > now
     yield "owner_inactive", key.owner.is_active
     yield "ip_not_allowed", networks.allows(key.allowed_ips, address)
+    if role is not None:
+        yield "forbidden", holds_role(key.owner.role, role)
     yield "insufficient_scope", rules.within(scopes, key.scopes)
 
 
-def decide(key: Key | None, scopes: Iterable[str], address: str | None, now: datetime) -> str:
+def decide(
+    key: Key | None,
+    scopes: Iterable[str],
+    address: str | None,
+    now: datetime,
+    role: str | None = None,
+) -> str:
     """The code of the first check that fails, else `valid`."""
-    failed = (code for code, passed in checks(key, scopes, address, now) if not passed)
+    failed = (code for code, passed in checks(key, scopes, address, now, role) if not passed)
     return next(failed, VALID)

@@ -57,16 +57,22 @@ class Decision:
 
 
 def verify(
-    text: str, scopes: Sequence[str] = (), address: str | None = None, *, cost: int = 1
+    text: str,
+    scopes: Sequence[str] = (),
+    address: str | None = None,
+    *,
+    role: str | None = None,
+    cost: int = 1,
 ) -> Decision:
     """Decide whether the key with this text may be used for all of `scopes` from `address`.
 
-    If so, it has been used; but for a `cost` of 0, which only looks.
+    With a `role`, its owner must have it. If so, it has been used; but for a `cost` of 0, which
+    only looks.
     """
     key = identify.key_of(text)
     if key is None or not cost:
-        return look(key, scopes, address, cost=cost)[0]
-    code = decide(key, scopes, address, clock.now())
+        return look(key, scopes, address, role=role, cost=cost)[0]
+    code = decide(key, scopes, address, clock.now(), role)
     decision = _use(key, text, cost) if code == VALID else _refusal(code, key)
     if decision.code == VALID:
         _note_use(key, address)
@@ -74,10 +80,15 @@ def verify(
 
 
 def look(
-    key: Key | None, scopes: Sequence[str], address: str | None, *, cost: int = 1
+    key: Key | None,
+    scopes: Sequence[str],
+    address: str | None,
+    *,
+    role: str | None = None,
+    cost: int = 1,
 ) -> tuple[Decision, list[tuple[str, bool]]]:
     """What would be decided, and (code, whether it passed) of every check. It is no use."""
-    outcomes = list(checks(key, scopes, address, clock.now()))
+    outcomes = list(checks(key, scopes, address, clock.now(), role))
     if key is None:
         return Decision("not_found"), outcomes
     rate, quota = _peek(key), key.quota

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID
 
+ROLES = ("user", "admin")
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:

@@ -2,11 +2,11 @@
 
 from marshmallow import ValidationError, fields, validate
 
+from ..core.identity import ROLES
 from ..core.passwords import MAX_LENGTH, normalised
 from ..web.api import Answer, Choice, Flag, Id, PageQuery, Pattern, QueryFlag, Schema, Time
 from .service import MAX_EMAIL, fold_email
 
-ROLES = ("user", "admin")
 KINDS = ("person", "service")
 
 

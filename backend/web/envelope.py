@@ -51,24 +51,13 @@ class Envelope:
         see_through_proxies(environ, self._service.settings.trusted_proxies)
         environ["PATH_INFO"] = environ.get("PATH_INFO") or "/"  # the mount point itself
         environ.pop("HTTP_UPGRADE", None)  # a route is a route; Werkzeug would look for websockets
-        request_id = environ.get("HTTP_X_REQUEST_ID", "")
-        if not _REQUEST_ID.fullmatch(request_id):
-            request_id = secrets.token_hex(8)
-        call = Call(
-            request_id,
-            address=environ.get("REMOTE_ADDR") or "",
-            method=environ["REQUEST_METHOD"],
-            user_agent=environ.get("HTTP_USER_AGENT", ""),
-        )
-        if "HTTP_TRACEPARENT" in environ:
-            traced = _TRACE.fullmatch(environ["HTTP_TRACEPARENT"])
-            call.trace_id = traced and traced[1]
+        call = call_of(environ)
         status = "500"
 
         def start(line: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
             nonlocal status
             status = line[:3]
-            headers = [*self._complete(environ, headers), ("X-Request-ID", request_id)]
+            headers = [*self._complete(environ, headers), ("X-Request-ID", call.request_id)]
             if call.rate:
                 headers += rate_headers(call.rate)
             return start_response(line, headers, *exc_info)
@@ -102,6 +91,23 @@ class Envelope:
         self._is_told = True
         log.warning("X-Forwarded-For arrives, and TRUSTED_PROXIES is not set: it is ignored")
         self._service.jobs.submit(functools.partial(notices.note, notices.FORWARDED))
+
+
+def call_of(environ: WSGIEnvironment) -> Call:
+    """The call that a request is: with the id that the client gave it, or a new one."""
+    request_id = environ.get("HTTP_X_REQUEST_ID", "")
+    if not _REQUEST_ID.fullmatch(request_id):
+        request_id = secrets.token_hex(8)
+    call = Call(
+        request_id,
+        address=environ.get("REMOTE_ADDR") or "",
+        method=environ["REQUEST_METHOD"],
+        user_agent=environ.get("HTTP_USER_AGENT", ""),
+    )
+    if "HTTP_TRACEPARENT" in environ:
+        traced = _TRACE.fullmatch(environ["HTTP_TRACEPARENT"])
+        call.trace_id = traced and traced[1]
+    return call
 
 
 def _refuse(code: str, detail: str | None, start: StartResponse) -> Iterable[bytes]:

@@ -111,12 +111,18 @@ def answer(failure: Failure) -> Response:
     body = json.dumps(
         problem(failure.code, failure.detail, failure.errors) | dict(failure.members or {})
     )
-    response = Response(body, f"{status} {title(status)}", content_type=MEDIA_TYPE)
+    headers = headers_of(failure, status)
+    return Response(body, f"{status} {title(status)}", headers, content_type=MEDIA_TYPE)
+
+
+def headers_of(failure: Failure, status: int) -> dict[str, str]:
+    """The headers that tell of `failure`, where its status is this one."""
+    headers = {}
     if failure.retry_after is not None:
-        response.headers["Retry-After"] = str(failure.retry_after)
+        headers["Retry-After"] = str(failure.retry_after)
     if status == 401 or failure.challenge:
-        response.headers["WWW-Authenticate"] = f"Bearer {failure.challenge or ''}".rstrip()
-    return response
+        headers["WWW-Authenticate"] = f"Bearer {failure.challenge or ''}".rstrip()
+    return headers
 
 
 def refuse(failure: Failure) -> Response:
@@ -158,9 +164,16 @@ def init_app(app: Flask) -> None:
 
 
 def unexpected(error: Exception) -> Response:
-    """The response to what no service expects; what it was goes to the log alone."""
+    """The response to what no service expects."""
+    return answer(failure_of(error))
+
+
+def failure_of(error: Exception) -> Failure:
+    """The failure that tells of `error`; what no service expects goes to the log alone."""
+    if isinstance(error, Failure):
+        return error
     if is_unavailable(error):
         log.error("database unavailable: %s", error)
-        return answer(Unavailable("The database does not answer. Try again shortly."))
+        return Unavailable("The database does not answer. Try again shortly.")
     log.exception("unexpected error", exc_info=error)
-    return answer(Failure("internal_error", CODES["internal_error"][1]))
+    return Failure("internal_error", CODES["internal_error"][1])

@@ -1,0 +1,140 @@
+"""The guard before any WSGI application, with the settings and the database of a service.
+
+    application = Middleware(application, create_service(), scopes=["reports:read"])
+
+Neither the application nor this needs Flask's context, and the service does not run its code.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from werkzeug.datastructures import Headers
+from werkzeug.wrappers import Response
+
+from ..core import context
+from ..core.context import Service
+from ..core.database import release
+from ..web import problems
+from ..web.credentials import Asked, admit, denied
+from ..web.envelope import call_of, see_through_proxies
+from ..web.headers import completer, rate_headers
+
+IDENTITY = "backend.identity"
+
+# The application might take /static/../reports for /reports.
+_CROOKED = re.compile(r"//|/\.\.?(/|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is calling, as the application finds it in `environ["backend.identity"]`.
+
+    `method` is session or api_key; `scopes` is None for a session.
+    """
+
+    user_id: UUID
+    username: str
+    role: str
+    method: str
+    session_id: UUID | None
+    key_id: UUID | None
+    scopes: frozenset[str] | None
+
+
+class Door:
+    """Asks a service who is calling, and whether they hold all of `scopes`, and `role`.
+
+    ValueError if there are no such scopes or role.
+    """
+
+    def __init__(self, service: Service, scopes: Iterable[str], role: str | None) -> None:
+        self._service = service
+        self._asked = Asked(tuple(scopes), role)
+        self._complete = completer(service.settings)
+
+    def ask(self, environ: WSGIEnvironment) -> tuple[Response | None, list[tuple[str, str]]]:
+        """(the refusal, if it is one; how the key's limit stands, for the headers of the answer).
+
+        The caller is left in the environ.
+        """
+        forget(environ)
+        told = dict(environ)  # whom to believe in these matters is for the application to decide
+        see_through_proxies(told, self._service.settings.trusted_proxies)
+        call = call_of(told)
+        token = context.call.set(call)
+        try:
+            with self._service.active():
+                who = admit(environ, self._asked)
+            environ[IDENTITY] = Caller(
+                who.user_id,
+                who.username,
+                who.role,
+                who.method,
+                who.session_id,
+                who.key_id,
+                who.scopes,
+            )
+            return None, rate_headers(call.rate) if call.rate else []
+        except Exception as error:
+            response = problems.answer(denied(error))
+            headers = self._complete(environ, list(response.headers))
+            headers += rate_headers(call.rate) if call.rate else []
+            response.headers = Headers([*headers, ("X-Request-ID", call.request_id)])
+            return response, []
+        finally:
+            context.call.reset(token)
+            release(self._service.database)
+
+
+class Middleware:
+    """The application, for callers who hold all of `scopes`, and `role`; others are refused.
+
+    Open to all, who are not looked at: OPTIONS, which browsers send without a credential, and
+    `open_paths`. A path that ends in `/*` stands for all below it.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        service: Service,
+        *,
+        scopes: Iterable[str] = (),
+        role: str | None = None,
+        open_paths: Iterable[str] = (),
+    ) -> None:
+        self._app = app
+        self._door = Door(service, scopes, role)
+        paths = list(open_paths)
+        self._open = frozenset(path for path in paths if not path.endswith("/*"))
+        self._open_below = tuple(path[:-1] for path in paths if path.endswith("/*"))
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] == "OPTIONS" or self._is_open(environ.get("PATH_INFO") or "/"):
+            forget(environ)
+            return self._app(environ, start_response)
+        refusal, told = self._door.ask(environ)
+        if refusal:
+            return refusal(environ, start_response)
+
+        def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+            return start_response(status, [*headers, *told], *exc_info)
+
+        return self._app(environ, start)
+
+    def _is_open(self, path: str) -> bool:
+        if path in self._open:
+            return True
+        return path.startswith(self._open_below) and not _CROOKED.search(path)
+
+
+def forget(environ: WSGIEnvironment) -> None:
+    """Take out of the environ what looks as if we had said who is calling."""
+    environ.pop(IDENTITY, None)
+    for name in [name for name in environ if name.startswith("HTTP_X_AUTH_")]:
+        del environ[name]
