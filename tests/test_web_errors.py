@@ -261,7 +261,7 @@ def test_without_a_database_all_that_needs_it_is_unavailable(
     ]
     for path, operations in client.get("/v1/openapi.json").json["paths"].items():
         for method in operations.keys() & {"get", "post", "patch", "delete"}:
-            if operations[method]["security"]:
+            if operations[method]["security"] and path != "/v1/verify":  # no problem documents
                 place = re.sub("{[a-z_]+}", ID, path)
                 bearer = {"Authorization": f"Bearer {token}"}
                 calls.append(client.open(place, method=method, headers=bearer))
