@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Without the .env of some folder above, which `flask` would read and the server would not.
 FLASK := FLASK_SKIP_DOTENV=1 $(BIN)/flask --app wsgi
 
-.PHONY: run test lint format fuzz attack browser clients lock clean
+.PHONY: run test lint format fuzz attack browser clients proxy lock clean
 .DEFAULT_GOAL := run
 
 run: .venv/runtime
@@ -40,6 +40,10 @@ browser: .venv/development
 # A Python client from the OpenAPI document, in build/python: its types, and the first calls with it.
 clients: .venv/development
 	$(BIN)/pytest tests/clients
+
+# Needs nginx and Caddy (Debian: apt-get install nginx-light caddy), or TEST_NGINX, TEST_CADDY.
+proxy: .venv/development
+	$(BIN)/pytest -n auto tests/proxy
 
 # After an edit of the dependencies in pyproject.toml.
 lock: .venv/development

@@ -1,0 +1,292 @@
+"""The files of config/proxy/: each in its proxy, before a real service and a real application."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from waitress.server import create_server
+
+from backend.core.settings import ROOT
+
+from ..conftest import Person, add_user, by_key, client_of, sign_in, until
+
+NGINX = os.environ.get("TEST_NGINX") or shutil.which("nginx")
+CADDY = os.environ.get("TEST_CADDY") or shutil.which("caddy")
+
+if os.environ.get("CI") == "true" and not (NGINX and CADDY):
+    raise pytest.UsageError("CI=true: nginx and caddy are needed, no test may be skipped")
+
+Answer = tuple[http.client.HTTPResponse, Any]
+
+
+def nginx(text: str, folder: Path) -> list[str]:
+    """The command that runs nginx by this configuration, which leaves nothing outside."""
+    places = "".join(f"{name}_temp_path {folder}/{name};" for name in TEMPORARY)
+    text = text.replace("http {", f"http {{ access_log off; {places}", 1)
+    (folder / "nginx.conf").write_text(text)
+    own = f"daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr;"
+    return [str(NGINX), "-e", "stderr", "-p", str(folder), "-c", f"{folder}/nginx.conf", "-g", own]
+
+
+TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+
+
+def caddy(text: str, folder: Path) -> list[str]:
+    """The command that runs Caddy by this configuration, which leaves nothing outside."""
+    (folder / "Caddyfile").write_text("{\n\tadmin off\n}\n" + text)
+    return [str(CADDY), "run", "--adapter", "caddyfile", "--config", f"{folder}/Caddyfile"]
+
+
+# The file, how it is run, and what is asked in it and in the tests.
+PROXIES: dict[str, tuple[str, Callable[[str, Path], list[str]], str, str]] = {
+    "nginx": ("nginx.conf", nginx, "?limited=403", "?limited=403&scope=reports:read"),
+    "caddy": ("Caddyfile", caddy, "/v1/verify\n", "/v1/verify?scope=reports:read\n"),
+}
+
+
+def echo(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """Answer with what arrived, and the status that stands in the path."""
+    status = environ["PATH_INFO"].strip("/")
+    start_response(f"{status if status.isdigit() else 200} Said", [("X-Own", "1")])
+    headers = {name[5:]: text for name, text in environ.items() if name.startswith("HTTP_")}
+    body = environ["wsgi.input"].read().decode()
+    line = {"method": environ["REQUEST_METHOD"], "query": environ["QUERY_STRING"], "body": body}
+    return [json.dumps({**line, "headers": headers}).encode()]
+
+
+@contextmanager
+def serving(app: Any) -> Iterator[int]:
+    """The port on which the application is served."""
+    server = create_server(
+        app, host="127.0.0.1", port=0, threads=4, clear_untrusted_proxy_headers=False
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    yield server.effective_port
+    server.trigger.pull_trigger(server.close)
+    thread.join(30)
+
+
+def free_port() -> int:
+    """A port on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+class Proxy:
+    """A proxy, run by its file, on a port of its own."""
+
+    def __init__(self, kind: str, folder: Path, service: int, application: int) -> None:
+        if not {"nginx": NGINX, "caddy": CADDY}[kind]:
+            pytest.skip(f"no {kind}; TEST_{kind.upper()} may name one")
+        file, command, asked, asked_here = PROXIES[kind]
+        text = (ROOT / "config" / "proxy" / file).read_text("utf-8")
+        self.port = free_port()
+        for said, meant in (
+            ("127.0.0.1:8000", f"127.0.0.1:{service}"),
+            ("127.0.0.1:8080", f"127.0.0.1:{application}"),
+            ("127.0.0.1:8888", f"127.0.0.1:{self.port}"),
+            (asked, asked_here),
+        ):
+            assert said in text, said
+            text = text.replace(said, meant)
+        self._output = (folder / "output").open("w+")
+        self._process = subprocess.Popen(
+            command(text, folder),
+            env={"PATH": os.environ["PATH"], "HOME": str(folder)},
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+        )
+        until(self._listens)
+
+    def _listens(self) -> bool:
+        assert self._process.poll() is None, Path(self._output.name).read_text()
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def ask(
+        self, path: str = "/", method: str = "GET", body: bytes | None = None, **headers: str
+    ) -> Answer:
+        """(the answer to somebody at another address of this machine, what the application saw)."""
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self.port, timeout=30, source_address=("127.0.0.2", 0)
+        )
+        named = {name.replace("__", "-"): text for name, text in headers.items()}
+        connection.request(method, path, body, named)
+        answer = connection.getresponse()
+        text = answer.read()
+        connection.close()
+        return answer, json.loads(text) if answer.getheader("X-Own") and text else None
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait(30)
+        self._output.close()
+
+
+@pytest.fixture(params=PROXIES)
+def kind(request: pytest.FixtureRequest) -> str:
+    """The name of a proxy."""
+    return request.param
+
+
+class Counted:
+    """The service, and the ports of the connections over which it was asked."""
+
+    def __init__(self, app: Flask) -> None:
+        self.app = app
+        self.ports: set[str] = set()
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        self.ports.add(environ["REMOTE_PORT"])
+        return self.app(environ, start_response)
+
+
+@pytest.fixture
+def service(make_app: Callable[..., Flask]) -> Counted:
+    """A service that believes a proxy on this machine."""
+    return Counted(make_app(trusted_proxies="127.0.0.1"))
+
+
+@pytest.fixture
+def alice(service: Counted) -> Person:
+    """A user, signed in."""
+    client = client_of(service.app)
+    add_user(client, "alice")
+    return sign_in(client, "alice")
+
+
+@pytest.fixture
+def proxy(kind: str, service: Counted, tmp_path: Path) -> Iterator[Proxy]:
+    """The proxy, before an application that asks for the scope reports:read."""
+    with serving(service) as asked, serving(echo) as application:
+        proxy = Proxy(kind, tmp_path, asked, application)
+        yield proxy
+        proxy.stop()
+
+
+def test_who_may_passes_with_what_the_service_says(proxy: Proxy, alice: Person) -> None:
+    key = alice.new_key(scopes=["reports:read"])
+    sent = by_key(key["key"])
+    answer, seen = proxy.ask("/x?role=admin&x=1", "POST", b"a body", **sent)
+    assert answer.status == 200
+    assert (seen["method"], seen["query"], seen["body"]) == ("POST", "role=admin&x=1", "a body")
+    said = {name: text for name, text in seen["headers"].items() if name.startswith("X_AUTH")}
+    assert said == {
+        "X_AUTH_USER_ID": alice.id,
+        "X_AUTH_USERNAME": "alice",
+        "X_AUTH_ROLE": "user",
+        "X_AUTH_METHOD": "api_key",
+        "X_AUTH_KEY_ID": key["id"],
+        "X_AUTH_SCOPES": "reports:read",
+    }
+    assert seen["headers"]["X_FORWARDED_FOR"].endswith("127.0.0.2")
+    answer, seen = proxy.ask(**alice.headers)
+    assert (answer.status, seen["headers"]["X_AUTH_METHOD"]) == (200, "session")
+    assert not seen["headers"].get("X_AUTH_KEY_ID")
+    assert proxy.ask(method="HEAD", **sent)[0].status == 200
+
+
+def test_who_may_not_does_not_reach_the_application(proxy: Proxy, alice: Person) -> None:
+    key = alice.new_key()["key"]
+    for sent, status in [
+        ({}, 401),
+        (by_key("garbage"), 401),
+        ({**alice.headers, **by_key(key)}, 401),
+        (by_key(key), 403),
+    ]:
+        for method in ("GET", "POST", "HEAD"):
+            answer, seen = proxy.ask(method=method, body=b"x" * 100_000, **sent)
+            assert (answer.status, seen, answer.getheader("X-Own")) == (status, None, None)
+        if status == 401:
+            assert answer.getheader("WWW-Authenticate").startswith("Bearer")
+
+
+def test_who_has_used_up_a_limit_is_told_when_to_come_back(proxy: Proxy, alice: Person) -> None:
+    limited = {"rate_limit": {"limit": 1, "window_seconds": 60}}
+    spent = {"quota": {"remaining": 1, "refill_amount": 1, "refill_interval": "daily"}}
+    for wanted in (limited, spent):
+        sent = by_key(alice.new_key(scopes=["reports:read"], **wanted)["key"])
+        passed, seen = proxy.ask(**sent)
+        assert (passed.status, bool(seen)) == (200, True)
+        refused, seen = proxy.ask(**sent)
+        assert (refused.status, seen) == (429, None)
+        assert int(refused.getheader("Retry-After")) > 0
+        if wanted is limited:
+            assert refused.getheader("RateLimit").startswith('"key";r=0;t=')
+            assert refused.getheader("RateLimit-Policy") == '"key";q=1;w=60'
+
+
+def test_what_the_client_says_of_itself_is_taken_away(proxy: Proxy, alice: Person) -> None:
+    names = ("X-Auth-User-Id", "x-auth-role", "X-AUTH-SCOPES", "X-Auth-Code", "X-Auth-Key-Id")
+    forged = dict.fromkeys(names, "forged")
+    forged |= {"X_Auth_Role": "forged", "x_auth_key_id": "forged", "X-Auth_Scopes": "forged"}
+    for method in ("GET", "OPTIONS"):
+        answer, seen = proxy.ask(method=method, **alice.headers, **forged)
+        assert answer.status == 200
+        assert "forged" not in seen["headers"].values()
+        assert seen["headers"].get("X_AUTH_ROLE", "") == ("user" if method == "GET" else "")
+
+
+def test_preflights_are_the_applications_to_answer(proxy: Proxy, service: Counted) -> None:
+    sent = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+    answer, seen = proxy.ask("/x", "OPTIONS", **sent)
+    assert (answer.status, seen["method"]) == (200, "OPTIONS")
+    assert service.ports == set()
+
+
+def test_the_address_is_the_clients_whatever_it_says(proxy: Proxy, alice: Person) -> None:
+    for block, status in (("127.0.0.2/32", 200), ("192.0.2.0/24", 403), ("127.0.0.1/32", 403)):
+        key = alice.new_key(scopes=["reports:read"], allowed_ips=[block])["key"]
+        for said in ({}, {"X-Forwarded-For": "192.0.2.7"}):
+            assert proxy.ask(**by_key(key), **said)[0].status == status
+
+
+def test_what_the_application_says_stays_as_it_is(proxy: Proxy, alice: Person) -> None:
+    for status in (403, 404, 429, 500, 503):
+        answer, seen = proxy.ask(f"/{status}", **alice.headers)
+        assert (answer.status, answer.getheader("X-Own")) == (status, "1")
+        assert seen
+
+
+def test_fifty_long_scopes_pass(proxy: Proxy, alice: Person) -> None:
+    scopes = [f"{'a' * 29}{number:03}:{'b' * 32}" for number in range(49)]
+    key = alice.new_key(scopes=["reports:read", *scopes])["key"]
+    answer, seen = proxy.ask(**by_key(key))
+    assert answer.status == 200
+    assert seen["headers"]["X_AUTH_SCOPES"] == " ".join([*scopes, "reports:read"])
+
+
+def test_the_connection_to_the_service_is_kept(
+    proxy: Proxy, service: Counted, alice: Person
+) -> None:
+    for _ in range(20):
+        assert proxy.ask(**alice.headers)[0].status == 200
+    assert len(service.ports) == 1
+
+
+@pytest.mark.parametrize("state", ["down", "without a database"])
+def test_without_the_service_nobody_passes(
+    kind: str, state: str, tmp_path: Path, make_bare_app: Callable[..., Flask]
+) -> None:
+    app = make_bare_app()
+    token = app.extensions["backend"].keyring.new_api_key()
+    with serving(app) as asked, serving(echo) as application:
+        proxy = Proxy(kind, tmp_path, free_port() if state == "down" else asked, application)
+        answer, seen = proxy.ask(**by_key(token))
+        assert (answer.status, seen, answer.getheader("X-Own")) == (503, None, None)
+        assert int(answer.getheader("Retry-After")) > 0
+        proxy.stop()
