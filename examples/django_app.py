@@ -1,0 +1,32 @@
+"""A Django application of your own, all of which but the front page is guarded by the service.
+
+Run it with the settings of the service: `.venv/bin/waitress-serve examples.django_app:application`
+"""
+
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.urls import path
+
+from backend.app import create_service
+from backend.gateway.middleware import Middleware
+
+settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["127.0.0.1"])
+
+
+def front(request: HttpRequest) -> HttpResponse:
+    """The front page, which is everybody's."""
+    return HttpResponse("Reports are at /reports.\n")
+
+
+def reports(request: HttpRequest) -> JsonResponse:
+    """The reports, for a session, or a key with the scope reports:read."""
+    caller = request.environ["backend.identity"]
+    return JsonResponse({"for": caller.username, "by": caller.method})
+
+
+urlpatterns = [path("", front), path("reports", reports)]
+
+application = Middleware(
+    get_wsgi_application(), create_service(), scopes=["reports:read"], open_paths=["/"]
+)

@@ -1,0 +1,26 @@
+"""A Flask application of your own, with a view that only callers whom the service knows may see.
+
+Run it with the settings of the service: `.venv/bin/waitress-serve examples.flask_app:app`
+"""
+
+from flask import Flask, request
+
+from backend.app import create_service
+from backend.gateway.decorator import guarded
+
+app = Flask(__name__)
+service = create_service()
+
+
+@app.get("/")
+def front() -> str:
+    """The front page, which is everybody's."""
+    return "Reports are at /reports.\n"
+
+
+@app.get("/reports")
+@guarded(service, "reports:read")
+def reports() -> dict[str, str]:
+    """The reports, for a session, or a key with the scope reports:read."""
+    caller = request.environ["backend.identity"]
+    return {"for": caller.username, "by": caller.method}

@@ -1,0 +1,28 @@
+"""A Flask application of your own that has the whole service mounted under /accounts.
+
+Run it with the settings of the service: `.venv/bin/waitress-serve examples.mounted:app`
+"""
+
+from flask import Flask, request
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+
+from backend.app import create_app
+from backend.gateway.decorator import guarded
+
+accounts = create_app()
+app = Flask(__name__)
+app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/accounts": accounts})
+
+
+@app.get("/")
+def front() -> str:
+    """The front page, which is everybody's."""
+    return "Sign in at /accounts/v1/auth/login; reports are at /reports.\n"
+
+
+@app.get("/reports")
+@guarded(accounts.extensions["backend"], "reports:read")
+def reports() -> dict[str, str]:
+    """The reports, for a session, or a key with the scope reports:read."""
+    caller = request.environ["backend.identity"]
+    return {"for": caller.username, "by": caller.method}

@@ -1,0 +1,119 @@
+"""The examples, as processes of their own that share a service's settings and database."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from backend.core.settings import ROOT
+
+from .conftest import Person, by_key, copy_tree, process_environ, until, url_of
+
+EXAMPLES = ["flask_app:app", "django_app:application", "mounted:app"]
+
+
+class Host:
+    """A process that serves an example."""
+
+    def __init__(self, tree: Path, name: str, **settings: object) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self._port = probe.getsockname()[1]
+        program = Path(sys.executable).parent / "waitress-serve"
+        self._output = (tree / f"{self._port}.log").open("w+")
+        self._process = subprocess.Popen(
+            [program, f"--listen=127.0.0.1:{self._port}", f"examples.{name}"],
+            cwd=tree,
+            env=process_environ(environment="testing", secret_key=None, **settings),
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+        )
+        until(self._listens)
+
+    def _listens(self) -> bool:
+        assert self._process.poll() is None, Path(self._output.name).read_text()
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self._port)) == 0
+
+    def ask(
+        self, path: str, headers: dict[str, str] | None = None, body: Any = None
+    ) -> tuple[int, Any, http.client.HTTPMessage]:
+        """(status, body, headers) of the answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
+        sent = {**(headers or {}), **({"Content-Type": "application/json"} if body else {})}
+        method, data = ("POST", json.dumps(body)) if body else ("GET", None)
+        connection.request(method, path, data, sent)
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        connection.close()
+        is_json = "json" in answer.headers.get("Content-Type", "")
+        return answer.status, json.loads(text) if is_json else text, answer.headers
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait(30)
+        self._output.close()
+
+
+@pytest.fixture
+def start(client: FlaskClient, tmp_path: Path) -> Iterator[Callable[[str], Host]]:
+    """A function that serves an example, beside the service of `client`."""
+    shutil.copytree(ROOT / "examples", copy_tree(tmp_path) / "examples")
+    started: list[Host] = []
+
+    def start(name: str) -> Host:
+        started.append(Host(tmp_path, name, database_url=url_of(client.application)))
+        return started[-1]
+
+    yield start
+    for host in started:
+        host.stop()
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_host_lets_those_pass_whom_the_service_knows(
+    start: Callable[[str], Host], alice: Person, name: str
+) -> None:
+    host = start(name)
+    assert host.ask("/")[0] == 200
+    key = by_key(alice.new_key(scopes=["reports:read"])["key"])
+    for headers, method in ((key, "api_key"), (alice.headers, "session")):
+        assert host.ask("/reports", headers)[:2] == (200, {"for": "alice", "by": method})
+    for headers, code in [
+        ({}, "unauthenticated"),
+        ({"X-Auth-Username": "alice"}, "unauthenticated"),
+        (by_key("garbage"), "invalid_credentials"),
+        (by_key(alice.new_key()["key"]), "insufficient_scope"),
+    ]:
+        status, problem, _ = host.ask("/reports", headers)
+        assert (status, problem["code"]) == (problem["status"], code)
+    alice.post("/v1/auth/logout")
+    assert host.ask("/reports", alice.headers)[0] == 401
+
+
+def test_the_mounted_service_works_under_its_prefix(
+    start: Callable[[str], Host], alice: Person
+) -> None:
+    host = start("mounted:app")
+    _, front, _ = host.ask("/accounts/")
+    for path in front["links"].values():
+        assert path.startswith("/accounts/")
+        assert host.ask(path)[0] == 200
+    assert host.ask("/accounts/v1/openapi.json")[1]["servers"] == [{"url": "/accounts"}]
+    wanted = {"name": "x", "scopes": ["reports:read"]}
+    status, made, headers = host.ask("/accounts/v1/api-keys", alice.headers, wanted)
+    assert (status, headers["Location"]) == (201, f"/accounts/v1/api-keys/{made['id']}")
+    assert host.ask(headers["Location"], alice.headers)[1]["id"] == made["id"]
+    assert host.ask("/reports", by_key(made["key"]))[0] == 200
+    assert host.ask("/accounts/v1/verify?scope=reports:read", by_key(made["key"]))[0] == 200
+    assert host.ask("/v1/verify", by_key(made["key"]))[0] == 404
