@@ -331,7 +331,7 @@ def test_the_version_is_the_same_everywhere() -> None:
 
 def test_nothing_is_left_for_later() -> None:
     marks = re.compile("|".join(["TO" + "DO", "FIX" + "ME", "X" + "XX", "HA" + "CK"]))
-    folders = ("backend", "config", "migrations", "tests")
+    folders = ("backend", "config", "examples", "migrations", "tests")
     paths = [path for folder in folders for path in (ROOT / folder).rglob("*.*")]
     for path in [*paths, *ROOT.glob("*.*"), ROOT / "Makefile"]:
         if path.is_file() and path.suffix in {"", ".py", ".env", ".md", ".toml", ".yaml"}:
