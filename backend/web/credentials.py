@@ -67,8 +67,9 @@ def admit(environ: WSGIEnvironment, asked: Asked) -> Identity:
 
 
 def denied(error: Exception) -> Failure:
-    """The failure by which a door of another service refuses. It stands in the log alone: a row
-    for each would make a flood of requests one of writes.
+    """The failure by which the door of another service refuses.
+
+    It stands in the log alone: a row for each would make a flood of requests one of writes.
     """
     failure, call = problems.failure_of(error), current_call()
     about = {"code": failure.code, "who": call.who, "ip": call.address}
