@@ -106,14 +106,19 @@ def identify_caller(
 
 def _presented(environ: WSGIEnvironment) -> tuple[str, bool]:
     """(the credential that was sent, whether it is an access token)."""
-    scheme, _, bearer = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-    bearer = bearer.strip(" \t") if scheme.lower() == "bearer" else ""
+    bearer = bearer_of(environ)
     key = environ.get("HTTP_X_API_KEY", "").strip(" \t")
     if bearer and key and bearer != key:
         raise Failure("ambiguous_credentials", "Two different credentials were sent.")
     if not bearer and not key:
         raise Failure("unauthenticated", "No credential was sent.")
     return key or bearer, not key and bool(_ACCESS_TOKEN.fullmatch(bearer))
+
+
+def bearer_of(environ: WSGIEnvironment) -> str:
+    """What was sent as a bearer token (RFC 6750 section 2.1); empty if nothing was."""
+    scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+    return token.strip(" \t") if scheme.lower() == "bearer" else ""
 
 
 def _by_api_key(text: str, scopes: Sequence[str], role: str | None, cost: int) -> Identity:

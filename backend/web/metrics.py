@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from ..core import context
 from ..core.errors import INVALID_TOKEN, Failure, InvalidCredentials
 from .api import Blueprint
+from .credentials import bearer_of
 from .guard import public
 
 blp = Blueprint("metrics", __name__, description="What is counted and measured")
@@ -40,9 +41,8 @@ def metrics() -> Response:
 
 
 def _require(token: str) -> None:
-    """Raise a Failure unless the request brings `token` (RFC 6750 section 2.1)."""
-    scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
-    sent = sent.strip(" \t") if scheme.lower() == "bearer" else ""
+    """Raise a Failure unless the request brings `token`."""
+    sent = bearer_of(request.environ)
     if not sent:
         raise Failure("unauthenticated", "No credential was sent.")
     # Bytes as they came: WSGI has them as Latin-1.
