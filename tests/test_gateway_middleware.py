@@ -147,16 +147,22 @@ def test_open_paths_are_open_and_nothing_beside_them(
     assert guard.get("http://localhost" + path).status_code == status
 
 
-def test_on_open_paths_and_preflights_nobody_is_looked_at(
+def test_on_open_paths_nobody_is_looked_at(
     client: FlaskClient, alice: Person, upstream: Upstream
 ) -> None:
     guard = before(upstream, client, open_paths=["/open"])
     with statements(client.application) as ran:
-        for method, path in (("GET", "/open"), ("OPTIONS", "/reports")):
-            answer = guard.open(path, method=method, headers=alice.headers)
-            assert (answer.status_code, answer.text) == (200, path)
+        for method in ("GET", "POST", "OPTIONS"):
+            answer = guard.open("/open", method=method, headers=alice.headers)
+            assert (answer.status_code, answer.text) == (200, "/open")
             assert upstream.caller is None
     assert ran == []
+
+
+def test_every_method_is_asked_about(bare: FlaskClient, upstream: Upstream) -> None:
+    guard = before(upstream, bare)
+    for method in ("GET", "POST", "DELETE", "OPTIONS", "PROPFIND"):
+        assert_problem(guard.open("/", method=method), 401, "unauthenticated")
 
 
 def test_an_identity_from_outside_is_taken_away(

@@ -95,8 +95,9 @@ class Door:
 class Middleware:
     """The application, for callers who hold all of `scopes`, and `role`; others are refused.
 
-    Open to all, who are not looked at: OPTIONS, which browsers send without a credential, and
-    `open_paths`. A path that ends in `/*` stands for all below it.
+    `open_paths` are open to all, who are not looked at; one that ends in `/*` stands for all below
+    it. OPTIONS is asked about too, since an application may answer it as it does GET: what answers
+    the preflights of browsers (CORS) stands before this.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class Middleware:
         self._open_below = tuple(path[:-1] for path in paths if path.endswith("/*"))
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] == "OPTIONS" or self._is_open(environ.get("PATH_INFO") or "/"):
+        if self._is_open(environ.get("PATH_INFO") or "/"):
             forget(environ)
             return self._app(environ, start_response)
         refusal, told = self._door.ask(environ)
