@@ -16,7 +16,7 @@ from werkzeug.routing import Rule
 
 from ..api_keys.scopes import PATTERN
 from ..core.errors import Failure
-from ..core.identity import ROLES, Identity
+from ..core.identity import Identity
 from ..web import problems
 from ..web.credentials import Asked, admit, denied
 from ..web.guard import by_itself
@@ -93,8 +93,8 @@ def _refusal(failure: Failure, *, says_429: bool) -> Response:
 
 _PARAMETERS = {
     "scope": ("Each must be held.", {"type": "string", "pattern": f"^({PATTERN})$"}),
-    "role": ("An administrator passes for `user` too.", {"type": "string", "enum": list(ROLES)}),
-    "limited": ("Say 403 in place of 429, for nginx.", {"type": "string", "enum": ["403"]}),
+    "role": ("An administrator passes for `user` too.", {"$ref": "#/components/schemas/Role"}),
+    "limited": ("Say 403 in place of 429, for nginx.", {"type": "string", "pattern": "^(403)$"}),
 }
 _CODES = (
     "ambiguous_credentials",
