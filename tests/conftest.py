@@ -1,7 +1,8 @@
 """The front door for tests: a client, and Alice, Bob and Root behind it, on both databases.
 
 Every test that asks for `client` (or for anyone) runs on SQLite, and again on PostgreSQL where
-TEST_POSTGRES_URL names a server on which databases may be made. With CI=true that must be set.
+TEST_POSTGRES_URL names a server on which databases may be made; what takes Redis runs where
+TEST_REDIS_URL names one. With CI=true both must be set.
 """
 
 from __future__ import annotations
@@ -48,11 +49,12 @@ PASSWORD = "correct horse battery staple"
 NEW_PASSWORD = "purple elephants drink tea"
 NOTHING = "0192d3a4-0000-7d8e-9f01-23456789abcd"  # an id of nothing
 POSTGRES_URL = os.environ.get("TEST_POSTGRES_URL", "")
+REDIS_URL = os.environ.get("TEST_REDIS_URL", "")
 INTERNAL = re.compile(r'"(password_hash|digest|seal|wrapped_key|secret_id|\w*epoch)":|\$2b\$')
 ENGINES = ("sqlite", "postgres")
 
-if os.environ.get("CI") == "true" and not POSTGRES_URL:
-    raise pytest.UsageError("CI=true: set TEST_POSTGRES_URL, no test may be skipped")
+if os.environ.get("CI") == "true" and not (POSTGRES_URL and REDIS_URL):
+    raise pytest.UsageError("CI=true: set TEST_POSTGRES_URL and TEST_REDIS_URL, none is skipped")
 
 
 def make_settings(**values: object) -> Settings:
@@ -180,6 +182,14 @@ def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
         assert time.monotonic() < deadline, "it did not come about in time"
         time.sleep(0.01)
     return value
+
+
+@pytest.fixture
+def redis_url() -> str:
+    """The URL of a Redis. What is written there must have a name of its own, and an end."""
+    if not REDIS_URL:
+        pytest.skip("TEST_REDIS_URL is not set")
+    return REDIS_URL
 
 
 @pytest.fixture
@@ -505,11 +515,11 @@ def assert_problem(response: TestResponse, status: int, code: str, *fields: str)
 class Relay:
     """A TCP relay on the way to a server, which may be frozen: then nothing passes any more."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, own_port: int = 0) -> None:
         self._target = (host, port)
         self._flowing = threading.Event()
         self._flowing.set()
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", own_port))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 

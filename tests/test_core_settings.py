@@ -104,8 +104,12 @@ def test_development_shows_documentation_and_logs_text() -> None:
 
 # --- files that hold a secret ---
 
-FROM_FILE = ["SECRET_KEY", "SECRET_KEY_FALLBACKS", "ADMIN_PASSWORD", "DATABASE_URL", "MAIL_URL"]
-OF_A_FORM = {"DATABASE_URL": "postgresql://u:p@db/app", "MAIL_URL": "smtp://u:p@mail.example"}
+OF_A_FORM = {
+    "DATABASE_URL": "postgresql://u:p@db/app",
+    "REDIS_URL": "redis://u:p@limits/0",
+    "MAIL_URL": "smtp://u:p@mail.example",
+}
+FROM_FILE = ["SECRET_KEY", "SECRET_KEY_FALLBACKS", "ADMIN_PASSWORD", *OF_A_FORM]
 
 
 @pytest.mark.parametrize("name", FROM_FILE)
@@ -174,6 +178,18 @@ def test_a_file_that_cannot_be_read_is_told_by_name(name: str, tmp_path: Path) -
         ("DATABASE_URL", "sqlite://backend.db"),
         ("DATABASE_URL", "instance/backend.db"),
         ("DATABASE_TIMEOUT", "0"),
+        ("REDIS_URL", "redis"),
+        ("REDIS_URL", "http://localhost:6379"),
+        ("REDIS_URL", "redis://localhost:x"),
+        ("REDIS_URL", "redis://localhost:65536"),
+        ("REDIS_URL", "redis://localhost/limits"),
+        ("REDIS_URL", "redis://localhost/0?socket_timeout=x"),
+        ("RATE_LIMIT_DEFAULT", "100"),
+        ("RATE_LIMIT_DEFAULT", "0/60"),
+        ("RATE_LIMIT_DEFAULT", "1000000001/60"),
+        ("RATE_LIMIT_DEFAULT", "100/0"),
+        ("RATE_LIMIT_DEFAULT", "100/86401"),
+        ("RATE_LIMIT_DEFAULT", "100/minute"),
         ("CORS_ORIGINS", "*"),
         ("CORS_ORIGINS", "https://a.example,*"),
         ("CORS_ORIGINS", "https://*.example"),

@@ -88,7 +88,9 @@ def _rate(text: str) -> Limit | None:
 
 
 def _redis_url(text: str) -> str:
-    if text and urlsplit(text).scheme not in {"redis", "rediss", "unix"}:
+    parts = urlsplit(text)
+    is_form = re.fullmatch("(/[0-9]{0,4})?", parts.path) and not parts.query
+    if text and (parts.scheme not in {"redis", "rediss"} or parts.port == 0 or not is_form):
         raise ValueError
     return text
 
