@@ -14,16 +14,17 @@ from math import ceil
 
 from ..api_keys.models import ApiKeySecret
 from ..core import clock, context
-from ..core.database import db_time, execute
+from ..core.database import current, db_time, execute
 from ..core.limits import Rate
 from . import identify
-from .decide import VALID, Key, Quota, checks, decide
+from .decide import VALID, Key, checks, decide
 
 _SPEND = (
     "UPDATE api_keys SET"
     " quota_remaining = CASE WHEN refilled_at < ? THEN refill_amount ELSE quota_remaining END - ?,"
     " refilled_at = CASE WHEN refilled_at < ? THEN ? ELSE refilled_at END"
-    " WHERE id = ? AND CASE WHEN refilled_at < ? THEN refill_amount ELSE quota_remaining END >= ?"
+    " WHERE id = ? AND (quota_remaining IS NULL OR"  # it has been lifted meanwhile
+    " CASE WHEN refilled_at < ? THEN refill_amount ELSE quota_remaining END >= ?)"
     " RETURNING quota_remaining"
 )
 _TAKE_PLACE = (
@@ -108,25 +109,35 @@ def _peek(key: Key) -> Rate | None:
 
 
 def _use(key: Key, text: str, cost: int) -> Decision:
-    limit, quota, left = key.rate_limit, key.quota, None
+    limit, quota = key.rate_limit, key.quota
     rate = limit and context.service().limiter.hit(key.id.hex, limit)
     if rate and not rate.passed:
         return Decision("rate_limited", key, rate, quota.remaining if quota else None)
+    if key.secret.state == "pending":
+        # It takes its place together with what is spent, or neither comes about.
+        with current.obj.atomic() as transaction:
+            code, left = _settle(key, text, cost)
+            if code != VALID:
+                transaction.rollback()
+    else:
+        code, left = _settle(key, text, cost)
+    if code == VALID:
+        _move_on(key, text)
+    return Decision(code, None if code == "not_found" else key, rate, left)
+
+
+def _settle(key: Key, text: str, cost: int) -> tuple[str, int | None]:
+    """Spend `cost` and let a new secret take its place: the code, and what is left of the quota."""
+    quota, left = key.quota, None
     if quota:
-        left = _spend(key, quota, cost)
-        if left is None:
-            return Decision("usage_exceeded", key, rate, min(quota.remaining, cost - 1))
-    if not _has_its_place(key, text):
-        return Decision("not_found")
-    _move_on(key, text)
-    return Decision(VALID, key, rate, left)
-
-
-def _spend(key: Key, quota: Quota, cost: int) -> int | None:
-    """What is left of the quota once `cost` of it is spent; None, and none is, if it is less."""
-    since = db_time(quota.since)
-    rows = execute(_SPEND, since, cost, since, since, key.id.hex, since, cost).fetchall()
-    return rows[0][0] if rows else None
+        since = db_time(quota.since)
+        spent = execute(_SPEND, since, cost, since, since, key.id.hex, since, cost).fetchall()
+        if not spent:  # there is too little of it, or the key is gone
+            if identify.key_of(text) is None:
+                return "not_found", None
+            return "usage_exceeded", min(quota.remaining, cost - 1)
+        left = spent[0][0]
+    return (VALID, left) if _has_its_place(key, text) else ("not_found", None)
 
 
 def _has_its_place(key: Key, text: str) -> bool:
