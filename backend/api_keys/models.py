@@ -61,7 +61,8 @@ class ApiKey(Model):
 
     class Meta:
         table_name = "api_keys"
-        indexes = ((("owner", "id"), False),)
+        # To list an owner's keys, and to count those that are not revoked.
+        indexes = ((("owner", "id"), False), (("owner", "revoked_at"), False))
 
     @property
     def status(self) -> str:
