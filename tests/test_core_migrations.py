@@ -27,6 +27,7 @@ from backend.notices import service as notices
 from .conftest import (
     PASSWORD,
     add_user,
+    by_key,
     client_of,
     copy_tree,
     enrol,
@@ -285,6 +286,29 @@ def test_nobody_is_asked_for_a_second_factor_that_a_downgrade_took_away(
     migrations.downgrade(database, names[names.index("008_second_factors") - 1])
     migrations.upgrade(database)
     assert alice.get("/v1/auth/me").json["mfa_enabled"] is False
+
+
+def test_keys_outlive_the_columns_of_their_limits_with_the_secret_that_is_current(
+    app: Flask, database: pw.Database
+) -> None:
+    names = migrations.upgrade(database)
+    client = client_of(app)
+    add_user(client, "alice")
+    alice = sign_in(client, "alice")
+    plain, waiting, taken = (alice.new_key(quota={"remaining": 0}) for _ in range(3))
+    never_used, used = (
+        alice.post(f"/v1/api-keys/{key['id']}/rotate").json for key in (waiting, taken)
+    )
+    alice.patch(f"/v1/api-keys/{taken['id']}", {"quota": None})
+    assert client.get("/v1/auth/me", headers=by_key(used["key"])).status_code == 200
+    migrations.downgrade(database, names[names.index("011_key_limits") - 1])
+    migrations.upgrade(database)
+    good = [
+        client.get("/v1/auth/me", headers=by_key(secret["key"])).status_code
+        for secret in (plain, waiting, never_used, taken, used)
+    ]
+    assert good == [200, 200, 401, 401, 200]
+    assert {each["rotation"] for each in alice.get("/v1/api-keys").json["items"]} == {None}
 
 
 SCRATCH = '''"""Rebuild the users table."""

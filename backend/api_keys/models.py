@@ -35,6 +35,11 @@ class ApiKey(Model):
     stand here, so that a secret takes another's place in one UPDATE of one row.
     """
 
+    # The rows of these secrets, as `service._with_secrets` reads them.
+    current: Any = None
+    pending: Any = None
+    grace: Any = None
+
     owner = pw.ForeignKeyField(User, on_delete="CASCADE", index=False)
     name = pw.CharField(max_length=100)
     description = pw.CharField(max_length=500, null=True)
@@ -140,7 +145,8 @@ class ApiKey(Model):
         return self.grace_ends_at is not None and self.grace_ends_at > now()
 
     def _secret(self, secret_id: UUID) -> Any:
-        return next(each for each in self.secrets if each.id == secret_id)
+        rows = (self.current, self.pending, self.grace)
+        return next(row for row in rows if row and row.id == secret_id)
 
 
 class ApiKeySecret(Model):

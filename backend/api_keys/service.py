@@ -101,7 +101,7 @@ def _insert(actor: Identity, key: ApiKey) -> None:
     most = context.settings().max_keys_per_user
     if _of(key.owner_id).where(ApiKey.revoked_at.is_null()).count() >= most:
         raise Conflict("limit_reached", f"At most {most} keys that are not revoked.")
-    secret = ApiKeySecret(id=new_id())
+    key.current = secret = ApiKeySecret(id=new_id())
     key.current_secret = secret.id
     key.save(force_insert=True)
     _make_up(key, secret)
@@ -115,15 +115,14 @@ def _make_up(key: ApiKey, secret: ApiKeySecret) -> None:
     secret.key, secret.hint = key, tokens.hint(key.key)
     secret.secret_id, secret.digest = keyring.digests(key.key)[0]
     secret.save(force_insert=True)
-    _load_secrets([key])
 
 
 def get(actor: Identity, key_id: UUID) -> ApiKey:
     """The key, if it is the actor's or the actor is an admin in person; else NotFound."""
-    key = _visible(actor, key_id).first()
+    key = _with_secrets(_visible(actor, key_id)).first()
     if key is None:
         raise NotFound
-    return _load_secrets([key])[0]
+    return key
 
 
 def listing(
@@ -153,8 +152,7 @@ def listing(
         query = query.where(last < db_time(unused_since))
     if search:
         query = query.where(ApiKey.name.contains(search) | ApiKey.description.contains(search))
-    keys, after = newest(query, limit, cursor)
-    return _load_secrets(keys), after
+    return newest(_with_secrets(query), limit, cursor)
 
 
 def change(actor: Identity, key_id: UUID, **changes: Any) -> ApiKey:
@@ -198,7 +196,7 @@ def rotate(actor: Identity, key_id: UUID, *, grace_seconds: int = 86_400) -> Api
     _require_within(actor, key)
     if key.status != "active":
         raise Conflict("conflict", f"The key is {key.status}.")
-    secret = ApiKeySecret(id=new_id())
+    key.pending = secret = ApiKeySecret(id=new_id())
     key.pending_secret, key.grace_seconds = secret.id, grace_seconds
     key.updated_at = clock.now()
     key.save()
@@ -274,8 +272,11 @@ def count_active(owner_id: UUID) -> int:
 
 
 def secrets_in_use() -> dict[str, int]:
-    """How many keys depend on each SECRET_KEY, by its id."""
-    return count_by(ApiKeySecret.secret_id, ApiKeySecret.select())
+    """How many secrets of keys depend on each SECRET_KEY, by its id."""
+    in_grace = (ApiKeySecret.id == ApiKey.grace_secret) & (ApiKey.grace_ends_at > clock.now())
+    places = ApiKeySecret.id.in_([ApiKey.current_secret, ApiKey.pending_secret])
+    accepted = ApiKeySecret.select().join(ApiKey).where(places | in_grace)
+    return count_by(ApiKeySecret.secret_id, accepted)
 
 
 def _record(actor: Identity | None, action: str, key: ApiKey, **detail: Any) -> None:
@@ -283,13 +284,13 @@ def _record(actor: Identity | None, action: str, key: ApiKey, **detail: Any) -> 
     audit.record(actor, action, target=target, owner_id=str(key.owner_id), **detail)
 
 
-def _load_secrets(keys: list[ApiKey]) -> list[ApiKey]:
-    """These keys, each with its `secrets`: one query for all."""
-    by_key: dict[UUID, list[ApiKeySecret]] = {key.id: [] for key in keys}
-    for secret in ApiKeySecret.select().where(ApiKeySecret.key.in_(list(by_key))):
-        by_key[secret.key_id].append(secret)
-    for key in keys:
-        key.secrets = by_key[key.id]
+def _with_secrets(keys: pw.ModelSelect) -> pw.ModelSelect:
+    """The query for these keys and their secrets: all as it is at one moment."""
+    places = {name: ApiKeySecret.alias() for name in ("current", "pending", "grace")}
+    keys = keys.select(ApiKey, *places.values())
+    for name, secret in places.items():
+        has_it = getattr(ApiKey, f"{name}_secret") == secret.id
+        keys = keys.join_from(ApiKey, secret, pw.JOIN.LEFT_OUTER, on=has_it, attr=name)
     return keys
 
 
@@ -311,10 +312,9 @@ def _for_update(actor: Identity, key_id: UUID, *, itself: bool = False) -> ApiKe
     """
     if actor.key_id:
         _acting_key(actor, key_id)
-    rows = lock(_visible(actor, key_id))
-    if not rows:
+    if not lock(_visible(actor, key_id)):
         raise NotFound
-    [key] = _load_secrets(rows)
+    key = get(actor, key_id)
     if actor.key_id == key.id:
         if not itself:
             raise Forbidden("session_required", "A key cannot change itself.")
