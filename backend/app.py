@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from flask import Flask
 from . import __version__, cli, upkeep
 from .api_keys import routes as api_keys
 from .api_keys.service import write_last_used
+from .api_keys.usage import write_usage
 from .audit import routes as audit
 from .audit.chain import seal
 from .auth import routes as auth
@@ -97,6 +99,11 @@ def create_service(settings: Settings | None = None) -> Service:
         return wrapper
 
     last_used = WriteBehind(inside(write_last_used))
+    usage = WriteBehind(inside(write_usage), operator.add)
+    prune, tend = (
+        upkeep.seldom(inside(upkeep.prune)),
+        upkeep.seldom(inside(upkeep.tend), upkeep.HOUR),
+    )
     service = Service(
         settings=settings,
         database=database,
@@ -105,7 +112,8 @@ def create_service(settings: Settings | None = None) -> Service:
         hasher=Hasher(settings, counted),
         limiter=Limiter(settings, counted),
         last_used=last_used,
-        chores=Chores(last_used.flush, inside(seal), upkeep.seldom(inside(upkeep.prune))),
+        usage=usage,
+        chores=Chores(last_used.flush, usage.flush, inside(seal), prune, tend),
         jobs=Jobs(),
         mailer=Mailer(settings),
         metrics=counted,

@@ -1,24 +1,35 @@
-"""What keeps the database small: rows that mean nothing any more are deleted, little by little."""
+"""What is done of itself, little by little: deleting what means nothing, looking after keys."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
+from .api_keys import hygiene, usage
 from .audit import chain as audit
 from .auth import service as auth
 from .guessing import service as guessing
 
 SOME = 500  # rows of a table at a time: nobody waits long for that
 PAUSE = 20.0  # seconds from one such time to the next
+HOUR = 3600.0
 
 
 def prune(limit: int = SOME) -> int:
-    """Delete at most `limit` rows of each kind: sessions, throttles, audit events beyond retention.
+    """Delete at most `limit` rows of each kind: sessions, throttles, audit events beyond retention,
+    counts of the use of keys.
 
     Returns how many they were.
     """
-    return auth.prune(limit) + guessing.prune(limit) + audit.prune(limit)
+    return auth.prune(limit) + guessing.prune(limit) + audit.prune(limit) + usage.prune(limit)
+
+
+def tend(limit: int = SOME) -> int:
+    """Disable at most `limit` keys that nobody uses, and tell of as many that soon expire.
+
+    Returns how many they were.
+    """
+    return hygiene.disable_unused(limit) + hygiene.tell_of_expiry(limit)
 
 
 def seldom(work: Callable[[], object], pause: float = PAUSE) -> Callable[[], None]:

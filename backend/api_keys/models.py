@@ -33,6 +33,9 @@ class ApiKey(Model):
     Of its secrets, `current_secret` is good; `pending_secret` is, and takes its place with its
     first use; `grace_secret`, whose place was taken, is until `grace_ends_at`; no other is. They
     stand here, so that a secret takes another's place in one UPDATE of one row.
+
+    `enabled_at` is when it was last enabled again, or imported; `expiry_notice` how many days
+    before `expires_at` the owner was last told of it.
     """
 
     # The rows of these secrets, as `service._with_secrets` reads them.
@@ -63,6 +66,8 @@ class ApiKey(Model):
     updated_at = UTCDateTimeField(default=now)
     last_used_at = UTCDateTimeField(null=True)
     last_used_ip = pw.CharField(max_length=45, null=True)
+    enabled_at = UTCDateTimeField(null=True)
+    expiry_notice = pw.SmallIntegerField(null=True)
 
     class Meta:
         table_name = "api_keys"
@@ -73,13 +78,25 @@ class ApiKey(Model):
     def status(self) -> str:
         """revoked, disabled, expired or active: the first that holds.
 
-        `service._has_status` says the same as a condition, auth/identify.py as part of a statement.
+        `has_status` says the same as a condition, auth/decide.py of what it has read.
         """
         if self.revoked_at is not None:
             return "revoked"
         if self.disabled:
             return "disabled"
         return "expired" if self.expires_at and self.expires_at <= now() else "active"
+
+    @classmethod
+    def has_status(cls, status: str) -> Any:
+        """The condition that a key's status is `status`."""
+        revoked = cls.revoked_at.is_null(False)
+        expired = cls.expires_at.is_null(False) & (cls.expires_at <= now())
+        return {
+            "revoked": revoked,
+            "disabled": ~revoked & cls.disabled,
+            "expired": ~revoked & ~cls.disabled & expired,
+            "active": ~revoked & ~cls.disabled & ~expired,
+        }[status]
 
     @property
     def rate_limit(self) -> dict[str, int] | None:
@@ -162,3 +179,18 @@ class ApiKeySecret(Model):
 
     class Meta:
         table_name = "api_key_secrets"
+
+
+class KeyUsage(Model):
+    """How often in one hour one thing was decided of a key. `hour`: hours since 1970, UTC."""
+
+    id = None
+    created_at = None
+    key = pw.ForeignKeyField(ApiKey, on_delete="CASCADE", index=False)
+    hour = pw.IntegerField(index=True)
+    code = pw.CharField(max_length=20)
+    uses = pw.BigIntegerField()
+
+    class Meta:
+        table_name = "key_usage"
+        primary_key = pw.CompositeKey("key", "hour", "code")

@@ -7,7 +7,7 @@ from flask import url_for
 
 from ..web.api import Blueprint, page, page_of
 from ..web.guard import actor, public, session_or_key
-from . import service
+from . import service, usage
 from .models import ApiKey
 from .schemas import (
     ApiKeySchema,
@@ -17,6 +17,8 @@ from .schemas import (
     NewApiKeySchema,
     RevokeKeySchema,
     RotateKeySchema,
+    UsageQuery,
+    UsageSchema,
 )
 
 blp = Blueprint("api_keys", __name__, url_prefix="/api-keys", description="API keys")
@@ -86,6 +88,15 @@ def revoke_key(key_id: UUID) -> ApiKey:
 def rotate_key(wanted: dict[str, int], key_id: UUID) -> ApiKey:
     """Give an API key a new secret, which is in this answer only; the old one ends later"""
     return service.rotate(actor(), key_id, **wanted)
+
+
+@blp.route("/<id:key_id>/usage")
+@session_or_key("keys:read")
+@blp.arguments(UsageQuery, location="query")
+@blp.response(200, UsageSchema)
+def get_usage(query: dict[str, Any], key_id: UUID) -> dict[str, Any]:
+    """Tell how often an API key was used and refused, by the hour or day"""
+    return {"items": usage.listing(actor(), key_id, **query)}
 
 
 @blp.route("/revoke", methods=["POST"])

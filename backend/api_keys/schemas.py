@@ -6,6 +6,7 @@ from typing import Any
 from marshmallow import ValidationError, fields, validate, validates_schema
 
 from ..core.quotas import INTERVALS
+from ..core.tokens import read_digest
 from ..web.api import Answer, Choice, Flag, Id, Integer, PageQuery, Pattern, Schema, Time
 from .networks import parse_address, parse_network
 from .scopes import PATTERN
@@ -247,6 +248,30 @@ class CreateKeySchema(Schema):
             raise ValidationError("Not together with expires_in_days.", "expires_at")
 
 
+class Digest(fields.String):
+    """What another system keeps of a key; see tokens.read_digest."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
+        try:
+            return read_digest(value if isinstance(value, str) else "")
+        except ValueError:
+            raise ValidationError(
+                "Not the SHA-256 of a key, in hex or base64url, nor sha512$$ and its SHA-512."
+            ) from None
+
+
+class ImportKeySchema(CreateKeySchema):
+    """Take over a key of another system, of whose text only a digest is known."""
+
+    class Meta(Schema.Meta):
+        exclude = ("owner_id",)
+
+    owner = fields.String(required=True)
+    digest = Digest(required=True)
+    hint = fields.String(validate=validate.Length(1, 32))
+    created_at = Time()
+
+
 class ChangeKeySchema(Schema):
     """Change an API key."""
 
@@ -292,3 +317,37 @@ class KeyQuery(PageQuery):
     )
     expires_before = Time()
     unused_since = Time(metadata={"description": "Not used since then; unused ones by creation."})
+
+
+class UsageQuery(Schema):
+    """Which counts to tell, and how they are summed up."""
+
+    since = Time(
+        metadata={"description": "From the interval that holds it; by default 24 hours or 30 days."}
+    )
+    until = Time(metadata={"description": "To the interval before it ends; by default now."})
+    interval = fields.String(
+        validate=validate.OneOf(("hour", "day")),
+        metadata={"description": "In UTC; hour by default, for 31 days at most. Days: 400."},
+    )
+
+
+class UsedSchema(Schema):
+    """What was decided of a key in an hour or a day."""
+
+    start = Time(metadata={"example": "2026-11-23T09:00:00Z"})
+    valid = fields.Integer(metadata={"example": 120})
+    denied = fields.Dict(
+        keys=fields.String(),
+        values=fields.Integer(),
+        metadata={"example": {"rate_limited": 3}, "description": "How often, by code."},
+    )
+
+
+class UsageSchema(Schema):
+    """What was decided of a key."""
+
+    items = fields.List(
+        fields.Nested(UsedSchema()),
+        metadata={"description": "The oldest first; without those in which it was not presented."},
+    )

@@ -25,12 +25,49 @@ from ..core.errors import INVALID_TOKEN, Conflict, Forbidden, Invalid, InvalidCr
 from ..core.identity import Identity
 from ..core.settings import Limit
 from ..users.models import User
-from . import networks
+from . import hygiene, networks
 from . import scopes as rules
 from .models import ApiKey, ApiKeySecret
 
 
-def issue(
+def issue(actor: Identity, **wanted: Any) -> ApiKey:
+    """A new key of the actor's. Its text, as `key.key`, is not kept and never shown again.
+
+    Conflict `limit_reached` at MAX_KEYS_PER_USER keys that are not revoked. With `owner_id` an
+    administrator's session makes it for a service account: nobody else holds a person's secret.
+    """
+    key = _draft(actor, **wanted)
+    key.key, secret = _new_secret()
+    _insert(actor, key, secret, "key.create")
+    return key
+
+
+@atomic
+def adopt(
+    actor: Identity,
+    *,
+    digest: str,
+    hint: str = "imported",
+    created_at: datetime | None = None,
+    **wanted: Any,
+) -> ApiKey:
+    """A key that another system made, of whose text `digest` is known: see tokens.read_digest.
+
+    Refuses as `issue` does; Conflict if the key is there already.
+    """
+    key, now = _draft(actor, **wanted), clock.now()
+    if created_at is not None and created_at > now:
+        raise Invalid("created_at", "Must not lie in the future.")
+    key.created_at, key.enabled_at = created_at or now, now
+    sealed = context.service().keyring.seal(digest)
+    _hold_owner(key)
+    if ApiKeySecret.select().where(ApiKeySecret.digest.in_([text for _, text in sealed])).exists():
+        raise Conflict("conflict", "That key is there already.")
+    _insert(actor, key, _secret(hint, *sealed[0]), "key.import")
+    return key
+
+
+def _draft(
     actor: Identity,
     *,
     name: str,
@@ -44,11 +81,7 @@ def issue(
     expires_at: datetime | None = None,
     owner_id: UUID | None = None,
 ) -> ApiKey:
-    """A new key of the actor's. Its text, as `key.key`, is not kept and never shown again.
-
-    Conflict `limit_reached` at MAX_KEYS_PER_USER keys that are not revoked. With `owner_id` an
-    administrator's session makes it for a service account: nobody else holds a person's secret.
-    """
+    """A key that is not stored yet, if the actor may make one like it."""
     owner = _owner(actor, owner_id)
     if expires_in_days is not None:
         expires_at = clock.now() + timedelta(days=expires_in_days)
@@ -56,7 +89,7 @@ def issue(
     now = clock.now()
     wanted = sorted(set(scopes or ()))
     _require_allowed(actor, owner, wanted)
-    key = ApiKey(
+    return ApiKey(
         owner=owner.id,
         name=name,
         description=description,
@@ -69,8 +102,6 @@ def issue(
         created_at=now,
         updated_at=now,
     )
-    _insert(actor, key)
-    return key
 
 
 def _owner(actor: Identity, owner_id: UUID | None) -> Any:
@@ -93,27 +124,37 @@ def _require_holder(actor: Identity, owner: Any) -> None:
 
 
 @atomic
-def _insert(actor: Identity, key: ApiKey) -> None:
-    # Holding the owner's row makes counting and inserting one step for everybody else.
-    if not lock(User.select(User.id).where(User.id == key.owner_id)):
-        raise NotFound("There is no such owner.")
+def _insert(actor: Identity, key: ApiKey, secret: ApiKeySecret, action: str) -> None:
+    _hold_owner(key)
     _require_within(actor, key)
     most = context.settings().max_keys_per_user
     if _of(key.owner_id).where(ApiKey.revoked_at.is_null()).count() >= most:
         raise Conflict("limit_reached", f"At most {most} keys that are not revoked.")
-    key.current = secret = ApiKeySecret(id=new_id())
-    key.current_secret = secret.id
+    key.current, key.current_secret = secret, secret.id
     key.save(force_insert=True)
-    _make_up(key, secret)
-    _record(actor, "key.create", key)
+    _add(key, secret)
+    _record(actor, action, key)
 
 
-def _make_up(key: ApiKey, secret: ApiKeySecret) -> None:
-    """Make up the text of a secret of the key's. As `key.key` it is shown this once."""
+def _hold_owner(key: ApiKey) -> None:
+    """Lock the row of the key's owner: for others, looking and inserting is one step then."""
+    if not lock(User.select(User.id).where(User.id == key.owner_id)):
+        raise NotFound("There is no such owner.")
+
+
+def _new_secret() -> tuple[str, ApiKeySecret]:
+    """A text that is made up now, and what is kept of it."""
     keyring = context.service().keyring
-    key.key = keyring.new_api_key()
-    secret.key, secret.hint = key, tokens.hint(key.key)
-    secret.secret_id, secret.digest = keyring.digests(key.key)[0]
+    text = keyring.new_api_key()
+    return text, _secret(tokens.hint(text), *keyring.digests(text)[0])
+
+
+def _secret(hint: str, secret_id: str, digest: str) -> ApiKeySecret:
+    return ApiKeySecret(id=new_id(), hint=hint, secret_id=secret_id, digest=digest)
+
+
+def _add(key: ApiKey, secret: ApiKeySecret) -> None:
+    secret.key = key
     secret.save(force_insert=True)
 
 
@@ -144,7 +185,7 @@ def listing(
         raise Forbidden("forbidden", "Only an administrator's session sees other people's keys.")
     query = ApiKey.select() if owner_id == "any" else _of(owner_id or actor.user_id)
     if status:
-        query = query.where(_has_status(status))
+        query = query.where(ApiKey.has_status(status))
     if expires_before:
         query = query.where(ApiKey.expires_at < expires_before)
     if unused_since:
@@ -171,6 +212,10 @@ def _change(actor: Identity, key_id: UUID, changes: dict[str, Any]) -> ApiKey:
     key = _for_update(actor, key_id)
     if "scopes" in changes:
         _require_allowed(actor, key.owner, changes["scopes"])
+    if changes.get("expires_at", key.expires_at) != key.expires_at:
+        key.expiry_notice = None
+    if key.disabled and changes.get("disabled") is False:
+        key.enabled_at = clock.now()
     for name, value in changes.items():
         setattr(key, name, value)
     _require_within(actor, key)
@@ -196,13 +241,15 @@ def rotate(actor: Identity, key_id: UUID, *, grace_seconds: int = 86_400) -> Api
     _require_within(actor, key)
     if key.status != "active":
         raise Conflict("conflict", f"The key is {key.status}.")
-    key.pending = secret = ApiKeySecret(id=new_id())
+    text, secret = _new_secret()
+    key.pending = secret
     key.pending_secret, key.grace_seconds = secret.id, grace_seconds
     key.updated_at = clock.now()
     key.save()
     others = ApiKeySecret.id.not_in(key.accepted_secrets)
     ApiKeySecret.delete().where((ApiKeySecret.key == key) & others).execute()
-    _make_up(key, secret)
+    _add(key, secret)
+    key.key = text
     _record(actor, "key.rotate", key, grace_seconds=grace_seconds)
     return key
 
@@ -216,26 +263,32 @@ def revoke(actor: Identity, key_id: UUID) -> ApiKey:
 
 
 def revoke_by_possession(text: str) -> None:
-    """Revoke the key whose text is given, if there is one: who holds it may only kill it."""
-    if tokens.is_api_key(text):
-        _revoke_held(text)
+    """Revoke the key whose text is given, if there is one: who holds it may only kill it.
+
+    Its owner is told: it may have leaked.
+    """
+    digests = [digest for _, digest in context.service().keyring.digests(text)]
+    if digests:
+        _revoke_held(digests)
 
 
 @atomic
-def _revoke_held(text: str) -> None:
-    digests = [digest for _, digest in context.service().keyring.digests(text)]
+def _revoke_held(digests: list[str]) -> None:
     held = ApiKeySecret.select().where(ApiKeySecret.digest.in_(digests))
     for secret in held:
         for key in lock(ApiKey.select().where(ApiKey.id == secret.key_id)):
-            if secret.id in key.accepted_secrets:
-                _revoke(None, key)
+            if secret.id in key.accepted_secrets and _revoke(None, key):
+                hygiene.tell_owner(key, "key_leaked")
 
 
-def _revoke(actor: Identity | None, key: ApiKey) -> None:
-    if key.revoked_at is None:
-        key.revoked_at = key.updated_at = clock.now()
-        key.save()
-        _record(actor, "key.revoke", key)
+def _revoke(actor: Identity | None, key: ApiKey) -> bool:
+    """False if it was revoked before."""
+    if key.revoked_at is not None:
+        return False
+    key.revoked_at = key.updated_at = clock.now()
+    key.save()
+    _record(actor, "key.revoke", key)
+    return True
 
 
 @atomic
@@ -268,7 +321,7 @@ def write_last_used(notes: dict[str, tuple[datetime, str]]) -> None:
 
 def count_active(owner_id: UUID) -> int:
     """How many keys of the owner's are active."""
-    return int(_of(owner_id).where(_has_status("active")).count())
+    return int(_of(owner_id).where(ApiKey.has_status("active")).count())
 
 
 def secrets_in_use() -> dict[str, int]:
@@ -334,19 +387,6 @@ def _acting_key(actor: Identity, *others: UUID) -> ApiKey:
         if key.id == actor.key_id and key.status == "active":
             return key
     raise InvalidCredentials(challenge=INVALID_TOKEN)
-
-
-def _has_status(status: str) -> Any:
-    """The condition that a key's status is `status`, as ApiKey.status has it."""
-    now = clock.now()
-    revoked = ApiKey.revoked_at.is_null(False)
-    expired = ApiKey.expires_at.is_null(False) & (ApiKey.expires_at <= now)
-    return {
-        "revoked": revoked,
-        "disabled": ~revoked & ApiKey.disabled,
-        "expired": ~revoked & ~ApiKey.disabled & expired,
-        "active": ~revoked & ~ApiKey.disabled & ~expired,
-    }[status]
 
 
 def _require_future(expires_at: datetime | None) -> None:

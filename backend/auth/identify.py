@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from ..api_keys import scopes as rules
-from ..core import clock, context, quotas, tokens
+from ..core import clock, context, quotas
 from ..core.database import db_time, execute, from_db_time
 from ..core.errors import InvalidCredentials
 from ..core.identity import Identity
@@ -75,12 +75,12 @@ def by_access_token(token: str) -> Identity:
 def key_of(text: str) -> Key | None:
     """The key whose text is given, in whatever state; None if there is none.
 
-    Text of the wrong form or checksum is refused without a query. A secret whose place another has
-    taken, and whose grace is over, is that of no key.
+    Text of our form with a wrong checksum is refused without a query. A secret whose place another
+    has taken, and whose grace is over, is that of no key.
     """
-    if not tokens.is_api_key(text):
-        return None
     digests = [digest for _, digest in context.service().keyring.digests(text)]
+    if not digests:
+        return None
     row = execute(_by_digest(len(digests)), *digests).fetchone()
     return None if row is None else _key(row)
 

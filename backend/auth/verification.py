@@ -75,8 +75,8 @@ def verify(
         return look(key, scopes, address, role=role, cost=cost)[0]
     code = decide(key, scopes, address, clock.now(), role)
     decision = _use(key, text, cost) if code == VALID else _refusal(code, key)
-    if decision.code == VALID:
-        _note_use(key, address)
+    if decision.key is not None:
+        _note(key, decision.code, address)
     return decision
 
 
@@ -160,8 +160,10 @@ def _move_on(key: Key, text: str) -> None:
         ).execute()
 
 
-def _note_use(key: Key, address: str | None) -> None:
-    """Remember that the key was used now, from `address` if that is known; it is written later."""
-    service = context.service()
-    service.last_used.note(key.id.hex, (clock.now(), address))
+def _note(key: Key, code: str, address: str | None) -> None:
+    """Count the decision, and remember a use from `address`, if that is known; written later."""
+    service, now, key_id = context.service(), clock.now(), key.id.hex
+    service.usage.note((key_id, int(now.timestamp()) // 3600, code), 1)
+    if code == VALID:
+        service.last_used.note(key_id, (now, address))
     service.chores.wake()

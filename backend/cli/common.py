@@ -39,11 +39,8 @@ def inside(command: Callable[..., None]) -> Callable[..., None]:
         with service.active():
             try:
                 command(*args, **kwargs)
-            except ValidationError as refusal:
-                fail(*_sentences(refusal.normalized_messages()))
-            except Failure as refusal:
-                faults: Any = (refusal.errors or {}).get("json", {})
-                fail(*(_sentences(faults) or [refusal.detail]))
+            except (ValidationError, Failure) as refusal:
+                fail(*sentences(refusal))
             except migrations.MigrationError as refusal:
                 fail(str(refusal))
             except Exception as error:
@@ -56,8 +53,14 @@ def inside(command: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
-def _sentences(faults: dict[str, Any]) -> list[str]:
-    return [f"{name}: {text}" for name, said in faults.items() for text in admission.flat(said)]
+def sentences(refusal: ValidationError | Failure) -> list[str]:
+    """What the refusal says: a sentence for each fault."""
+    if isinstance(refusal, ValidationError):
+        faults: Any = refusal.normalized_messages()
+    else:
+        faults = (refusal.errors or {}).get("json", {})
+    said = [f"{name}: {text}" for name, said in faults.items() for text in admission.flat(said)]
+    return said or [str(refusal)]
 
 
 def load(schema: type[Schema], given: dict[str, Any]) -> dict[str, Any]:

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
-from typing import Any
+from string import Template
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import click
 from flask.cli import AppGroup
+from marshmallow import ValidationError
 
 from ..api_keys import service as keys
-from ..api_keys.schemas import ApiKeySchema, CreateKeySchema
-from ..core import tokens
+from ..api_keys.schemas import ApiKeySchema, CreateKeySchema, ImportKeySchema
+from ..core import context, tokens
+from ..core.database import atomic
+from ..core.errors import Failure
 from ..core.identity import CONSOLE
-from .common import every_row, fail, inside, load, print_json, user_called
+from ..web import admission
+from .common import every_row, fail, inside, load, print_json, sentences, user_called
 
 group = AppGroup("keys", help="API keys.")
+
+MOST_FAULTS = 20  # that are told of in sentences
 
 
 @group.command("create")
@@ -57,8 +65,83 @@ def revoke(key_id: UUID) -> None:
 
 
 @group.command("check")
-def check_key() -> None:
-    """Read a text from standard input and tell whether it has the form of a key. Asks nobody."""
-    if not tokens.is_api_key(sys.stdin.readline().strip()):
-        fail("that is not the text of an API key: its form or its checksum is wrong.")
-    click.echo("That has the form of an API key, and its checksum is right.")
+def check_text() -> None:
+    """Find API keys in a text on standard input, such as a log or a diff. Asks nobody.
+
+    Prints line and hint of each whose checksum is right. Exit code 1 if there is none.
+    """
+    found = False
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        for key in tokens.find_api_keys(line.decode("latin-1")):  # which all bytes are; keys: ASCII
+            click.echo(f"line {number}: {tokens.hint(key)}")
+            found = True
+    if not found:
+        fail("there is no API key in that text: none of the right form and checksum.")
+
+
+_RULES = Template(r"""
+[[rules]]
+id = "$prefix-api-key"
+description = "API key of $host"
+regex = '''(?:^|[^0-9A-Za-z])(${prefix}_[0-9A-Za-z]{38})\b'''
+secretGroup = 1
+entropy = 3
+keywords = ["${prefix}_"]
+
+[[rules]]
+id = "$prefix-token"
+description = "Refresh token, or link from a mail, of $host"
+regex = '''(?:^|[^0-9A-Za-z])(${prefix}[rpem]_[A-Za-z0-9_-]{27,38}\.[A-Za-z0-9_-]{43})\b'''
+secretGroup = 1
+entropy = 3
+keywords = ["${prefix}r_", "${prefix}p_", "${prefix}e_", "${prefix}m_"]
+""")
+
+
+@group.command("scanner-rules")
+@inside
+def scanner_rules() -> None:
+    """Print rules by which a secret scanner finds our keys, tokens and links: gitleaks' TOML."""
+    settings = context.settings()
+    host = urlsplit(settings.public_url).hostname
+    click.echo(_RULES.substitute(prefix=settings.api_key_prefix, host=host).strip())
+
+
+@group.command("import")
+@click.argument("file", type=click.File("rb"))
+@inside
+def import_keys(file: BinaryIO) -> None:
+    """Take over keys of another system by their digests: a JSON object a line. All, or none."""
+    wanted: dict[int, dict[str, Any]] = {}
+    faults: list[str] = []
+    for number, line in enumerate(file, 1):
+        try:
+            if line.strip():
+                wanted[number] = _wanted(line)
+        except (ValidationError, Failure) as refusal:
+            faults += [f"line {number}: {sentence}" for sentence in sentences(refusal)]
+    if faults:
+        more = len(faults) - MOST_FAULTS
+        fail(*faults[:MOST_FAULTS], *([f"and {more} more."] if more > 0 else []))
+    _adopt(wanted)
+    click.echo(f"{len(wanted)} keys imported.")
+
+
+def _wanted(line: bytes) -> dict[str, Any]:
+    try:
+        given = admission.parse_json(line)
+    except Failure:
+        given = None
+    if not isinstance(given, dict):
+        raise Failure("malformed_json", "that is not a JSON object.")
+    wanted = load(ImportKeySchema, given)
+    return {**wanted, "owner_id": user_called(wanted.pop("owner")).id}
+
+
+@atomic
+def _adopt(wanted: dict[int, dict[str, Any]]) -> None:
+    for number, each in wanted.items():
+        try:
+            keys.adopt(CONSOLE, **each)
+        except Failure as refusal:
+            fail(*[f"line {number}: {sentence}" for sentence in sentences(refusal)])

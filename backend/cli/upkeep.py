@@ -22,12 +22,13 @@ from .common import fail, inside
 def prune() -> None:
     """Delete what means nothing any more: expired sessions, throttles, audit beyond retention.
 
-    The servers do so little by little; this does it all at once.
+    Also disable the keys that nobody uses, and tell the owners of those that soon expire. The
+    servers do so little by little while they are called; this does it all at once.
     """
-    pruned = 0
-    while some := upkeep.prune():
-        pruned += some
-    click.echo(f"{pruned} rows deleted.")
+    click.echo(f"{sum(iter(upkeep.prune, 0))} rows deleted.")
+    tended = sum(iter(upkeep.tend, 0))
+    if tended:
+        click.echo(f"{tended} keys disabled, or soon to expire.")
 
 
 @click.command("doctor")

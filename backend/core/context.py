@@ -37,6 +37,7 @@ class Service:
     hasher: Hasher
     limiter: Limiter
     last_used: WriteBehind
+    usage: WriteBehind
     chores: Chores
     jobs: Jobs
     mailer: Mailer

@@ -40,8 +40,10 @@ class Failure(Exception):
 class Invalid(Failure):
     """The input is well formed and still not acceptable."""
 
-    def __init__(self, field: str, sentence: str, code: str = "validation_error") -> None:
-        super().__init__(code, sentence, errors={"json": {field: [sentence]}})
+    def __init__(
+        self, field: str, sentence: str, code: str = "validation_error", place: str = "json"
+    ) -> None:
+        super().__init__(code, sentence, errors={place: {field: [sentence]}})
 
 
 class InvalidCredentials(Failure):

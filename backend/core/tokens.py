@@ -14,6 +14,7 @@ import re
 import secrets
 import string
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -38,6 +39,9 @@ _PURPOSES = {
 
 _PREFIX = "[a-z][a-z0-9]{1,15}"
 _API_KEY = re.compile(rf"({_PREFIX}_[0-9A-Za-z]{{32}})([0-9A-Za-z]{{6}})")
+_ANY_API_KEY = re.compile(rf"(?=({_PREFIX}_[0-9A-Za-z]{{38}}))")  # wherever one begins
+_FOREIGN_KEY = re.compile("[!-~]{1,512}")
+_DIGEST = re.compile(r"(?P<sha256>[0-9a-f]{64})|sha512\$\$(?P<sha512>[0-9a-f]{128})")
 _SIGNED = re.compile(rf"{_PREFIX}([rpem])_([A-Za-z0-9_-]{{1,60}})\.([A-Za-z0-9_-]{{43}})")
 
 
@@ -165,18 +169,54 @@ class Keyring:
         text = f"{self._settings.api_key_prefix}_{body}"
         return text + _checksum(text)
 
-    def digests(self, key: str) -> list[tuple[str, str]]:
-        """(id of the secret, digest in hex) under each secret, the present one first."""
+    def digests(self, text: str) -> list[tuple[str, str]]:
+        """(id of the secret, digest in hex) by which the key with this text is found.
+
+        Under each secret, the present one first. A text that is not of our form may be a key that
+        another system made. Empty for what is no key: with a wrong checksum, of more than 512
+        characters, or of others than printable ASCII.
+        """
+        if _API_KEY.fullmatch(text):
+            return self.seal(text) if is_api_key(text) else []
+        if not _FOREIGN_KEY.fullmatch(text):
+            return []
         return [
-            (secret.id, hmac.digest(secret.api_key, key.encode(), hashlib.sha256).hex())
+            each
+            for name in ("sha256", "sha512")
+            for each in self.seal(f"{name}:{hashlib.new(name, text.encode()).hexdigest()}")
+        ]
+
+    def seal(self, text: str) -> list[tuple[str, str]]:
+        """(id of the secret, HMAC in hex) of a key's text, or of a digest, under each secret."""
+        return [
+            (secret.id, hmac.digest(secret.api_key, text.encode(), hashlib.sha256).hex())
             for secret in self._secrets
         ]
+
+
+def read_digest(text: str) -> str:
+    """What is sealed of a key that another system made and kept only this digest of.
+
+    SHA-256 as hex or base64url, SHA-512 as djangorestframework-api-key has it, `sha512$$<hex>`; of
+    the whole text of the key. ValueError for all else.
+    """
+    if re.fullmatch("[A-Za-z0-9_-]{43}", text) and canonical(text):
+        text = base64.urlsafe_b64decode(f"{text}=").hex()
+    shape = _DIGEST.fullmatch(text)
+    if not shape:
+        raise ValueError("not a digest of a key")
+    return f"{shape.lastgroup}:{shape[shape.lastgroup or 0]}"
 
 
 def is_api_key(text: str) -> bool:
     """True if `text` has the form of an API key and its checksum is right. Asks no database."""
     shape = _API_KEY.fullmatch(text)
     return shape is not None and _checksum(shape[1]) == shape[2]
+
+
+def find_api_keys(text: str) -> Iterator[str]:
+    """All API keys in the text whose checksum is right, whatever stands around them."""
+    return (found[1] for found in _ANY_API_KEY.finditer(text) if is_api_key(found[1]))
 
 
 def hint(key: str) -> str:

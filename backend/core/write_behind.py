@@ -14,19 +14,32 @@ from . import clock
 from .database import is_unavailable
 
 
-class WriteBehind:
-    """Keeps the newest note per key, until `flush` hands all of them to `write`."""
+def _newest(earlier: Any, later: Any) -> Any:
+    return later
 
-    def __init__(self, write: Callable[[dict[Any, Any]], None]) -> None:
+
+class WriteBehind:
+    """Keeps one note per key, until `flush` hands all of them to `write`.
+
+    `merge(earlier, later)` makes one note of two; without it, the later replaces the earlier.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[dict[Any, Any]], None],
+        merge: Callable[[Any, Any], Any] = _newest,
+    ) -> None:
         self._write = write
+        self._merge = merge
         self._notes: dict[Any, Any] = {}
         self._since: float | None = None  # no note that is not written is older
         self._lock = threading.Lock()
 
     def note(self, key: Any, value: Any) -> None:
-        """Remember `value` for `key` until the next flush; a later note replaces an earlier."""
+        """Remember `value` for `key`, merged with what is noted for it, until the next flush."""
         with self._lock:
-            self._notes[key] = value
+            notes = self._notes
+            notes[key] = self._merge(notes[key], value) if key in notes else value
             if self._since is None:
                 self._since = clock.monotonic()
 
@@ -49,7 +62,9 @@ class WriteBehind:
             # Kept for another reason, they would fail again, and all that is noted after them too.
             if is_unavailable(error):
                 with self._lock:
-                    self._notes = {**notes, **self._notes}
+                    for key, value in self._notes.items():
+                        notes[key] = self._merge(notes[key], value) if key in notes else value
+                    self._notes = notes
                     since = self._since
             raise
         finally:
