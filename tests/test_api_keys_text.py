@@ -82,7 +82,7 @@ def test_a_short_checksum_is_padded_with_zeros(client: FlaskClient, app: Flask) 
     assert len(ran) == 1
 
 
-def test_what_is_no_key_is_refused_without_a_query(
+def test_what_is_no_key_is_refused_without_a_query_if_its_text_tells(
     client: FlaskClient, app: Flask, alice: Person, subtests: pytest.Subtests
 ) -> None:
     good = alice.new_key()["key"]
@@ -92,6 +92,13 @@ def test_what_is_no_key_is_refused_without_a_query(
         "checksum of another text": good[:-6] + checksum(body),
         "checksum in other letters": good[:-6] + good[-6:].swapcase(),
         "two characters changed places": f"bt_{body[::-1]}{good[-6:]}",
+        "something before": "x" + good,
+        "not ASCII": good[:-1] + "é",
+        "a space": f"{good} {good}",
+        "much": "x" * 513,
+    }
+    # These might be keys of another system, by the digests of which one query asks.
+    unknown = {
         "too short": key_text(body[:-1]),
         "too long": key_text(body + "0"),
         "a character that is none of the 62": key_text(body[:-1] + "-"),
@@ -101,26 +108,26 @@ def test_what_is_no_key_is_refused_without_a_query(
         "prefix of seventeen letters": key_text(body, "b" * 17),
         "prefix in capitals": key_text(body, "BT"),
         "prefix that begins with a digit": key_text(body, "1bt"),
-        "something before": "x" + good,
         "something behind": good + "x",
         "another key behind": f"{good},{good}",
         "quotes": f'"{good}"',
-        "not ASCII": good[:-1] + "é",
         "a refresh token": alice.refresh_token,
         "an id": alice.id,
         "one character": "x",
-        "much": "x" * 4000,
+        "much": "x" * 512,
     }
     wrong = {what: text for what, text in wrong.items() if text != good}
-    for what, text in wrong.items():
+    for what, text in (
+        wrong | {f"{what}, unknown": text for what, text in unknown.items()}
+    ).items():
         for headers in (by_key(text), {"Authorization": f"Bearer {text}"}):
             with subtests.test(what), statements(app) as ran:
                 response = client.get("/v1/auth/me", headers=headers)
                 assert_problem(response, 401, "invalid_credentials")
-                assert ran == []
+                assert len(ran) == what.endswith("unknown")
     for what, text in wrong.items():
         with subtests.test(what), statements(app) as ran:
-            sent = client.post("/v1/api-keys/revoke", json={"key": text[:512]})
+            sent = client.post("/v1/api-keys/revoke", json={"key": text})
             assert sent.status_code == 204
             assert not [sql for sql in ran if "api_key" in sql]
     assert client.get("/v1/auth/me", headers=by_key(good)).status_code == 200

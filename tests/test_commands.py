@@ -8,7 +8,10 @@ import pty
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
+from datetime import timedelta
+from math import log2
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
@@ -467,18 +470,75 @@ def test_keys_revoke_ends_a_key(flask: Flasks, alice: Person) -> None:
     assert_misused(flask("keys", "revoke", "nonsense"), "not a valid UUID")
 
 
-def test_keys_check_tells_the_form_of_a_text_and_asks_nobody(app_on: Callable[..., Flask]) -> None:
+def test_keys_check_finds_keys_in_a_text_and_asks_nobody(app_on: Callable[..., Flask]) -> None:
     unreachable = "postgresql://nobody@127.0.0.1:1/nowhere"
     app = app_on(unreachable)
     flask = flask_of(app)
-    key = service_of(app).keyring.new_api_key()
-    right = "That has the form of an API key, and its checksum is right."
-    assert_done(flask("keys", "check", stdin=f"{key}\n"), right)
-    wrong = "that is not the text of an API key: its form or its checksum is wrong."
+    key, other = (service_of(app).keyring.new_api_key() for _ in range(2))
     typo = key[:10] + ("a" if key[10] != "a" else "b") + key[11:]
-    for text in (typo, key[:-1], key + "a", "", "nonsense", f"x{key}", "\ud800"):
-        with_error = flask("keys", "check", stdin=text.encode("utf-8", "replace").decode())
-        assert_refused(with_error, wrong)
+    for text in (key, f"{key}\n", f"x{key}", f"{key}a", f"KEY={key!r};", f"é{key}é", f"\0{key}"):
+        assert_done(flask("keys", "check", stdin=text), f"line 1: bt_...{key[-4:]}")
+    diff = f"+++ b/.env\n+KEY={key}\r\n-{typo}\n\nbt_{other},{key}"
+    hints = [f"bt_...{text[-4:]}" for text in (key, other, key)]
+    lines = [f"line {number}: {hint}" for number, hint in zip((2, 5, 5), hints, strict=True)]
+    assert_done(flask("keys", "check", stdin=diff), *lines)
+    wrong = "there is no API key in that text: none of the right form and checksum."
+    for text in (typo, key[:-1], key.replace("_", "_\n"), "", "nonsense\n" * 1000, "bt_" * 9999):
+        assert_refused(flask("keys", "check", stdin=text), wrong)
+
+
+def test_keys_check_reads_bytes_of_every_kind(tree: Path, app: Flask) -> None:
+    key = service_of(app).keyring.new_api_key()
+    found = subprocess.run(
+        [Path(sys.executable).parent / "flask", "--app", "wsgi", "keys", "check"],
+        cwd=tree,
+        env=process_environ(database_url="sqlite:///nowhere.db"),
+        input=bytes(range(256)) + b"\xff" + key.encode() + b"\x80",
+        capture_output=True,
+        check=True,
+    )
+    assert found.stdout.decode() == f"line 2: bt_...{key[-4:]}\n"
+
+
+def test_keys_scanner_rules_find_what_we_make_and_nothing_like_it(
+    make_bare_app: Callable[..., Flask],
+) -> None:
+    app = make_bare_app(api_key_prefix="acme", public_url="https://id.example")
+    told = flask_of(app)("keys", "scanner-rules")
+    assert told.exit_code == 0, told.stderr
+    rules = {rule["id"]: rule for rule in tomllib.loads(told.stdout)["rules"]}
+    assert list(rules) == ["acme-api-key", "acme-token"]
+    keyring, nobody = service_of(app).keyring, UUID(UNKNOWN_ID)
+    made = {
+        "acme-api-key": [keyring.new_api_key() for _ in range(50)],
+        "acme-token": [
+            keyring.sign_refresh(nobody, 1),
+            *[keyring.sign_for(kind, nobody, 1, timedelta(1)) for kind in "pem"],
+        ],
+    }
+    for name, rule in rules.items():
+        assert "id.example" in rule["description"]
+        # As the scanner does it: one of the words must be there, in either case, then the pattern.
+        for text in made[name]:
+            for before, after in [("", ""), ("KEY=", "\n"), ('"', '"'), ("_", "/x"), ("x,", ",")]:
+                assert any(word in text for word in rule["keywords"])
+                found = re.search(rule["regex"], f"{before}{text}{after}")
+                assert found, text
+                assert found[rule["secretGroup"]] == text
+                assert entropy(text) > rule["entropy"]
+            both = re.findall(rule["regex"], f"{text},{text}")
+            assert both == [text, text]
+        others = [text for kind, texts in made.items() if kind != name for text in texts]
+        text = made[name][0]
+        for near in (*others, f"x{text}", f"{text}x", text[:-1], text.replace("acme", "acne")):
+            assert not re.search(rule["regex"], near), near
+    assert entropy("acme_" + "x" * 38) < 3
+
+
+def entropy(text: str) -> float:
+    """Shannon's, in bits for each character."""
+    shares = [text.count(character) / len(text) for character in set(text)]
+    return -sum(share * log2(share) for share in shares)
 
 
 # --- doctor ---

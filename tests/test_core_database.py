@@ -405,6 +405,22 @@ def test_notes_are_kept_while_the_database_is_down_and_newer_ones_win() -> None:
     assert written.notes == [{"a": 3, "b": 2}]
 
 
+def test_notes_can_be_merged_also_with_those_kept_while_the_database_is_down() -> None:
+    written = Written()
+    gathered = WriteBehind(written.write, lambda earlier, later: earlier + later)
+    for value in ("x", "y"):
+        gathered.note("a", value)
+    written.fault = pw.OperationalError("down")
+    with pytest.raises(pw.OperationalError):
+        gathered.flush()
+    gathered.note("a", "z")
+    gathered.note("b", "x")
+    written.fault = None
+    gathered.flush()
+    gathered.flush()
+    assert written.notes == [{"a": "xyz", "b": "x"}]
+
+
 def test_notes_that_can_never_be_written_do_not_stop_later_ones() -> None:
     written = Written()
     written.fault = ValueError("a note that no database takes")

@@ -49,6 +49,13 @@ VALUES: dict[str, dict[str, object]] = {
         "valid_for": "24 hours",
     },
     "email_changed": {"username": "alice", "new_email": "new@example.com"},
+    "key_expires": {
+        "username": "alice",
+        "key": "deploys",
+        "hint": "bt_...Qw3r",
+        "expires_at": "2026-11-23 09:00 UTC",
+    },
+    "key_leaked": {"username": "alice", "key": "deploys", "hint": "bt_...Qw3r"},
     "mfa_enabled": {"username": "alice"},
     "recovery_codes": {"username": "alice"},
     "mfa_disabled": {"username": "alice", "by_admin": False},

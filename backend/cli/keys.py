@@ -135,7 +135,8 @@ def _wanted(line: bytes) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise Failure("malformed_json", "that is not a JSON object.")
     wanted = load(ImportKeySchema, given)
-    return {**wanted, "owner_id": user_called(wanted.pop("owner")).id}
+    wanted["owner_id"] = user_called(wanted.pop("owner")).id
+    return wanted
 
 
 @atomic

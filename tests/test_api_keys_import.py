@@ -1,0 +1,286 @@
+"""Keys of other systems: taken over by their digests, presented as they always were."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask
+
+from .conftest import (
+    Person,
+    add_user,
+    assert_problem,
+    by_key,
+    client_of,
+    service_of,
+    sign_in,
+    statements,
+    url_of,
+)
+from .test_api_keys_text import stored
+
+OLD, NEW = "the-first-" * 5, "the-second-" * 5
+
+# Texts as these systems make them, and what they keep of one.
+DJANGO = "pxvV5qEU.A0yTgzp5xYmdRRhTtOBE5r3ZyzOJXmtz"
+BETTER_AUTH = "kQbJfHfZVxYvTnJqRkGtPzLmWsCdXbNhAyUiOeFgRtSvBwQzKjHlMnPxCyDzEaTu"
+PLAIN = "sk-live/+=~!#$%&'()*,;:<>?@[]^`{|}"
+
+
+def sha256_hex(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256_base64url(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def sha512_django(text: str) -> str:
+    return f"sha512$${hashlib.sha512(text.encode()).hexdigest()}"
+
+
+FORMS = {DJANGO: sha512_django, BETTER_AUTH: sha256_base64url, PLAIN: sha256_hex}
+
+
+def line(text: str, **more: Any) -> dict[str, Any]:
+    """A line that takes the key with this text over for alice."""
+    form = FORMS.get(text, sha256_hex)
+    return {"owner": "alice", "name": "taken over", "digest": form(text), **more}
+
+
+def take_over(app: Flask, *lines: Any) -> Result:
+    """What `flask keys import -` does with these lines."""
+    texts = [each if isinstance(each, str) else json.dumps(each) for each in lines]
+    runner = app.test_cli_runner()
+    return runner.invoke(args=["keys", "import", "-"], input="\n".join(texts))
+
+
+def taken(person: Person, text: str, **more: Any) -> dict[str, Any]:
+    """The key with this text, taken over for this person just now."""
+    result = take_over(person.client.application, line(text, owner=person.username, **more))
+    assert (result.exit_code, result.stdout) == (0, "1 keys imported.\n"), result.output
+    return {**person.get("/v1/api-keys").json["items"][0], "key": text}
+
+
+def me(person: Person, text: str, header: str = "X-API-Key") -> Any:
+    value = text if header == "X-API-Key" else f"Bearer {text}"
+    return person.client.get("/v1/auth/me", headers={header: value})
+
+
+@pytest.mark.parametrize("text", FORMS, ids=["django", "better-auth", "plain"])
+def test_a_key_of_another_system_is_good_as_it_stands(
+    app: Flask, alice: Person, root: Person, text: str
+) -> None:
+    key = taken(alice, text, scopes=["reports:read"])
+    for header in ("X-API-Key", "Authorization"):
+        with statements(app) as ran:
+            response = me(alice, text, header)
+        assert response.json["auth"] == {
+            "method": "api_key",
+            "key_id": key["id"],
+            "scopes": ["reports:read"],
+        }
+        assert len(ran) == 1
+    verified = root.post("/v1/api-keys/verify", {"key": text}).json
+    assert (verified["code"], verified["key_id"]) == ("valid", key["id"])
+    for near in (text[:-1], text + "x", text.swapcase(), FORMS[text](text), sha256_hex(text)):
+        assert_problem(me(alice, near), 401, "invalid_credentials")
+
+
+@pytest.mark.parametrize("text", FORMS, ids=["django", "better-auth", "plain"])
+def test_the_database_holds_no_digest_that_can_be_computed_without_the_secret(
+    app: Flask, alice: Person, text: str
+) -> None:
+    taken(alice, text)
+    for _ in range(2):
+        kept = stored(app)
+        for digest in (text, sha256_hex(text), sha512_django(text)[8:], sha256_base64url(text)):
+            assert digest not in kept
+        assert me(alice, text).status_code == 200
+
+
+def test_all_that_a_key_has_is_taken_over(app: Flask, alice: Person, root: Person) -> None:
+    wanted = {
+        "name": "deploys",
+        "description": "of the old system",
+        "scopes": ["reports:read"],
+        "metadata": {"team": "search"},
+        "allowed_ips": ["127.0.0.1/32"],
+        "rate_limit": {"limit": 5, "window_seconds": 60},
+        "quota": {"remaining": 3, "refill_amount": 10, "refill_interval": "daily"},
+        "expires_at": "2999-01-01T00:00:00Z",
+        "created_at": "2020-01-02T03:04:05Z",
+        "hint": "pxvV5qEU...",
+    }
+    key = taken(alice, DJANGO, **wanted)
+    assert {name: key[name] for name in wanted} == wanted
+    assert (key["status"], key["owner_id"]) == ("active", alice.id)
+    assert me(alice, DJANGO).status_code == 200
+    [event] = root.get("/v1/audit-events?action=key.import").json["items"]
+    assert (event["target_id"], event["outcome"]) == (key["id"], "success")
+    assert event["detail"] == {"actor": "console", "owner_id": alice.id}
+
+
+def test_a_key_of_another_system_is_managed_like_ours(app: Flask, alice: Person) -> None:
+    key = taken(alice, DJANGO)
+    assert key["hint"] == "imported"
+    path = f"/v1/api-keys/{key['id']}"
+    rotated = alice.post(f"{path}/rotate", {"grace_seconds": 0}).json
+    assert me(alice, DJANGO).status_code == 200
+    assert me(alice, rotated["key"]).status_code == 200
+    assert_problem(me(alice, DJANGO), 401, "invalid_credentials")
+    other = taken(alice, PLAIN)
+    assert alice.client.post("/v1/api-keys/revoke", json={"key": PLAIN}).status_code == 204
+    assert alice.get(f"/v1/api-keys/{other['id']}").json["status"] == "revoked"
+    assert_problem(me(alice, PLAIN), 401, "invalid_credentials")
+
+
+def test_a_key_of_another_system_moves_to_a_new_secret_at_its_next_use(
+    make_app: Callable[..., Flask],
+) -> None:
+    first = make_app(secret_key=OLD)
+    add_user(client_of(first), "alice")
+    alice = sign_in(client_of(first), "alice")
+    for text in (DJANGO, PLAIN):
+        taken(alice, text)
+
+    def doctor(app: Flask) -> str:
+        return app.test_cli_runner().invoke(args=["doctor"]).output
+
+    assert "API keys" not in doctor(first)
+    between = make_app(database_url=url_of(first), secret_key=NEW, secret_key_fallbacks=OLD)
+    there = sign_in(client_of(between), "alice")
+    assert "number 1 is still needed by 2 API keys" in doctor(between)
+    for text in (DJANGO, PLAIN):
+        assert me(there, text).status_code == 200
+    assert "API keys" not in doctor(between)
+    after = make_app(database_url=url_of(first), secret_key=NEW)
+    for text in (DJANGO, PLAIN):
+        assert me(sign_in(client_of(after), "alice"), text).status_code == 200
+
+
+def test_one_faulty_line_is_told_and_nothing_is_taken_over(app: Flask, alice: Person) -> None:
+    good = line(PLAIN)
+    for fault, sentence in [
+        ("[]", "that is not a JSON object."),
+        ("{", "that is not a JSON object."),
+        ('{"name": "x", "name": "y"}', "that is not a JSON object."),
+        (line(DJANGO, owner="nobody"), "There is no such user."),
+        (line(DJANGO, name=""), "name: Length must be between 1 and 100."),
+        (line(DJANGO, name="a\u0007"), "name: Holds control characters."),
+        (line(DJANGO, owner_id=alice.id), "owner_id: Unknown field."),
+        (line(DJANGO, key="x"), "key: Unknown field."),
+        (line(DJANGO, expires_at="2020-01-01T00:00:00Z"), "expires_at: Must lie in the future."),
+        (
+            line(DJANGO, created_at="2999-01-01T00:00:00Z"),
+            "created_at: Must not lie in the future.",
+        ),
+        (line(DJANGO, scopes=["users:write"]), "The owner's role does not allow these scopes."),
+        (good, "That key is there already."),
+        (line(PLAIN, digest=sha256_base64url(PLAIN)), "That key is there already."),
+    ]:
+        result = take_over(app, good, "", fault)
+        assert (result.exit_code, result.stdout) == (1, ""), fault
+        assert result.stderr == f"Error: line 3: {sentence}\n"
+        assert alice.get("/v1/api-keys").json["items"] == []
+    assert_problem(me(alice, PLAIN), 401, "invalid_credentials")
+
+
+@pytest.mark.parametrize(
+    "digest",
+    [
+        "",
+        5,
+        PLAIN,
+        sha256_hex(PLAIN)[:-1],
+        sha256_hex(PLAIN) + "\n",
+        sha256_hex(PLAIN).upper(),
+        sha512_django(PLAIN)[8:],
+        sha256_base64url(PLAIN)[:-1] + "B",
+        "pbkdf2_sha256$1000000$salt$aGFzaA==",
+        "$2b$12$abcdefghijklmnopqrstuuJ9X3w0B7mNQb0K9rjcMzq3fIuT1yWwS",
+    ],
+)
+def test_what_is_no_digest_of_a_key_is_refused(app: Flask, alice: Person, digest: Any) -> None:
+    result = take_over(app, {**line(PLAIN), "digest": digest})
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("Error: line 1: digest: ")
+
+
+def test_many_faults_are_told_in_few_lines(app: Flask, alice: Person) -> None:
+    result = take_over(app, *[line(PLAIN, name="")] * 25)
+    told = result.stderr.splitlines()
+    assert len(told) == 21
+    assert told[-1] == "Error: and 5 more."
+
+
+def test_a_key_is_taken_over_once_also_when_it_was_used_or_revoked(
+    app: Flask, alice: Person
+) -> None:
+    for text in FORMS:
+        key = taken(alice, text)
+        assert me(alice, text).status_code == 200
+        alice.post(f"/v1/api-keys/{key['id']}/revoke")
+        again = take_over(app, line(text))
+        assert again.stderr == "Error: line 1: That key is there already.\n"
+        assert_problem(me(alice, text), 401, "invalid_credentials")
+
+
+def test_at_most_as_many_are_taken_over_as_their_owner_may_have(
+    make_app: Callable[..., Flask],
+) -> None:
+    app = make_app(max_keys_per_user=3)
+    add_user(client_of(app), "alice")
+    alice = sign_in(client_of(app), "alice")
+    result = take_over(app, *[line(f"text-{number}") for number in range(4)])
+    assert result.stderr == "Error: line 4: At most 3 keys that are not revoked.\n"
+    assert alice.get("/v1/api-keys").json["items"] == []
+    result = take_over(app, *[line(f"text-{number}") for number in range(3)])
+    assert result.stdout == "3 keys imported.\n"
+
+
+def test_old_keys_are_not_disabled_as_unused_the_day_they_are_taken_over(
+    make_app: Callable[..., Flask],
+) -> None:
+    app = make_app(disable_keys_unused_days=30)
+    add_user(client_of(app), "alice")
+    alice = sign_in(client_of(app), "alice")
+    taken(alice, DJANGO, created_at="2020-01-01T00:00:00Z")
+    assert app.test_cli_runner().invoke(args=["prune"]).exit_code == 0
+    assert me(alice, DJANGO).status_code == 200
+
+
+def test_a_text_of_our_form_is_never_taken_for_a_key_of_another_system(
+    app: Flask, alice: Person
+) -> None:
+    key = alice.new_key()["key"]
+    typo = key[:-1] + ("0" if key[-1] != "0" else "1")
+    for text in (key, typo):
+        taken(alice, text)
+    with statements(app) as ran:
+        assert_problem(me(alice, typo), 401, "invalid_credentials")
+    assert ran == []
+    assert alice.client.get("/v1/auth/me", headers=by_key(key)).status_code == 200
+
+
+def test_a_file_is_read_and_one_that_is_missing_is_told(
+    app: Flask, alice: Person, tmp_path: Path
+) -> None:
+    path = tmp_path / "keys.jsonl"
+    runner = app.test_cli_runner()
+    missing = runner.invoke(args=["keys", "import", str(path)])
+    assert (missing.exit_code, missing.stdout) == (2, "")
+    path.write_text(json.dumps(line(DJANGO)) + "\r\n" + json.dumps(line(PLAIN)) + "\n", "utf-8")
+    assert runner.invoke(args=["keys", "import", str(path)]).stdout == "2 keys imported.\n"
+    path.write_bytes(b"\xff\n")
+    refused = runner.invoke(args=["keys", "import", str(path)])
+    assert refused.stderr == "Error: line 1: that is not a JSON object.\n"
+    assert service_of(app).database.is_closed()
