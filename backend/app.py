@@ -100,10 +100,8 @@ def create_service(settings: Settings | None = None) -> Service:
 
     last_used = WriteBehind(inside(write_last_used))
     usage = WriteBehind(inside(write_usage), operator.add)
-    prune, tend = (
-        upkeep.seldom(inside(upkeep.prune)),
-        upkeep.seldom(inside(upkeep.tend), upkeep.HOUR),
-    )
+    prune = upkeep.seldom(inside(upkeep.prune))
+    tend = upkeep.seldom(inside(upkeep.tend), upkeep.HOUR)
     service = Service(
         settings=settings,
         database=database,

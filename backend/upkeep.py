@@ -12,19 +12,18 @@ from .guessing import service as guessing
 
 SOME = 500  # rows of a table at a time: nobody waits long for that
 PAUSE = 20.0  # seconds from one such time to the next
-HOUR = 3600.0
+HOUR = 3600.0  # the same, for looking after keys, which takes looking at all of them
 
 
 def prune(limit: int = SOME) -> int:
-    """Delete at most `limit` rows of each kind: sessions, throttles, audit events beyond retention,
-    counts of the use of keys.
+    """Delete at most `limit` rows of each kind, and return how many they were.
 
-    Returns how many they were.
+    Sessions, throttles, audit events beyond retention, counts of the use of keys.
     """
     return auth.prune(limit) + guessing.prune(limit) + audit.prune(limit) + usage.prune(limit)
 
 
-def tend(limit: int = SOME) -> int:
+def tend(limit: int = SOME // 5) -> int:
     """Disable at most `limit` keys that nobody uses, and tell of as many that soon expire.
 
     Returns how many they were.

@@ -176,8 +176,9 @@ class Keyring:
         another system made. Empty for what is no key: with a wrong checksum, of more than 512
         characters, or of others than printable ASCII.
         """
-        if _API_KEY.fullmatch(text):
-            return self.seal(text) if is_api_key(text) else []
+        shape = _API_KEY.fullmatch(text)
+        if shape:
+            return self.seal(text) if _checksum(shape[1]) == shape[2] else []
         if not _FOREIGN_KEY.fullmatch(text):
             return []
         return [
