@@ -144,7 +144,7 @@ class Metrics:
         self._pool_used.set(len(service.database._in_use))
         self._pool_size.set(service.settings.database_pool_size)
         self._jobs.set(service.jobs.waiting)
-        self._lag.set(service.last_used.lag)
+        self._lag.set(max(service.last_used.lag, service.usage.lag))
 
 
 def _over_processes() -> bool:
