@@ -38,7 +38,7 @@ class ApiKey(Model):
     before `expires_at` the owner was last told of it.
     """
 
-    # The rows of these secrets, as `service._with_secrets` reads them.
+    # The rows of these secrets, where `service._with_secrets` has read them.
     current: Any = None
     pending: Any = None
     grace: Any = None
@@ -163,7 +163,8 @@ class ApiKey(Model):
 
     def _secret(self, secret_id: UUID) -> Any:
         rows = (self.current, self.pending, self.grace)
-        return next(row for row in rows if row and row.id == secret_id)
+        read = (row for row in rows if row and row.id == secret_id)
+        return next(read, None) or ApiKeySecret.get_by_id(secret_id)
 
 
 class ApiKeySecret(Model):

@@ -326,13 +326,14 @@ class UsageQuery(Schema):
         metadata={"description": "From the interval that holds it; by default 24 hours or 30 days."}
     )
     until = Time(metadata={"description": "To the interval before it ends; by default now."})
-    interval = fields.String(
-        validate=validate.OneOf(("hour", "day")),
+    interval = Choice(
+        "UsageInterval",
+        ("hour", "day"),
         metadata={"description": "In UTC; hour by default, for 31 days at most. Days: 400."},
     )
 
 
-class UsedSchema(Schema):
+class UsedSchema(Answer):
     """What was decided of a key in an hour or a day."""
 
     start = Time(metadata={"example": "2026-11-23T09:00:00Z"})
@@ -344,7 +345,7 @@ class UsedSchema(Schema):
     )
 
 
-class UsageSchema(Schema):
+class UsageSchema(Answer):
     """What was decided of a key."""
 
     items = fields.List(
