@@ -65,9 +65,11 @@ def seed(app: Flask) -> None:
     if not count:
         add_user(client, "alice")
     alice = sign_in(client, "alice")
-    alice.new_key(scopes=[])
+    client.get("/v1/auth/me", headers=by_key(alice.new_key(scopes=[])["key"]))
     # Begun, not confirmed: she signs in again, and without a code.
     assert alice.post("/v1/auth/mfa", {"current_password": PASSWORD}).status_code == 201
+    service.usage.flush()
+    service.last_used.flush()
     with service.active():
         RecoveryCode.create(user=alice.id, digest=secrets.token_hex(32))
         notices.note(notices.FORWARDED)
@@ -87,7 +89,7 @@ def rows(database: pw.Database) -> dict[str, list[dict[str, str]]]:
         cursor = database.execute_sql(f'SELECT * FROM "{table}"')
         names = [column[0] for column in cursor.description]
         lines = [dict(zip(names, map(str, line), strict=True)) for line in cursor.fetchall()]
-        found[table] = sorted(lines, key=lambda line: line["id"])
+        found[table] = sorted(lines, key=lambda line: list(line.values()))
     release(database)
     return found
 

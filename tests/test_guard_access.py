@@ -69,6 +69,7 @@ ROUTES: dict[str, tuple[str, int | str]] = {
     "DELETE /v1/api-keys/<id:key_id>": ("session or keys:write", 404),
     "POST /v1/api-keys/<id:key_id>/revoke": ("session or keys:write", 404),
     "POST /v1/api-keys/<id:key_id>/rotate": ("session or keys:write", 404),
+    "GET /v1/api-keys/<id:key_id>/usage": ("session or keys:read", 404),
     "POST /v1/api-keys/revoke": ("public", 422),
     "POST /v1/api-keys/verify": ("admin or keys:verify", 422),
     "POST /v1/api-keys/<id:key_id>/explain": ("session or keys:read", 404),
@@ -383,7 +384,7 @@ def test_what_is_refused_by_its_form_or_public_takes_none(
     header, claims, signature = alice.access_token.split(".")
     for headers in (
         {},
-        by_key("garbage"),
+        by_key(f"bt_{'0' * 38}"),
         {"Authorization": f"Bearer {header}.{claims}.{signature[::-1]}"},
         {**alice.headers, **by_key("garbage")},
     ):

@@ -24,7 +24,7 @@ _LATE = timedelta(hours=1)  # by then, what another process has noted of a use i
 def disable_unused(limit: int) -> int:
     """Disable at most `limit` keys not used for DISABLE_KEYS_UNUSED_DAYS; returns how many.
 
-    For a key that was never used its creation counts; that it was enabled again, for every key.
+    A key that was never used counts from its creation, one that was enabled again from then.
     """
     days = context.settings().disable_keys_unused_days
     if not days:
@@ -79,8 +79,9 @@ def _change_some(due: Any, limit: int, act: Callable[[ApiKey], None]) -> int:
 
     Of several processes, one gets each: a row that another has changed is not due any more.
     """
+    # Looked for before the transaction begins: SQLite has one at a time.
     ids = [key.id for key in ApiKey.select(ApiKey.id).where(due).limit(limit)]
-    return _change(ids, due, act) if ids else 0  # without a transaction, which SQLite has one of
+    return _change(ids, due, act) if ids else 0
 
 
 @atomic
