@@ -1,0 +1,1 @@
+"""What the service costs, and against what: `make bench`, `make bench-path`."""
