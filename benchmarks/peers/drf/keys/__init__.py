@@ -1,0 +1,1 @@
+"""API keys that belong to a user."""
