@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Without the .env of some folder above, which `flask` would read and the server would not.
 FLASK := FLASK_SKIP_DOTENV=1 $(BIN)/flask --app wsgi
 
-.PHONY: run test lint format fuzz attack browser clients proxy lock clean
+.PHONY: run test lint format fuzz attack browser clients proxy bench bench-path lock clean
 .DEFAULT_GOAL := run
 
 run: .venv/runtime
@@ -45,6 +45,15 @@ clients: .venv/development
 proxy: .venv/development
 	$(BIN)/pytest -n auto tests/proxy
 
+# The tables of benchmarks/README.md, in two hours; BENCH=--short shows in three minutes that
+# they work, BENCH="peers --rounds 9" makes one. Needs wrk (Debian: apt-get install wrk).
+bench: .venv/development
+	$(BIN)/python -m benchmarks $(BENCH)
+
+# Where the microseconds of a request go; BENCH=--short for a quick look.
+bench-path: .venv/development
+	$(BIN)/python -m benchmarks.path $(BENCH)
+
 # After an edit of the dependencies in pyproject.toml.
 lock: .venv/development
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
@@ -53,7 +62,7 @@ lock: .venv/development
 		--extra dev -c requirements.txt pyproject.toml -o requirements-dev.txt
 
 clean:
-	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-peers build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/runtime: .venv/bin/python requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes -r requirements.txt
