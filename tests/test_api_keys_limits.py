@@ -55,37 +55,37 @@ def test_a_limit_is_what_was_set(alice: Person) -> None:
     assert alice.get(path_of(key)).json["rate_limit"] is None
 
 
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        limit(0),
-        limit(-1),
-        limit(1_000_000_001),
-        limit(10**300),
-        limit(5, 0),
-        limit(5, -60),
-        limit(5, 86_401),
-        {"limit": 5},
-        {"window_seconds": 60},
-        {"limit": None, "window_seconds": 60},
-        {"limit": 5.0, "window_seconds": 60},
-        {"limit": "5", "window_seconds": 60},
-        {"limit": True, "window_seconds": 60},
-        {**limit(5), "burst": 3},
-        {},
-        [],
-        5,
-        "5/60",
-        False,
-    ],
-)
-def test_what_is_no_limit_is_refused(alice: Person, wanted: Any) -> None:
+NO_LIMITS: list[Any] = [
+    limit(0),
+    limit(-1),
+    limit(1_000_000_001),
+    limit(10**300),
+    limit(5, 0),
+    limit(5, -60),
+    limit(5, 86_401),
+    {"limit": 5},
+    {"window_seconds": 60},
+    {"limit": None, "window_seconds": 60},
+    {"limit": 5.0, "window_seconds": 60},
+    {"limit": "5", "window_seconds": 60},
+    {"limit": True, "window_seconds": 60},
+    {**limit(5), "burst": 3},
+    {},
+    [],
+    5,
+    "5/60",
+    False,
+]
+
+
+def test_what_is_no_limit_is_refused(alice: Person) -> None:
     key = alice.new_key(rate_limit=limit(7))
-    for answer in (
-        alice.post("/v1/api-keys", {"name": "x", "rate_limit": wanted}),
-        alice.patch(path_of(key), {"rate_limit": wanted}),
-    ):
-        assert_problem(answer, 422, "validation_error", "json.rate_limit")
+    for wanted in NO_LIMITS:
+        for answer in (
+            alice.post("/v1/api-keys", {"name": "x", "rate_limit": wanted}),
+            alice.patch(path_of(key), {"rate_limit": wanted}),
+        ):
+            assert_problem(answer, 422, "validation_error", "json.rate_limit")
     assert alice.get(path_of(key)).json["rate_limit"] == limit(7)
 
 
