@@ -33,6 +33,7 @@ from .gateway import routes as gateway
 from .mfa import routes as mfa
 from .users import routes as users
 from .web import admission, docs, guard, health, jwks, metrics, openapi, password_page, problems
+from .web.application import Application
 from .web.envelope import Envelope
 
 # The subjects, in the order in which the documentation lists them. Yours goes here.
@@ -48,11 +49,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     service = create_service(settings)
     settings = service.settings
 
-    app = Flask(__package__, static_folder=None)
+    app = Application(__package__, static_folder=None)
     app.extensions["backend"] = service
     app.config.update(MAX_CONTENT_LENGTH=admission.MAX_BODY + 1, PROPAGATE_EXCEPTIONS=False)
     app.url_map.merge_slashes = False  # another path is another resource, never a redirect
-    app.json.sort_keys = False  # type: ignore[attr-defined]
 
     api = openapi.init_app(app, __version__)
     problems.init_app(app)

@@ -72,11 +72,13 @@ def verify(
     """
     key = identify.key_of(text)
     if key is None or not cost:
-        return look(key, scopes, address, role=role, cost=cost)[0]
-    code = decide(key, scopes, address, clock.now(), role)
-    decision = _use(key, text, cost) if code == VALID else _refusal(code, key)
-    if decision.key is not None:
-        _note(key, decision.code, address)
+        decision = look(key, scopes, address, role=role, cost=cost)[0]
+    else:
+        code = decide(key, scopes, address, clock.now(), role)
+        decision = _use(key, text, cost) if code == VALID else _refusal(code, key)
+        if decision.key is not None:
+            _note(key, decision.code, address)
+    context.service().metrics.verification(decision.code)
     return decision
 
 
@@ -153,11 +155,13 @@ def _has_its_place(key: Key, text: str) -> bool:
 
 def _move_on(key: Key, text: str) -> None:
     """Digest the secret under the present SECRET_KEY, so that the earlier one can be dropped."""
-    present, digest = context.service().keyring.digests(text)[0]
-    if key.secret.digested_by != present:
-        ApiKeySecret.update(secret_id=present, digest=digest).where(
-            (ApiKeySecret.id == key.secret.id) & (ApiKeySecret.secret_id == key.secret.digested_by)
-        ).execute()
+    keyring, secret = context.service().keyring, key.secret
+    if secret.digested_by == keyring.secret_ids[0]:
+        return
+    present, digest = keyring.digests(text)[0]
+    ApiKeySecret.update(secret_id=present, digest=digest).where(
+        (ApiKeySecret.id == secret.id) & (ApiKeySecret.secret_id == secret.digested_by)
+    ).execute()
 
 
 def _note(key: Key, code: str, address: str | None) -> None:

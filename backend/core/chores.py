@@ -37,7 +37,8 @@ class Chores:
 
     def wake(self) -> None:
         """See to it that the chores are run soon."""
-        self._reason.set()
+        if not self._reason.is_set():  # setting it takes a lock
+            self._reason.set()
         if self._pid != os.getpid():
             self._start()
 

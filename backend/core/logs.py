@@ -6,6 +6,7 @@ name and gives facts as `extra`; what becomes of it in another process is for it
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import re
@@ -29,7 +30,10 @@ _SECRETS = re.compile(
     r"|(?<=://)[^\s/:@]+:[^\s/@]+(?=@)"
     r"|\$2[aby]\$\d\d\$[./0-9A-Za-z]{53}"
 )
+_TRACES = ("_", "eyJ", "@", "$2")  # one of them is in whatever the pattern finds
 _LONGEST = 8192  # characters of one value
+
+_encode = json.JSONEncoder(default=str, separators=(",", ":")).encode
 
 
 def redact(text: str) -> str:
@@ -37,7 +41,8 @@ def redact(text: str) -> str:
 
     What is too long loses its middle: a traceback says at its end what went wrong.
     """
-    text = _SECRETS.sub("[redacted]", text)
+    if any(trace in text for trace in _TRACES):
+        text = _SECRETS.sub("[redacted]", text)
     half = _LONGEST // 2
     return text if len(text) <= _LONGEST else f"{text[:half]} [...] {text[-half:]}"
 
@@ -64,7 +69,7 @@ class JSONFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line of ASCII."""
         line: dict[str, object] = {
-            "ts": f"{_utc(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03}Z",
+            "ts": f"{_utc(int(record.created), '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03}Z",
             "level": record.levelname,
             "logger": record.name,
             "msg": redact(record.getMessage()),
@@ -72,7 +77,7 @@ class JSONFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exc"] = _exception(self, record)
-        return json.dumps(line, default=str, separators=(",", ":"))
+        return _encode(line)
 
 
 class TextFormatter(logging.Formatter):
@@ -84,7 +89,8 @@ class TextFormatter(logging.Formatter):
             f"{name}={json.dumps(value, default=str)}" for name, value in _facts(record).items()
         )
         message = _printable(redact(record.getMessage()))
-        line = f"{_utc(record, '%H:%M:%S')} {record.levelname:<7} {message}  {facts}".rstrip()
+        at = _utc(int(record.created), "%H:%M:%S")
+        line = f"{at} {record.levelname:<7} {message}  {facts}".rstrip()
         # Indented, so that no message of an exception can pass for a line of the log.
         below = [f"    {_printable(each)}" for each in _exception(self, record).splitlines()]
         return "\n".join([line, *below])
@@ -95,8 +101,9 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _utc(record: logging.LogRecord, form: str) -> str:
-    return time.strftime(form, time.gmtime(record.created))
+@functools.lru_cache(4)
+def _utc(seconds: int, form: str) -> str:
+    return time.strftime(form, time.gmtime(seconds))
 
 
 def configure(settings: Settings, console: TextIO = sys.stdout) -> None:
@@ -117,6 +124,8 @@ def configure(settings: Settings, console: TextIO = sys.stdout) -> None:
         in_file.setFormatter(JSONFormatter())
         handlers.append(in_file)
     logging.basicConfig(level=settings.log_level, handlers=handlers, force=True)
+    # Nothing of this stands in a line, and each record would look it up.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     # Libraries: what goes wrong, not what they do. waitress warns of each request that queues.
     for name in ("peewee", "peewee_migrate", "werkzeug", "psycopg"):
         logging.getLogger(name).setLevel(logging.WARNING)

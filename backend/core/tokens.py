@@ -73,12 +73,16 @@ class _Secret:
 
 
 class Keyring:
-    """All that is signed or digested under SECRET_KEY; earlier secrets still verify."""
+    """All that is signed or digested under SECRET_KEY; earlier secrets still verify.
+
+    `secret_ids` are the ids of the secrets, the present one first.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         texts = (settings.secret_key, *settings.secret_key_fallbacks)
         self._secrets = [_Secret(secret_id(text), derive(text, "api-key")) for text in texts]
+        self.secret_ids = [secret.id for secret in self._secrets]
         self._signers = {
             kind: Signer(
                 [derive(text, purpose) for text in reversed(texts)],  # the newest comes last
@@ -92,11 +96,6 @@ class Keyring:
         self._ciphers = [
             Fernet(base64.urlsafe_b64encode(derive(text, "encryption"))) for text in texts
         ]
-
-    @property
-    def secret_ids(self) -> list[str]:
-        """The ids of the secrets, the present one first."""
-        return [secret.id for secret in self._secrets]
 
     # --- signed tokens: refresh tokens, links in mail, the second step of signing in ---
 

@@ -38,15 +38,17 @@ _NO_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 
 def admit(view: Any) -> None:
     """Raise the refusal that the body or the query of the current request deserves, if any."""
+    environ = request.environ
     if (request.content_length or 0) > MAX_BODY:
         raise RequestEntityTooLarge
     if getattr(view, "takes_json", False):
         g.body = _body(needed=view.body_needed)
     elif hasattr(view, "form"):
         g.body = _form(view.form)
-    elif request.headers.get("Transfer-Encoding"):
+    elif "HTTP_TRANSFER_ENCODING" in environ:
         _read()
-    _check_query(getattr(view, "query_names", frozenset()))
+    if environ.get("QUERY_STRING"):
+        _check_query(getattr(view, "query_names", frozenset()))
 
 
 def _read() -> bytes:

@@ -127,7 +127,10 @@ def _log(call: Call, status: int, milliseconds: float) -> None:
         "who": call.who,
         "ip": call.address,
     }
-    log.info("%s %s %s", call.method, call.route or "-", status, extra=fields)
+    if log.isEnabledFor(logging.INFO):
+        # As log.info does, which would look for the line of code that calls it.
+        text, args = "%s %s %s", (call.method, call.route or "-", status)
+        log.handle(log.makeRecord(log.name, logging.INFO, "", 0, text, args, None, extra=fields))
 
 
 def see_through_proxies(environ: WSGIEnvironment, trusted: tuple[Network, ...]) -> None:
@@ -165,6 +168,7 @@ def _last(environ: WSGIEnvironment, name: str) -> str:
     return str(environ.get(name, "")).rpartition(",")[2].strip()
 
 
+@functools.lru_cache(1024)
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """The IP address that `text` is, an IPv4-mapped one as IPv4; None if it is none."""
     if text.startswith("["):  # some proxies add the port: [2001:db8::1]:4711, 192.0.2.1:4711

@@ -103,13 +103,13 @@ def init_app(app: Flask) -> None:
 
 
 def _guard() -> ResponseReturnValue | None:
-    rule = request.url_rule
+    rule, environ = request.url_rule, request.environ
     if rule is None:
         return None  # 404 or 405, which the dispatch raises
-    if request.environ["PATH_INFO"].startswith("//"):
+    if environ["PATH_INFO"].startswith("//"):
         raise NotFound  # Werkzeug takes several slashes for one
     current_call().route = rule.rule
-    if request.method == "OPTIONS" and getattr(rule, "provide_automatic_options", False):
+    if environ["REQUEST_METHOD"] == "OPTIONS" and getattr(rule, "provide_automatic_options", False):
         return current_app.make_default_options_response(), 204
     view: Any = current_app.view_functions[rule.endpoint]
     if not view.access.public:

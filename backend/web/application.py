@@ -1,0 +1,32 @@
+"""Flask's application, without what each request would pay and this service does not use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask
+from flask.json.provider import DefaultJSONProvider
+
+
+class JSON(DefaultJSONProvider):
+    """JSON in one form: compact, members in the order in which they are declared."""
+
+    _encode = json.JSONEncoder(
+        default=DefaultJSONProvider.default, separators=(",", ":"), sort_keys=False
+    ).encode
+
+    def dumps(self, obj: Any, **kwargs: Any) -> str:
+        """`obj` as JSON text. Flask's own would make an encoder for each."""
+        return self._encode(obj)
+
+
+class Application(Flask):
+    """A Flask application all of whose code is synchronous."""
+
+    json_provider_class = JSON
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """The function itself. Flask's own looks each time whether it is a coroutine."""
+        return func
