@@ -557,9 +557,9 @@ def test_doctor_tells_what_is_doubtful_and_still_succeeds(
     told = flask_of(app)("doctor")
     assert (told.exit_code, told.stderr) == (0, "")
     lines = told.stdout.splitlines()
-    assert lines.pop() == "4 warnings, nothing fatal."
+    assert lines.pop() == "5 warnings, nothing fatal."
     assert all(re.fullmatch(r"warning: .+\.", line) for line in lines)
-    for word in ("chmod 600", "WORKERS", "SECRET_KEY", "DATABASE_POOL_SIZE"):
+    for word in ("chmod 600", "SQLite", "SECRET_KEY", "DATABASE_POOL_SIZE", "REDIS_URL"):
         assert sum(word in line for line in lines) == 1, word
 
 

@@ -1,4 +1,4 @@
-"""What README says, done literally: the first calls, and adding a resource."""
+"""What README and docs/extend.md say, done literally: the first calls, and adding a resource."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pytest
 from .conftest import PASSWORD
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text("utf-8")
+PAGES = [(ROOT / name).read_text("utf-8") for name in ("README.md", "docs/extend.md")]
 TREE = ("backend", "config", "migrations", "tests", "wsgi.py", "pyproject.toml")
 
 
 def blocks(language: str) -> list[str]:
-    """The code blocks of README in a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    """The code blocks of both pages in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", "\n".join(PAGES), re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")

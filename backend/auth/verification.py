@@ -47,13 +47,16 @@ class Decision:
     remaining: int | None = None
 
     @property
-    def retry_after(self) -> int | None:
-        """Seconds until the limit lets a use pass again, or the quota is refilled; None: never."""
+    def retry_after(self) -> int:
+        """Seconds until the limit lets a use pass again, or the quota is refilled.
+
+        A quota that never is may be raised by its owner: a day.
+        """
         if self.code == "rate_limited" and self.rate:
             return self.rate.reset_seconds
         quota = self.key and self.key.quota
         if not quota or quota.refill_at is None:
-            return None
+            return 86_400
         return max(1, ceil((quota.refill_at - clock.now()).total_seconds()))
 
 

@@ -36,6 +36,10 @@ def findings(settings: Settings, database: pw.Database) -> tuple[list[str], list
     if 0 < len(settings.secret_key.encode()) < SECRET_BYTES:
         doubtful.append(f"SECRET_KEY is shorter than {SECRET_BYTES} bytes.")
     doubtful += _about_signing_keys(settings)
+    if settings.workers > 1 and not settings.redis_url:
+        doubtful.append(
+            "REDIS_URL is not set: each of the WORKERS counts rate limits of keys for itself."
+        )
     if settings.database_pool_size < settings.threads:
         doubtful.append("DATABASE_POOL_SIZE is less than THREADS: requests wait for connections.")
     if settings.strict and settings.mail_url in {"console:", "memory:"}:
