@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 from flask.cli import AppGroup
 
+from ..core import backup as backups
 from ..core import context, migrations
 from .common import fail, inside
 
@@ -72,3 +75,22 @@ def check() -> None:
         click.echo(difference)
         fail("the models differ from the migrations; `flask db revision` writes what is missing.")
     click.echo("The models match the migrations.")
+
+
+@group.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@inside
+def backup(file: Path) -> None:
+    """Copy the database, which may be in use, to a new FILE. On PostgreSQL this is a pg_dump."""
+    backups.backup(context.service().database, file)
+    click.echo(f"written {file}")
+
+
+@group.command()
+@inside
+def verify() -> None:
+    """Read all there is and fail if the database is not sound."""
+    faults = backups.verify(context.service().database)
+    if faults:
+        fail(*faults)
+    click.echo("The database is sound.")

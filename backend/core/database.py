@@ -22,6 +22,7 @@ from playhouse.pool import MaxConnectionsExceeded, PooledSqliteDatabase
 from playhouse.postgres_ext import DateTimeTZField
 
 from . import clock, context
+from .pool import WAIT_SECONDS, BoundedPool
 from .settings import ROOT, Settings
 
 _UNAVAILABLE = (
@@ -35,10 +36,14 @@ _UNDEFINED_TABLE = "42P01"  # PostgreSQL's SQLSTATE
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class _SqliteDatabase(BoundedPool, PooledSqliteDatabase):
+    """SQLite, with a connection for each thread that uses it."""
+
+
 def open_database(settings: Settings) -> pw.Database:
     """The database that DATABASE_URL names. It connects when it is first used."""
     if settings.database_url.startswith("sqlite:"):
-        database = PooledSqliteDatabase(
+        database = _SqliteDatabase(
             str(sqlite_path(settings)),
             pragmas={
                 "journal_mode": "wal",
@@ -46,26 +51,17 @@ def open_database(settings: Settings) -> pw.Database:
                 "foreign_keys": 1,
                 "busy_timeout": settings.database_timeout * 1000,
             },
-            timeout=settings.database_timeout,
-            max_connections=settings.database_pool_size,
+            timeout=WAIT_SECONDS,
+            max_connections=settings.database_connections,
             # A transaction that begins by reading and then writes would fail at once with
             # "database is locked" if it did not take the write lock at its start.
             lock_type="IMMEDIATE",
             check_same_thread=False,  # the pool hands a connection to one thread at a time
         )
     else:
-        from .postgres import PostgresDatabase  # psycopg is not needed on SQLite
+        from .postgres import open_postgres  # psycopg is not needed on SQLite
 
-        database = PostgresDatabase(
-            settings.database_url,
-            prefer_psycopg3=True,
-            max_connections=settings.database_pool_size,
-            timeout=settings.database_timeout,
-            stale_timeout=300,
-            connect_timeout=settings.database_timeout,
-            application_name="backend",
-            options=f"-c timezone=UTC -c statement_timeout={settings.database_timeout}s",
-        )
+        database = open_postgres(settings)
     _forget_connections_at_fork(database)
     return database
 

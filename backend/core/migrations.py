@@ -182,12 +182,12 @@ def _state(database: pw.Database) -> Any:
 def _alone(database: pw.Database) -> Iterator[None]:
     """Hold the lock that lets one process at a time migrate this database."""
     sqlite = isinstance(database, pw.SqliteDatabase)
-    with (_alone_on_sqlite if sqlite else _alone_on_postgres)(database):
-        try:
+    try:
+        with (_alone_on_sqlite if sqlite else _alone_on_postgres)(database):
             yield
-        finally:
-            # The connection was set up for migrating: it does not go back to the pool.
-            database.manual_close()
+    finally:
+        # The connection was set up for migrating: it does not go back to the pool.
+        database.manual_close()
 
 
 @contextmanager
@@ -215,10 +215,13 @@ def _alone_on_sqlite(database: Any) -> Iterator[None]:
 
 @contextmanager
 def _alone_on_postgres(database: Any) -> Iterator[None]:
+    """All migrations are one transaction: what is of a session is lost behind PgBouncer."""
     database.connection().patience = LOCK_SECONDS  # the lock may be held by another process
-    database.execute_sql("SET statement_timeout = 0")
-    database.execute_sql("SELECT pg_advisory_lock(hashtext(%s))", (f"{__package__}:migrate",))
-    yield  # closing the connection gives the lock back
+    with database.atomic():
+        database.execute_sql("SET LOCAL statement_timeout = 0")
+        lock = "SELECT pg_advisory_xact_lock(hashtext(%s))"
+        database.execute_sql(lock, (f"{__package__}:migrate",))
+        yield
 
 
 def _copy(database: Any, name: str) -> None:

@@ -157,10 +157,11 @@ def _database_url(text: str) -> str:
         from psycopg import ProgrammingError, conninfo  # not needed on SQLite
 
         try:
-            conninfo.conninfo_to_dict(text)
+            ports = conninfo.conninfo_to_dict(text).get("port", "")
         except ProgrammingError:
             raise ValueError from None
-        _ = urlsplit(text).port
+        for port in str(ports).split(","):  # several, for several hosts
+            _whole(0, 65535)(port or "0")
     elif not text.startswith("sqlite:///") or text in ("sqlite:///", "sqlite:///:memory:"):
         raise ValueError
     return text
@@ -197,6 +198,9 @@ class Settings:
     )
     database_pool_size: int = _setting(_whole(1, 1000), "{THREADS}", "1 to 1000 connections")
     database_timeout: int = _setting(_whole(1, 60), "3", "1 to 60 seconds")
+    database_prepared_statements: bool = _setting(
+        _flag, "true", "true or false; false behind PgBouncer"
+    )
     redis_url: str = _setting(
         _redis_url, "", "redis(s)://[user:password@]host[:port][/number], for limits", file=True
     )
@@ -278,6 +282,11 @@ class Settings:
     def strict(self) -> bool:
         """True in every environment but development and testing."""
         return self.environment not in {"development", "testing"}
+
+    @property
+    def database_connections(self) -> int:
+        """How many a process has at most: one thread stays free for what needs none."""
+        return max(1, min(self.database_pool_size, self.threads - 1))
 
     def check(self) -> Settings:
         """These settings, if it is safe to serve with them; else SettingsError says why not."""

@@ -1,0 +1,120 @@
+"""Backups: of a database in use, restored, and told sound or not, on both databases."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+import subprocess
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import pytest
+from flask import Flask
+
+from backend.core.settings import ROOT
+
+from .conftest import (
+    add_user,
+    by_key,
+    client_of,
+    run,
+    scratch_postgres,
+    service_of,
+    sign_in,
+    url_of,
+)
+from .test_commands import Flasks, assert_done, assert_refused
+
+
+def test_a_backup_is_restored_with_all_that_was_in_it(
+    app: Flask, flask: Flasks, app_on: Callable[..., Flask], tmp_path: Path
+) -> None:
+    client = client_of(app)
+    add_user(client, "alice")
+    alice = sign_in(client, "alice")
+    key, kept = alice.new_key()["key"], tmp_path / "kept"
+    assert_done(flask("db", "backup", str(kept)), f"written {kept}")
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert [path.name for path in tmp_path.iterdir() if "kept" in path.name] == ["kept"]
+    later = alice.new_key()["key"]
+
+    def holds(url: str) -> None:
+        restored = client_of(app_on(url, secret_key=service_of(app).settings.secret_key))
+        assert restored.get("/v1/auth/me", headers=by_key(key)).status_code == 200
+        assert restored.get("/v1/auth/me", headers=by_key(later)).status_code == 401
+        assert restored.get("/v1/auth/me", headers=alice.headers).status_code == 200
+        assert run(ROOT, "flask", "--app", "wsgi", "db", "verify", database_url=url).stdout == (
+            "The database is sound.\n"
+        )
+
+    if url_of(app).startswith("sqlite:"):
+        holds(f"sqlite:///{kept}")
+    else:
+        with scratch_postgres() as url:
+            restore = ["pg_restore", "--no-owner", "--exit-on-error", f"--dbname={url}", kept]
+            subprocess.run(restore, check=True)
+            holds(url)
+
+
+def test_a_backup_never_replaces_a_file(flask: Flasks, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.write_text("precious", "utf-8")
+    assert_refused(flask("db", "backup", str(kept)), f"Error: {kept} exists; nothing was written.")
+    assert kept.read_text("utf-8") == "precious"
+
+
+def test_a_backup_that_cannot_be_written_leaves_nothing(flask: Flasks, tmp_path: Path) -> None:
+    kept = tmp_path / "no" / "such" / "folder"
+    sentence = f"Error: {kept} cannot be written: No such file or directory."
+    assert_refused(flask("db", "backup", str(kept)), sentence)
+
+
+def test_a_sound_database_is_told_so(flask: Flasks) -> None:
+    assert_done(flask("db", "verify"), "The database is sound.")
+
+
+def test_rows_that_point_to_nothing_are_told(app: Flask, flask: Flasks) -> None:
+    client, url = client_of(app), url_of(app)
+    add_user(client, "alice")
+    sign_in(client, "alice").new_key()
+    if url.startswith("sqlite:"):
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+            connection.execute("DELETE FROM users")
+    else:
+        with psycopg.connect(url) as connection:
+            connection.execute("SET session_replication_role = replica")
+            connection.execute("DELETE FROM users")
+    result = flask("db", "verify")
+    assert result.exit_code == 1
+    assert "sessions" in result.stderr
+    assert "api_keys" in result.stderr
+
+
+def test_a_page_that_was_overwritten_is_told(
+    make_app: Callable[..., Flask], tmp_path: Path
+) -> None:
+    from .test_commands import flask_of
+
+    app = make_app()
+    if not url_of(app).startswith("sqlite:"):
+        pytest.skip("PostgreSQL tells by its checksums and amcheck")
+    client = client_of(app)
+    add_user(client, "alice")
+    kept = tmp_path / "kept"
+    flask_of(app)("db", "backup", str(kept))
+    with kept.open("r+b") as broken:
+        broken.seek(4096 * 3)
+        broken.write(b"\xff" * 4096 * 3)
+    told = flask_of(make_app(database_url=f"sqlite:///{kept}"))("db", "verify")
+    assert told.exit_code == 1
+
+
+def test_migrations_that_are_pending_are_told(app: Flask, flask: Flasks) -> None:
+    if url_of(app).startswith("postgresql:"):
+        pytest.skip("the database is shared by the session's tests")
+    flask("db", "downgrade")
+    result = flask("db", "verify")
+    assert result.exit_code == 1
+    assert "Migrations are pending: 0" in result.stderr
