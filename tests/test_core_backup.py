@@ -25,17 +25,17 @@ from .conftest import (
     sign_in,
     url_of,
 )
-from .test_commands import Flasks, assert_done, assert_refused
+from .test_commands import assert_done, assert_refused, flask_of
 
 
 def test_a_backup_is_restored_with_all_that_was_in_it(
-    app: Flask, flask: Flasks, app_on: Callable[..., Flask], tmp_path: Path
+    app: Flask, app_on: Callable[..., Flask], tmp_path: Path
 ) -> None:
     client = client_of(app)
     add_user(client, "alice")
     alice = sign_in(client, "alice")
     key, kept = alice.new_key()["key"], tmp_path / "kept"
-    assert_done(flask("db", "backup", str(kept)), f"written {kept}")
+    assert_done(flask_of(app)("db", "backup", str(kept)), f"written {kept}")
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert [path.name for path in tmp_path.iterdir() if "kept" in path.name] == ["kept"]
     later = alice.new_key()["key"]
@@ -58,24 +58,24 @@ def test_a_backup_is_restored_with_all_that_was_in_it(
             holds(url)
 
 
-def test_a_backup_never_replaces_a_file(flask: Flasks, tmp_path: Path) -> None:
+def test_a_backup_never_replaces_a_file(app: Flask, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     kept.write_text("precious", "utf-8")
-    assert_refused(flask("db", "backup", str(kept)), f"Error: {kept} exists; nothing was written.")
+    assert_refused(flask_of(app)("db", "backup", str(kept)), f"{kept} exists; nothing was written.")
     assert kept.read_text("utf-8") == "precious"
 
 
-def test_a_backup_that_cannot_be_written_leaves_nothing(flask: Flasks, tmp_path: Path) -> None:
+def test_a_backup_that_cannot_be_written_leaves_nothing(app: Flask, tmp_path: Path) -> None:
     kept = tmp_path / "no" / "such" / "folder"
-    sentence = f"Error: {kept} cannot be written: No such file or directory."
-    assert_refused(flask("db", "backup", str(kept)), sentence)
+    sentence = f"{kept} cannot be written: No such file or directory."
+    assert_refused(flask_of(app)("db", "backup", str(kept)), sentence)
 
 
-def test_a_sound_database_is_told_so(flask: Flasks) -> None:
-    assert_done(flask("db", "verify"), "The database is sound.")
+def test_a_sound_database_is_told_so(app: Flask) -> None:
+    assert_done(flask_of(app)("db", "verify"), "The database is sound.")
 
 
-def test_rows_that_point_to_nothing_are_told(app: Flask, flask: Flasks) -> None:
+def test_rows_that_point_to_nothing_are_told(app: Flask) -> None:
     client, url = client_of(app), url_of(app)
     add_user(client, "alice")
     sign_in(client, "alice").new_key()
@@ -86,7 +86,7 @@ def test_rows_that_point_to_nothing_are_told(app: Flask, flask: Flasks) -> None:
         with psycopg.connect(url) as connection:
             connection.execute("SET session_replication_role = replica")
             connection.execute("DELETE FROM users")
-    result = flask("db", "verify")
+    result = flask_of(app)("db", "verify")
     assert result.exit_code == 1
     assert "sessions" in result.stderr
     assert "api_keys" in result.stderr
@@ -95,8 +95,6 @@ def test_rows_that_point_to_nothing_are_told(app: Flask, flask: Flasks) -> None:
 def test_a_page_that_was_overwritten_is_told(
     make_app: Callable[..., Flask], tmp_path: Path
 ) -> None:
-    from .test_commands import flask_of
-
     app = make_app()
     if not url_of(app).startswith("sqlite:"):
         pytest.skip("PostgreSQL tells by its checksums and amcheck")
@@ -111,10 +109,10 @@ def test_a_page_that_was_overwritten_is_told(
     assert told.exit_code == 1
 
 
-def test_migrations_that_are_pending_are_told(app: Flask, flask: Flasks) -> None:
+def test_migrations_that_are_pending_are_told(app: Flask) -> None:
     if url_of(app).startswith("postgresql:"):
         pytest.skip("the database is shared by the session's tests")
-    flask("db", "downgrade")
-    result = flask("db", "verify")
+    flask_of(app)("db", "downgrade")
+    result = flask_of(app)("db", "verify")
     assert result.exit_code == 1
     assert "Migrations are pending: 0" in result.stderr

@@ -33,13 +33,18 @@ SETTINGS = {
 }
 
 
+def free_port() -> int:
+    """A port on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
 class Server:
     """A server in a process group of its own, with all that it writes in a file."""
 
     def __init__(self, kind: str, tree: Path, folder: Path, **settings: Any) -> None:
         self.kind, self.tree = kind, tree
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        self.port = settings.pop("port", None) or free_port()
         self.output = folder / f"{kind}-{self.port}.log"  # two of a kind may run at a time
         program, *arguments = COMMANDS[kind]
         with self.output.open("wb") as output:

@@ -15,16 +15,12 @@ import pytest
 from backend.core.settings import ROOT
 
 from ..conftest import add_user, by_key, by_token, sign_in
+from ..long_runs import at
 from ..test_servers import Server, read
 from .conftest import FULL, UNTHROTTLED, Site
 
 SECONDS = 30 if FULL else 5
 PER_SECOND = 20
-
-
-def at(share: float, values: list[float]) -> float:
-    """The value that this share of them does not exceed."""
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
 def probe(server: Server, headers: dict[str, str], due: float) -> float:

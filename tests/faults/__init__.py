@@ -1,0 +1,1 @@
+"""Faults: what holds while parts die, measured."""

@@ -1,0 +1,39 @@
+"""More than can be served: idle connections, slow clients, tables that somebody has locked."""
+
+from __future__ import annotations
+
+import resource
+import socket
+from collections.abc import Callable
+
+from ..load import Answer
+from .conftest import FULL, Load, Site, at, spread
+
+SECONDS = 20 if FULL else 10
+IDLE = 1500
+
+
+def test_idle_connections_cost_others_little(
+    url: str,
+    site_on: Callable[..., Site],
+    load_on: Callable[..., Load],
+    figure: Callable[[str, str], None],
+) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+    client, [server] = site_on(url)
+    without = verifications(load_on(client, server.port, SECONDS).finish())
+    idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(IDLE)]
+    found = verifications(load_on(client, server.port, SECONDS).finish())
+    for connection in idle:
+        connection.close()
+    figure("without idle connections", spread(without))
+    figure(f"with {IDLE:,}", spread(found))
+    assert at(0.99, found) <= 2 * at(0.99, without) + (0 if FULL else 20)
+
+
+def verifications(answers: list[Answer]) -> list[float]:
+    """How long verifications took, once all clients were signed in."""
+    assert {each.status for each in answers} <= {200, 201, 204, 401, 503}
+    begin = min(each.sent_at for each in answers) + 2
+    return [each.milliseconds for each in answers if each.kind == "verify" and each.sent_at > begin]
