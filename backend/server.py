@@ -12,11 +12,10 @@ import time
 from typing import Any
 
 from flask import Flask
-from waitress.channel import HTTPChannel
-from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import BaseWSGIServer, create_server
 from werkzeug.serving import WSGIRequestHandler, is_running_from_reloader, run_simple
 
+from .connections import channel_class
 from .core.context import Service
 from .core.settings import Settings
 from .web.admission import MAX_BODY
@@ -87,7 +86,8 @@ def _serve(app: Flask, settings: Settings) -> None:
     )
     draining = app.extensions["backend"].draining
     for listener in _listeners(polled):
-        listener.channel_class = _channel_class(draining)
+        waiting = listener.task_dispatcher.queue
+        listener.channel_class = channel_class(draining, waiting, settings.threads)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     # A shell starts what runs in the background with SIGINT ignored, and the drain ends with one.
@@ -99,35 +99,6 @@ def _serve(app: Flask, settings: Settings) -> None:
 def _listeners(polled: dict[int, Any]) -> list[BaseWSGIServer]:
     """One for each address of the host name."""
     return [each for each in polled.values() if isinstance(each, BaseWSGIServer)]
-
-
-def _channel_class(draining: threading.Event) -> type[HTTPChannel]:
-    """waitress's connection, stricter: framing of two readings is refused (RFC 9112 section 6.1).
-
-    A connection ends after a large answer, of which many in a queue would hold the thread that
-    makes them until the client reads, and while draining, so that clients go elsewhere.
-    """
-
-    class Parser(HTTPRequestParser):
-        def parse_header(self, header_plus: bytes) -> None:
-            super().parse_header(header_plus)
-            lines = header_plus.split(b"\r\n")[1:]
-            if any(line.startswith((b" ", b"\t")) for line in lines):
-                raise ParsingError("A header line that goes on in the next (RFC 9112 section 5.2)")
-            names = [line.partition(b":")[0].strip().lower() for line in lines]
-            if b"transfer-encoding" in names and (
-                b"content-length" in names or self.version != "1.1"
-            ):
-                raise ParsingError("Transfer-Encoding beside Content-Length, or not in HTTP/1.1")
-            if names.count(b"host") > 1:
-                raise ParsingError("Host twice")
-            if draining.is_set() or "/docs/assets/" in self.path:
-                self.headers["CONNECTION"] = "close"
-
-    class Channel(HTTPChannel):
-        parser_class = Parser
-
-    return Channel
 
 
 def _most_connections() -> int:

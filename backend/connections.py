@@ -1,0 +1,85 @@
+"""What waitress accepts on a connection: stricter than it does by itself, and bounded."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import deque
+from typing import Any
+
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.utilities import Error
+
+from .web import problems
+
+REQUEST_SECONDS = 60  # from the first byte of a request to its last
+WAITING_PER_THREAD = 64  # requests; the last of them waits a second or two
+_ALWAYS_SERVED = frozenset({"/healthz", "/readyz"})
+
+
+class _Overloaded(Error):
+    """More requests wait than are served in a second or two."""
+
+    code = 503
+    reason = "Service Unavailable"
+
+    def to_response(self, ident: str | None = None) -> tuple[str, list[tuple[str, str]], bytes]:
+        """Status, headers and body."""
+        headers = [("Content-Type", problems.MEDIA_TYPE), ("Retry-After", "1")]
+        body = json.dumps(problems.problem("unavailable", self.body))
+        return f"{self.code} {self.reason}", headers, body.encode()
+
+
+class _TooSlow(Error):
+    """A request that does not come to its end."""
+
+    code = 408
+    reason = "Request Timeout"
+
+
+def channel_class(
+    draining: threading.Event, waiting: deque[Any], threads: int
+) -> type[HTTPChannel]:
+    """waitress's connection, stricter: framing of two readings is refused (RFC 9112 section 6.1).
+
+    A connection ends after a large answer, of which many in a queue would hold the thread that
+    makes them until the client reads, and while draining, so that clients go elsewhere. While too
+    many requests are `waiting`, further ones are answered 503 without asking the application.
+    """
+
+    class Parser(HTTPRequestParser):
+        def __init__(self, adj: Any) -> None:
+            super().__init__(adj)
+            self.begun = time.monotonic()
+
+        def received(self, data: bytes) -> int:
+            used = super().received(data)
+            if self.completed:
+                crowded = len(waiting) > WAITING_PER_THREAD * threads
+                if crowded and not self.error and self.path not in _ALWAYS_SERVED:
+                    self.error = _Overloaded("Too many requests are waiting. Try again shortly.")
+            elif time.monotonic() - self.begun > REQUEST_SECONDS:
+                self.error, self.completed = _TooSlow("The request did not come to its end."), True
+            return int(used)
+
+        def parse_header(self, header_plus: bytes) -> None:
+            super().parse_header(header_plus)
+            lines = header_plus.split(b"\r\n")[1:]
+            if any(line.startswith((b" ", b"\t")) for line in lines):
+                raise ParsingError("A header line that goes on in the next (RFC 9112 section 5.2)")
+            names = [line.partition(b":")[0].strip().lower() for line in lines]
+            if b"transfer-encoding" in names and (
+                b"content-length" in names or self.version != "1.1"
+            ):
+                raise ParsingError("Transfer-Encoding beside Content-Length, or not in HTTP/1.1")
+            if names.count(b"host") > 1:
+                raise ParsingError("Host twice")
+            if draining.is_set() or "/docs/assets/" in self.path:
+                self.headers["CONNECTION"] = "close"
+
+    class Channel(HTTPChannel):
+        parser_class = Parser
+
+    return Channel
