@@ -39,6 +39,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 class _SqliteDatabase(BoundedPool, PooledSqliteDatabase):
     """SQLite, with a connection for each thread that uses it."""
 
+    def rollback(self) -> None:
+        """End the transaction, unless SQLite has: it does so by itself when the disk is full."""
+        if self.connection().in_transaction:
+            super().rollback()
+
 
 def open_database(settings: Settings) -> pw.Database:
     """The database that DATABASE_URL names. It connects when it is first used."""

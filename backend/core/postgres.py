@@ -77,7 +77,7 @@ class _Adapter(pw.Psycopg3Adapter):
     def connect(self, db: Any, **params: Any) -> BoundedConnection:
         connection = BoundedConnection.connect(db.database, **params)
         # The server ends a slow statement first, where it lives.
-        connection.patience = params["connect_timeout"] + 1
+        connection.patience = params["connect_timeout"] + 0.5
         connection.database = db
         return connection
 
