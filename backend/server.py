@@ -12,17 +12,20 @@ import time
 from typing import Any
 
 from flask import Flask
+from waitress import wasyncore
 from waitress.server import BaseWSGIServer, create_server
 from werkzeug.serving import WSGIRequestHandler, is_running_from_reloader, run_simple
 
 from .connections import channel_class
 from .core.context import Service
 from .core.settings import Settings
+from .listeners import stop_listening
 from .web.admission import MAX_BODY
 
 log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 25  # within the 30 s that Kubernetes grants; Docker's own 10 s are too few
+LINGER_SECONDS = 1.0  # for what is on its way on connections that a proxy keeps
 
 
 def serve(app: Flask, settings: Settings) -> None:
@@ -94,6 +97,8 @@ def _serve(app: Flask, settings: Settings) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_drain, args=(polled, stop, draining), daemon=True).start()
     server.run()
+    # What is left to do takes seconds, in which nobody answers on connections that are kept.
+    wasyncore.close_all(polled, ignore_all=True)
 
 
 def _listeners(polled: dict[int, Any]) -> list[BaseWSGIServer]:
@@ -125,11 +130,11 @@ def _drain(polled: dict[int, Any], stop: threading.Event, draining: threading.Ev
         for listener in listeners:
             listener.accepting = False
             listener.del_channel()
-            listener.socket.close()
+            stop_listening(listener.socket, listener.handle_accept)
 
     listeners[0].trigger.pull_trigger(unlisten)  # in the thread that polls
     deadline = time.monotonic() + DRAIN_SECONDS
-    time.sleep(0.1)
+    time.sleep(LINGER_SECONDS)
     while time.monotonic() < deadline and any(map(_is_busy, listeners)):
         time.sleep(0.05)
     _thread.interrupt_main()

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 import bcrypt
 
+from . import context
+from .database import release
 from .errors import Invalid, Unavailable
 from .metrics import Metrics
 from .settings import Settings
@@ -68,6 +70,7 @@ class Hasher:
     def _bcrypt(self, password: str, salt: bytes) -> bytes:
         salt = salt[:29]  # "$2b$12$" and 22 characters
         inner = hmac.digest(salt[7:], normalised(password).encode(), hashlib.sha384)
+        _give_back_connection()
         with self.place(), self._running:
             return bcrypt.hashpw(base64.b64encode(inner), salt)
 
@@ -86,6 +89,13 @@ class Hasher:
 
 def _rounds(stored: bytes) -> int:
     return int(stored.split(b"$")[2])
+
+
+def _give_back_connection() -> None:
+    """Let others use this thread's database connection, unless it is in a transaction."""
+    service = context.running()
+    if service and not service.database.in_transaction():
+        release(service.database)
 
 
 def require_strong(password: str, field: str, names: Iterable[str], settings: Settings) -> None:
