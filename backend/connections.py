@@ -39,47 +39,57 @@ class _TooSlow(Error):
     reason = "Request Timeout"
 
 
+class _Parser(HTTPRequestParser):
+    """waitress's parser; framing of two readings is refused (RFC 9112 section 6.1)."""
+
+    draining: threading.Event
+    waiting: deque[Any]
+    most_waiting: int
+    completed: bool
+    error: Any
+
+    def __init__(self, adj: Any) -> None:
+        super().__init__(adj)
+        self.begun = time.monotonic()
+
+    def received(self, data: bytes) -> int:
+        """Take what has come; how many bytes of it were of this request."""
+        used = super().received(data)
+        if self.completed:
+            crowded = len(self.waiting) > self.most_waiting
+            if crowded and not self.error and self.path not in _ALWAYS_SERVED:
+                self.error = _Overloaded("Too many requests are waiting. Try again shortly.")
+        elif time.monotonic() - self.begun > REQUEST_SECONDS:
+            self.error, self.completed = _TooSlow("The request did not come to its end."), True
+        return int(used)
+
+    def parse_header(self, header_plus: bytes) -> None:
+        """Read the header; ParsingError if others might read it differently."""
+        super().parse_header(header_plus)
+        lines = header_plus.split(b"\r\n")[1:]
+        if any(line.startswith((b" ", b"\t")) for line in lines):
+            raise ParsingError("A header line that goes on in the next (RFC 9112 section 5.2)")
+        names = [line.partition(b":")[0].strip().lower() for line in lines]
+        if b"transfer-encoding" in names and (b"content-length" in names or self.version != "1.1"):
+            raise ParsingError("Transfer-Encoding beside Content-Length, or not in HTTP/1.1")
+        if names.count(b"host") > 1:
+            raise ParsingError("Host twice")
+        if self.draining.is_set() or "/docs/assets/" in self.path:
+            self.headers["CONNECTION"] = "close"
+
+
 def channel_class(
     draining: threading.Event, waiting: deque[Any], threads: int
 ) -> type[HTTPChannel]:
-    """waitress's connection, stricter: framing of two readings is refused (RFC 9112 section 6.1).
+    """waitress's connection, stricter.
 
-    A connection ends after a large answer, of which many in a queue would hold the thread that
-    makes them until the client reads, and while draining, so that clients go elsewhere. While too
-    many requests are `waiting`, further ones are answered 503 without asking the application.
+    It ends after a large answer, of which many in a queue would hold the thread that makes them
+    until the client reads, and while draining, so that clients go elsewhere. While too many
+    requests are `waiting`, further ones are answered 503 without asking the application.
     """
-
-    class Parser(HTTPRequestParser):
-        def __init__(self, adj: Any) -> None:
-            super().__init__(adj)
-            self.begun = time.monotonic()
-
-        def received(self, data: bytes) -> int:
-            used = super().received(data)
-            if self.completed:
-                crowded = len(waiting) > WAITING_PER_THREAD * threads
-                if crowded and not self.error and self.path not in _ALWAYS_SERVED:
-                    self.error = _Overloaded("Too many requests are waiting. Try again shortly.")
-            elif time.monotonic() - self.begun > REQUEST_SECONDS:
-                self.error, self.completed = _TooSlow("The request did not come to its end."), True
-            return int(used)
-
-        def parse_header(self, header_plus: bytes) -> None:
-            super().parse_header(header_plus)
-            lines = header_plus.split(b"\r\n")[1:]
-            if any(line.startswith((b" ", b"\t")) for line in lines):
-                raise ParsingError("A header line that goes on in the next (RFC 9112 section 5.2)")
-            names = [line.partition(b":")[0].strip().lower() for line in lines]
-            if b"transfer-encoding" in names and (
-                b"content-length" in names or self.version != "1.1"
-            ):
-                raise ParsingError("Transfer-Encoding beside Content-Length, or not in HTTP/1.1")
-            if names.count(b"host") > 1:
-                raise ParsingError("Host twice")
-            if draining.is_set() or "/docs/assets/" in self.path:
-                self.headers["CONNECTION"] = "close"
-
-    class Channel(HTTPChannel):
-        parser_class = Parser
-
-    return Channel
+    about = {
+        "draining": draining,
+        "waiting": waiting,
+        "most_waiting": WAITING_PER_THREAD * threads,
+    }
+    return type("Channel", (HTTPChannel,), {"parser_class": type("Parser", (_Parser,), about)})

@@ -513,12 +513,15 @@ def assert_problem(response: TestResponse, status: int, code: str, *fields: str)
 
 
 class Relay:
-    """A TCP relay on the way to a server, which may be frozen: then nothing passes any more."""
+    """A TCP relay on the way to a server, which may be frozen, slowed and cut."""
 
     def __init__(self, host: str, port: int, own_port: int = 0) -> None:
         self._target = (host, port)
         self._flowing = threading.Event()
         self._flowing.set()
+        self._ends: list[socket.socket] = []
+        self._is_cut = False
+        self.delay = 0.0  # seconds, for each piece on its way
         self._listener = socket.create_server(("127.0.0.1", own_port))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -531,6 +534,18 @@ class Relay:
         """Pass on what has come meanwhile, and all that comes."""
         self._flowing.set()
 
+    def cut(self) -> None:
+        """End all connections, and each new one at once, until it is mended."""
+        self._is_cut = True
+        for end in self._ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        self._ends.clear()
+
+    def mend(self) -> None:
+        """Take connections again."""
+        self._is_cut = False
+
     def close(self) -> None:
         """Take no further connection."""
         self._listener.close()
@@ -539,13 +554,18 @@ class Relay:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                if self._is_cut:
+                    client.close()
+                    continue
                 server = socket.create_connection(self._target)
+                self._ends += [client, server]
                 for ends in ((client, server), (server, client)):
                     threading.Thread(target=self._pump, args=ends, daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError), source, sink:
             while data := source.recv(65536):
+                time.sleep(self.delay)
                 self._flowing.wait()
                 sink.sendall(data)
 

@@ -115,9 +115,7 @@ class _Connection:
         return int(head[9:12]), told
 
 
-def drive(
-    port: int, seconds: float, plans: Iterable[Client], rest: float = 0.0
-) -> list[Answer]:
+def drive(port: int, seconds: float, plans: Iterable[Client], rest: float = 0.0) -> list[Answer]:
     """The answers of all clients, each of which rests so long between two requests."""
     found: list[Answer] = []
     selector, due, number = selectors.DefaultSelector(), [], itertools.count()

@@ -194,7 +194,7 @@ def test_of_a_refresh_and_a_logout_at_once_the_logout_wins(app: Flask, alice: Pe
 
 
 def test_parallel_sign_ins_keep_the_number_of_sessions(make_app: Callable[..., Flask]) -> None:
-    app = make_app(max_sessions_per_user=3, database_pool_size=16)
+    app = make_app(max_sessions_per_user=3, database_pool_size=16, login_attempts="100/300")
     add_user(client_of(app), "alice")
     answers = at_once([signing_in(app, "alice") for _ in range(16)])
     assert statuses(answers) == {200: 16}

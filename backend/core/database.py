@@ -14,16 +14,15 @@ import uuid
 import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import peewee as pw
-from playhouse.pool import MaxConnectionsExceeded, PooledSqliteDatabase
+from playhouse.pool import MaxConnectionsExceeded
 from playhouse.postgres_ext import DateTimeTZField
 
 from . import clock, context
-from .pool import WAIT_SECONDS, BoundedPool
-from .settings import ROOT, Settings
+from .settings import Settings
+from .sqlite import open_sqlite
 
 _UNAVAILABLE = (
     pw.OperationalError,
@@ -36,33 +35,11 @@ _UNDEFINED_TABLE = "42P01"  # PostgreSQL's SQLSTATE
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class _SqliteDatabase(BoundedPool, PooledSqliteDatabase):
-    """SQLite, with a connection for each thread that uses it."""
-
-    def rollback(self) -> None:
-        """End the transaction, unless SQLite has: it does so by itself when the disk is full."""
-        if self.connection().in_transaction:
-            super().rollback()
-
-
 def open_database(settings: Settings) -> pw.Database:
     """The database that DATABASE_URL names. It connects when it is first used."""
+    database: pw.Database
     if settings.database_url.startswith("sqlite:"):
-        database = _SqliteDatabase(
-            str(sqlite_path(settings)),
-            pragmas={
-                "journal_mode": "wal",
-                "synchronous": "full",  # an acknowledged write survives a loss of power
-                "foreign_keys": 1,
-                "busy_timeout": settings.database_timeout * 1000,
-            },
-            timeout=WAIT_SECONDS,
-            max_connections=settings.database_connections,
-            # A transaction that begins by reading and then writes would fail at once with
-            # "database is locked" if it did not take the write lock at its start.
-            lock_type="IMMEDIATE",
-            check_same_thread=False,  # the pool hands a connection to one thread at a time
-        )
+        database = open_sqlite(settings)
     else:
         from .postgres import open_postgres  # psycopg is not needed on SQLite
 
@@ -95,11 +72,6 @@ def is_unavailable(error: BaseException) -> bool:
     if isinstance(error, _UNAVAILABLE) or type(error) in (pw.DatabaseError, sqlite3.DatabaseError):
         return True
     return getattr(cause, "sqlstate", "") == _UNDEFINED_TABLE
-
-
-def sqlite_path(settings: Settings) -> Path:
-    """The database file; a relative path counts from the folder of wsgi.py."""
-    return ROOT / settings.database_url.removeprefix("sqlite:///")
 
 
 def release(database: pw.Database) -> None:

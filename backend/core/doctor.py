@@ -11,8 +11,9 @@ import peewee as pw
 from dotenv import dotenv_values, find_dotenv
 
 from . import clock, migrations, signing_keys
-from .database import is_unavailable, sqlite_path
+from .database import is_unavailable
 from .settings import ROOT, SECRET_BYTES, Settings
+from .sqlite import sqlite_path
 
 CLOCK_SECONDS = 2  # apart, at which the clocks of here and of the database are told of
 

@@ -1,4 +1,4 @@
-"""Waiting for a connection: bounded, and in vain once only.
+"""Waiting for a connection: as long as connections come back, and no longer.
 
 When all connections are held by statements that do not come back (a table is locked, a disk hangs),
 each further request would hold a thread as long as it may wait, and soon no thread would be left.
@@ -6,32 +6,36 @@ each further request would hold a thread as long as it may wait, and soon no thr
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import peewee as pw
 from playhouse.pool import MaxConnectionsExceeded, PooledDatabase
 
-WAIT_SECONDS = 0.5  # for a connection that others hold; they do so for milliseconds
+STALL_SECONDS = 0.5  # in which no connection is taken or given back
 
 
 class BoundedPool(PooledDatabase):
-    """A pool that makes nobody wait behind one who waited in vain, until a connection comes back.
+    """A pool that makes nobody wait while none of its connections comes back."""
 
-    MaxConnectionsExceeded for who gets none.
-    """
-
-    _stuck = False
+    _moved_at = 0.0
 
     def connect(self, reuse_if_open: bool = False) -> bool:
-        """Take a connection for this thread."""
-        if self._stuck:
-            return bool(pw.Database.connect(self, reuse_if_open))  # takes one that is free
-        try:
-            return bool(super().connect(reuse_if_open))
-        except MaxConnectionsExceeded:
-            self._stuck = True
-            raise
+        """Take a connection for this thread, else MaxConnectionsExceeded."""
+        deadline = time.monotonic() + self._wait_timeout
+        while True:
+            try:
+                opened = bool(pw.Database.connect(self, reuse_if_open))
+            except MaxConnectionsExceeded:
+                left = min(deadline, self._moved_at + STALL_SECONDS) - time.monotonic()
+                if left <= 0:
+                    raise
+                with self._pool_available:
+                    self._pool_available.wait(left)
+            else:
+                self._moved_at = time.monotonic()
+                return opened
 
     def _close(self, conn: Any, close_conn: bool = False) -> None:
-        self._stuck = False
+        self._moved_at = time.monotonic()
         super()._close(conn, close_conn)

@@ -16,7 +16,7 @@ import psycopg
 from playhouse.pool import PooledPostgresqlDatabase
 from psycopg import conninfo
 
-from .pool import WAIT_SECONDS, BoundedPool
+from .pool import BoundedPool
 from .settings import Settings
 
 PROBE_SECONDS = 1.0  # for an idle connection to answer that it is alive
@@ -38,7 +38,7 @@ def open_postgres(settings: Settings) -> PostgresDatabase:
         settings.database_url,
         prefer_psycopg3=True,
         max_connections=settings.database_connections,
-        timeout=WAIT_SECONDS,
+        timeout=settings.database_timeout,
         stale_timeout=300,
         connect_timeout=settings.database_timeout,
         **parameters,

@@ -37,7 +37,11 @@ USERS = [f"user{number}" for number in range(16)]
 
 def program(name: str) -> str:
     """Where a program is, else the test is skipped; in CI it fails."""
-    folders = [os.environ["PATH"], "/usr/sbin", *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]
+    folders = [
+        os.environ["PATH"],
+        "/usr/sbin",
+        *map(str, Path("/usr/lib/postgresql").glob("*/bin")),
+    ]
     found = shutil.which(name, path=os.pathsep.join(folders))
     if not found:
         assert os.environ.get("CI") != "true", f"{name} is not installed"
@@ -185,7 +189,9 @@ class Load:
         """What was acknowledged and is not so: keys that are gone, back, or called otherwise."""
         names, cursor = {}, ""
         while cursor is not None:
-            page = person.get(f"/v1/api-keys?owner_id=any&limit=100{cursor and '&cursor=' + cursor}")
+            page = person.get(
+                f"/v1/api-keys?owner_id=any&limit=100{cursor and '&cursor=' + cursor}"
+            )
             names |= {each["id"]: each["name"] for each in page.json["items"]}
             cursor = page.json["next"]
         lost = [each for each, name in self.kept.items() if names.get(each) != name]
@@ -244,6 +250,3 @@ def counts(answers: list[Answer]) -> str:
     """How many answers there are of each status."""
     found = sorted({each.status for each in answers})
     return ", ".join(f"{sum(a.status == status for a in answers):,} x {status}" for status in found)
-
-
-

@@ -13,7 +13,7 @@ import pytest
 
 from backend.core.settings import ROOT
 
-from ..conftest import sign_in, until
+from ..conftest import Relay, sign_in, until
 from ..load import Answer
 from ..test_servers import Server, free_port
 from .conftest import FULL, Load, Postgres, Site, counts, milliseconds, program, spread, wait
@@ -114,3 +114,64 @@ def test_a_rolling_restart_fails_no_request(
     assert {each.status for each in other_than_logins(found)} <= {200, 201, 204, 401}
     assert {each.status for each in found} <= {200, 201, 204, 401, 503}
     assert not load.missing(client, sign_in(client, "root"))
+
+
+def test_a_host_is_killed_under_load_and_brought_back(
+    cluster: Postgres,
+    site_on: Callable[..., Site],
+    load_on: Callable[..., Load],
+    before: Callable[[list[Server]], int],
+    figure: Callable[[str, str], None],
+) -> None:
+    url = cluster.new_database()
+    client, servers = site_on(url, "waitress", 2, **SETTINGS)
+    load = load_on(client, before(servers), 16)
+    wait(4)
+    servers[0].end()
+    killed = time.monotonic()
+    wait(4)
+    servers[0] = restarted(servers[0], {**SETTINGS, "database_url": url})
+    found = load.finish()
+    servers[0].end()
+    broken = [each for each in found if each.status in {0, 502}]
+    figure("answers", counts(found))
+    figure("next 200 after the kill", f"{load.next_good(killed):.2f} s")
+    assert all(abs(each.sent_at - killed) < 2 for each in broken), broken
+    assert len(broken) <= 16
+    assert load.next_good(killed) < 1
+    assert not load.missing(client, sign_in(client, "root"))
+
+
+def test_a_link_to_the_database_is_cut_slowed_and_mended(
+    cluster: Postgres,
+    site_on: Callable[..., Site],
+    load_on: Callable[..., Load],
+    before: Callable[[list[Server]], int],
+    figure: Callable[[str, str], None],
+) -> None:
+    name = cluster.new_database().rpartition("/")[2]
+    relay = Relay("127.0.0.1", cluster.port)
+    client, [one] = site_on(cluster.url(name, relay.port), **SETTINGS)
+    _, [other] = site_on(cluster.url(name), **SETTINGS)
+    load = load_on(client, before([one, other]), 22)
+    moments = {}
+    wait(4)
+    for name, act in {
+        "cut": relay.cut,
+        "mended": relay.mend,
+        "slowed by 100 ms": lambda: setattr(relay, "delay", 0.1),
+        "as before": lambda: setattr(relay, "delay", 0.0),
+    }.items():
+        act()
+        moments[name] = time.monotonic()
+        wait(4)
+    load.finish()
+    relay.close()
+    for name, begin in moments.items():
+        found = load.between(begin, begin + 4)
+        figure(f"{name}: answers", f"{counts(found)}; {spread(milliseconds(found))}")
+    load.never({0, 502, 504})
+    assert load.next_good(moments["mended"]) < 2
+    for name in ("mended", "slowed by 100 ms", "as before"):
+        late = other_than_logins(load.between(moments[name] + 2, moments[name] + 4))
+        assert {each.status for each in late} <= {200, 201, 204, 401}

@@ -128,9 +128,7 @@ def make_certificate(folder: Path) -> Path:
         .sign(key, hashes.SHA256())
     )
     pem = serialization.Encoding.PEM
-    secret = key.private_bytes(
-        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     (folder / "server.key").write_bytes(secret)
     (folder / "server.key").chmod(0o600)
     (folder / "server.crt").write_bytes(made.public_bytes(pem))
