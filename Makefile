@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Without the .env of some folder above, which `flask` would read and the server would not.
 FLASK := FLASK_SKIP_DOTENV=1 $(BIN)/flask --app wsgi
 
-.PHONY: run test lint format fuzz attack browser clients proxy bench bench-path lock clean
+.PHONY: run test lint format fuzz attack faults soak browser clients proxy bench bench-path lock clean
 .DEFAULT_GOAL := run
 
 run: .venv/runtime
@@ -32,6 +32,15 @@ fuzz: .venv/development
 # Forged tokens, timing, floods, on a machine that does nothing else. CI takes a shorter run.
 attack: .venv/development
 	ATTACK=$${ATTACK:-full} $(BIN)/pytest tests/attack
+
+# Parts that die. CI takes a shorter run. On Debian: apt-get install postgresql pgbouncer nginx-light
+# faketime.
+faults: .venv/development
+	FAULTS=$${FAULTS:-full} $(BIN)/pytest $(if $(filter short,$(FAULTS)),-n 2) tests/faults
+
+# Half load for 20 minutes, or SOAK_MINUTES.
+soak: .venv/development
+	$(BIN)/pytest tests/faults/soak.py
 
 # Needs Chromium (Debian: apt-get install chromium), or TEST_CHROMIUM naming one.
 browser: .venv/development

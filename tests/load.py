@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 CLIENTS = 16
 PATIENCE = 30.0  # seconds for an answer; who is silent longer hangs
 AGAIN = 0.02  # seconds until the next try when the connection was refused
+BUSY = 0.2  # seconds until somebody tries to sign in again who was told 503
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 
@@ -115,49 +116,66 @@ class _Connection:
         return int(head[9:12]), told
 
 
+class _Loop:
+    """All clients, in one thread."""
+
+    def __init__(self, port: int, plans: Iterable[Client], rest: float) -> None:
+        self.rest = rest
+        self.found: list[Answer] = []
+        self.selector = selectors.DefaultSelector()
+        self.due: list[tuple[float, int, _Connection]] = []  # who sends when
+        self.number = itertools.count()
+        for plan in plans:
+            self._later(_Connection(port, plan), 0)
+
+    def run(self, seconds: float) -> None:
+        """Go on for so long, and until what was sent is answered."""
+        end = time.monotonic() + seconds
+        while self.due or self.selector.get_map():
+            while self.due and self.due[0][0] <= time.monotonic():
+                _, _, connection = heapq.heappop(self.due)
+                if time.monotonic() < end:
+                    self._send(connection)
+                else:
+                    connection.close()
+            pause = self.due[0][0] - time.monotonic() if self.due else 0.5
+            for key, _ in self.selector.select(min(0.5, max(0, pause))):
+                reply = key.data.take()
+                if reply:
+                    self.selector.unregister(key.fileobj)
+                    self._over(key.data, reply)
+            self._give_up()
+
+    def _later(self, connection: _Connection, pause: float) -> None:
+        heapq.heappush(self.due, (time.monotonic() + pause, next(self.number), connection))
+
+    def _send(self, connection: _Connection) -> None:
+        if connection.send():
+            self.selector.register(connection.socket, selectors.EVENT_READ, connection)
+        else:
+            self._over(connection, (0, None))
+
+    def _over(self, connection: _Connection, reply: Reply) -> None:
+        taken = (time.monotonic() - connection.sent_at) * 1000
+        kind = connection.wanted.kind
+        self.found.append(Answer(kind, connection.sent_at, taken, reply[0]))
+        connection.wanted = connection.plan.send(reply)
+        pause = self.rest if reply[0] > 0 else AGAIN
+        self._later(connection, BUSY if kind == "login" and reply[0] == 503 else pause)
+
+    def _give_up(self) -> None:
+        for key in list(self.selector.get_map().values()):
+            if time.monotonic() - key.data.sent_at > PATIENCE:
+                self.selector.unregister(key.fileobj)
+                key.data.close()
+                self._over(key.data, (-1, None))
+
+
 def drive(port: int, seconds: float, plans: Iterable[Client], rest: float = 0.0) -> list[Answer]:
     """The answers of all clients, each of which rests so long between two requests."""
-    found: list[Answer] = []
-    selector, due, number = selectors.DefaultSelector(), [], itertools.count()
-    end = time.monotonic() + seconds
-
-    def later(connection: _Connection, pause: float) -> None:
-        heapq.heappush(due, (time.monotonic() + pause, next(number), connection))
-
-    def over(connection: _Connection, reply: Reply) -> None:
-        now = time.monotonic()
-        taken = (now - connection.sent_at) * 1000
-        found.append(Answer(connection.wanted.kind, connection.sent_at, taken, reply[0]))
-        try:
-            connection.wanted = connection.plan.send(reply)
-        except StopIteration:
-            connection.close()
-            return
-        later(connection, rest if reply[0] > 0 else AGAIN)
-
-    for plan in plans:
-        later(_Connection(port, plan), 0)
-    while (due or selector.get_map()) and time.monotonic() < end + PATIENCE:
-        while due and due[0][0] <= time.monotonic():
-            _, _, connection = heapq.heappop(due)
-            if time.monotonic() >= end:
-                connection.close()
-            elif connection.send():
-                selector.register(connection.socket, selectors.EVENT_READ, connection)
-            else:
-                over(connection, (0, None))
-        pause = min(0.5, max(0, due[0][0] - time.monotonic()) if due else 0.5)
-        for key, _ in selector.select(pause):
-            reply = key.data.take()
-            if reply:
-                selector.unregister(key.fileobj)
-                over(key.data, reply)
-        for key in list(selector.get_map().values()):
-            if time.monotonic() - key.data.sent_at > PATIENCE:
-                selector.unregister(key.fileobj)
-                key.data.close()
-                over(key.data, (-1, None))
-    return found
+    loop = _Loop(port, plans, rest)
+    loop.run(seconds)
+    return loop.found
 
 
 class Ledger:
@@ -174,94 +192,101 @@ def stranger(key: str) -> Client:
         yield request("stranger", "GET", "/v1/auth/me", key)
 
 
-def mixed(user: str, password: str, verifier: str, ledger: Ledger) -> Client:
+class User:
     """A user of the service: 80 % verification, 10 % refresh, 8 % keys, 2 % signing in.
 
     It signs in again when its session has ended: a refresh whose answer was lost may be taken for
     reuse once the time of grace is over.
     """
-    chance = random.Random(user)
-    signing_in = {"username": user, "password": password}
-    login = request("login", "POST", "/v1/auth/login", body=signing_in)
-    access = renewal = ""
-    keys: list[tuple[str, str]] = []  # (id, text)
 
-    while True:
-        if not access:
-            status, body = yield login
-            if status == 200:
-                access, renewal = body["access_token"], body["refresh_token"]
-            continue
-        if not keys:
-            wanted = {"name": f"of {user}", "scopes": ["keys:read"]}
-            status, body = yield request("key", "POST", "/v1/api-keys", access, wanted)
-            if status == 201:
-                keys.append((body["id"], body["key"]))
-                ledger.kept[body["id"]] = body["name"]
-            elif status == 401:
-                access = ""
-            continue
-        lot = chance.random()
-        if lot < 0.4:
-            yield request("verify", "GET", "/v1/auth/me", keys[-1][1])
-        elif lot < 0.8:
-            asked = {"key": keys[-1][1]}
-            yield request("verify", "POST", "/v1/api-keys/verify", verifier, asked)
-        elif lot < 0.9:
-            status, body = yield request(
-                "refresh", "POST", "/v1/auth/refresh", body={"refresh_token": renewal}
-            )
-            if status == 200:
-                access, renewal = body["access_token"], body["refresh_token"]
-            elif status == 401:
-                access = ""
-        elif lot < 0.98:
-            status = yield from _use(keys, access, ledger, chance)
-            if status == 401:
-                access = ""
+    def __init__(self, name: str, password: str, verifier: str, ledger: Ledger) -> None:
+        self.chance = random.Random(name)
+        signing_in = {"username": name, "password": password}
+        self.login = request("login", "POST", "/v1/auth/login", body=signing_in)
+        self.verifier, self.ledger = verifier, ledger
+        self.access = self.renewal = ""
+        self.keys: list[tuple[str, str]] = []  # (id, text)
+
+    def plan(self) -> Client:
+        """What it does, for ever."""
+        while True:
+            if not self.access:
+                yield from self._take_tokens(self.login)
+            elif not self.keys:
+                yield from self._create()
+            else:
+                [act] = self.chance.choices(
+                    [self._verify, self._refresh, self._use_keys, self._sign_in], [80, 10, 8, 2]
+                )
+                yield from act()
+
+    def _verify(self) -> Client:
+        text = self.keys[-1][1]
+        if self.chance.random() < 0.5:
+            yield request("verify", "GET", "/v1/auth/me", text)
         else:
-            status, body = yield login
-            if status == 200:
-                access, renewal = body["access_token"], body["refresh_token"]
+            yield request("verify", "POST", "/v1/api-keys/verify", self.verifier, {"key": text})
 
+    def _refresh(self) -> Client:
+        body = {"refresh_token": self.renewal}
+        yield from self._take_tokens(request("refresh", "POST", "/v1/auth/refresh", body=body))
 
-def _use(
-    keys: list[tuple[str, str]], access: str, ledger: Ledger, chance: random.Random
-) -> Generator[Request, Reply, int]:
-    """Change or delete a key, or make another; what becomes of it is in the ledger."""
-    act = chance.choice(["create", "change", "delete"])
-    if act == "create" and len(keys) < 20:
-        wanted = {"name": f"number {chance.random()}", "scopes": ["keys:read"]}
-        status, body = yield request("key", "POST", "/v1/api-keys", access, wanted)
-        if status == 201:
-            keys.append((body["id"], body["key"]))
-            ledger.kept[body["id"]] = body["name"]
-        return status
-    key_id, _ = keys[0]
-    path = f"/v1/api-keys/{key_id}"
-    before = ledger.kept.pop(key_id, None)  # until it is acknowledged, either may be so
-    if act == "change":
-        name = f"number {chance.random()}"
-        status, _ = yield request("key", "PATCH", path, access, {"name": name})
+    def _sign_in(self) -> Client:
+        yield from self._take_tokens(self.login)
+
+    def _take_tokens(self, wanted: Request) -> Client:
+        status, body = yield wanted
         if status == 200:
-            ledger.kept[key_id] = name
-    else:
-        status, _ = yield request("key", "DELETE", path, access)
-        if status == 204:
-            keys.pop(0)
-            ledger.gone.append(key_id)
-        elif status == 404:  # deleted, and the answer was lost
-            keys.pop(0)
-    if 400 <= status < 500 and status != 404 and before:
-        ledger.kept[key_id] = before
-    return status
+            self.access, self.renewal = body["access_token"], body["refresh_token"]
+        elif status == 401:
+            self.access = ""
+
+    def _use_keys(self) -> Client:
+        act = self.chance.choice([self._create, self._change, self._delete])
+        yield from self._delete() if len(self.keys) > 20 else act()
+
+    def _create(self) -> Client:
+        name = f"number {self.chance.random()}"
+        wanted = {"name": name, "scopes": ["keys:read"]}
+        status, body = yield request("key", "POST", "/v1/api-keys", self.access, wanted)
+        if status == 201:
+            self.keys.append((body["id"], body["key"]))
+            self.ledger.kept[body["id"]] = name
+        elif status == 401:
+            self.access = ""
+
+    def _change(self) -> Client:
+        key_id = self.keys[0][0]
+        before = self.ledger.kept.pop(key_id, None)  # until it is acknowledged, either may be so
+        name = f"number {self.chance.random()}"
+        path = f"/v1/api-keys/{key_id}"
+        status, _ = yield request("key", "PATCH", path, self.access, {"name": name})
+        if status == 200:
+            self.ledger.kept[key_id] = name
+        self._refused(status, key_id, before)
+
+    def _delete(self) -> Client:
+        key_id = self.keys[0][0]
+        before = self.ledger.kept.pop(key_id, None)
+        status, _ = yield request("key", "DELETE", f"/v1/api-keys/{key_id}", self.access)
+        if status in {204, 404}:  # 404: it was deleted, and the answer was lost
+            self.keys.pop(0)
+            self.ledger.gone.append(key_id)
+        self._refused(status, key_id, before)
+
+    def _refused(self, status: int, key_id: str, before: str | None) -> None:
+        if status == 401:
+            self.access = ""
+            if before:
+                self.ledger.kept[key_id] = before
 
 
 def main(port: int, seconds: float, who: dict[str, Any]) -> None:
     """Drive, and print the answers and the ledger."""
     ledger = Ledger()
-    plans = [mixed(user, who["password"], who["verifier"], ledger) for user in who["users"]]
-    found = drive(port, seconds, [*plans, stranger(who["stranger"])], who["rest"])
+    users = [User(name, who["password"], who["verifier"], ledger) for name in who["users"]]
+    plans = [*(user.plan() for user in users), stranger(who["stranger"])]
+    found = drive(port, seconds, plans, who["rest"])
     print(json.dumps({"answers": found, "kept": ledger.kept, "gone": ledger.gone}))
 
 

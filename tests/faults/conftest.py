@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import shutil
 import signal
 import subprocess
@@ -24,15 +23,16 @@ from flask.testing import FlaskClient
 from backend.core.settings import ROOT
 from backend.core.tokens import Keyring
 
-from ..conftest import PASSWORD, add_user, make_settings, migrate, process_environ, sign_in, until
+from ..conftest import PASSWORD, add_user, make_settings, migrate, process_environ, sign_in
 from ..load import Answer
 from ..long_runs import Site, at, figure, make_site, pytest_terminal_summary, site_on
-from ..test_servers import Server, free_port
+from ..test_servers import free_port
 
 __all__ = ["Site", "figure", "make_site", "pytest_terminal_summary", "site_on"]
 
 FULL = os.environ.get("FAULTS") == "full"
 USERS = [f"user{number}" for number in range(16)]
+in_full = pytest.mark.skipif(not FULL, reason="in the whole form only: FAULTS=full")
 
 
 def program(name: str) -> str:
@@ -129,13 +129,17 @@ def cluster() -> Iterator[Postgres]:
     shutil.rmtree(folder)
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of a migrated, empty database on either engine."""
-    if request.param == "postgres":
-        return str(request.getfixturevalue("cluster").new_database())
-    migrate(f"sqlite:///{tmp_path / 'test.db'}")
-    return f"sqlite:///{tmp_path / 'test.db'}"
+@pytest.fixture
+def url_on(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]:
+    """A function that gives the URL of a migrated, empty database on an engine."""
+
+    def make(engine: str) -> str:
+        if engine == "postgres":
+            return str(request.getfixturevalue("cluster").new_database())
+        migrate(f"sqlite:///{tmp_path / 'test.db'}")
+        return f"sqlite:///{tmp_path / 'test.db'}"
+
+    return make
 
 
 class Load:

@@ -71,6 +71,7 @@ def other_than_logins(answers: list[Answer]) -> list[Answer]:
     return [each for each in answers if each.kind != "login"]
 
 
+LONG = 10 if FULL else 3  # seconds for each state of a link
 SETTINGS = {
     "secret_key": "Zr8Qm2N4pX7vB9Ca5Sd3Gh6Yt1LwEk0J",
     "public_url": "http://127.0.0.1:8000",
@@ -92,11 +93,12 @@ def test_a_rolling_restart_fails_no_request(
     settings = {**SETTINGS, "workers": 1, "threads": 8, "database_url": cluster.new_database()}
     client, servers = site_on(settings["database_url"], kind, 2, **SETTINGS, workers=1, threads=8)
     rounds = 3 if FULL else 1
-    load = load_on(client, before(servers), 8 + 14 * rounds)
+    seconds = 8 + 14 * rounds if FULL else 13
+    load = load_on(client, before(servers), seconds)
     wait(3)
     ends = []
     for _ in range(rounds):
-        for number, server in enumerate(servers):
+        for number, server in enumerate(servers if FULL else servers[:1]):
             began = time.monotonic()
             server.process.send_signal(signal.SIGTERM)
             assert server.process.wait(40) == 0
@@ -107,7 +109,7 @@ def test_a_rolling_restart_fails_no_request(
     found = load.finish()
     for server in servers:
         server.end()
-    assert ended < load.began + 8 + 14 * rounds, "the restarts took longer than the load"
+    assert ended < load.began + seconds, "the restarts took longer than the load"
     figure("answers", counts(found))
     figure("from SIGTERM to the end", f"{max(ends):.1f} s at most")
     figure("of all", spread(milliseconds(found)))
@@ -125,11 +127,11 @@ def test_a_host_is_killed_under_load_and_brought_back(
 ) -> None:
     url = cluster.new_database()
     client, servers = site_on(url, "waitress", 2, **SETTINGS)
-    load = load_on(client, before(servers), 16)
-    wait(4)
+    load = load_on(client, before(servers), 11)
+    wait(3)
     servers[0].end()
     killed = time.monotonic()
-    wait(4)
+    wait(3)
     servers[0] = restarted(servers[0], {**SETTINGS, "database_url": url})
     found = load.finish()
     servers[0].end()
@@ -153,9 +155,9 @@ def test_a_link_to_the_database_is_cut_slowed_and_mended(
     relay = Relay("127.0.0.1", cluster.port)
     client, [one] = site_on(cluster.url(name, relay.port), **SETTINGS)
     _, [other] = site_on(cluster.url(name), **SETTINGS)
-    load = load_on(client, before([one, other]), 22)
+    load = load_on(client, before([one, other]), 3 + 4 * LONG + 1)
     moments = {}
-    wait(4)
+    wait(3)
     for name, act in {
         "cut": relay.cut,
         "mended": relay.mend,
@@ -164,14 +166,14 @@ def test_a_link_to_the_database_is_cut_slowed_and_mended(
     }.items():
         act()
         moments[name] = time.monotonic()
-        wait(4)
+        wait(LONG)
     load.finish()
     relay.close()
     for name, begin in moments.items():
-        found = load.between(begin, begin + 4)
+        found = load.between(begin, begin + LONG)
         figure(f"{name}: answers", f"{counts(found)}; {spread(milliseconds(found))}")
     load.never({0, 502, 504})
     assert load.next_good(moments["mended"]) < 2
-    for name in ("mended", "slowed by 100 ms", "as before"):
-        late = other_than_logins(load.between(moments[name] + 2, moments[name] + 4))
+    for name in ("mended", "as before"):
+        late = other_than_logins(load.between(moments[name] + 2, moments[name] + LONG))
         assert {each.status for each in late} <= {200, 201, 204, 401}

@@ -6,22 +6,26 @@ import resource
 import socket
 from collections.abc import Callable
 
-from ..load import Answer
-from .conftest import FULL, Load, Site, at, spread
+import pytest
 
-SECONDS = 20 if FULL else 10
+from ..load import Answer
+from .conftest import FULL, Load, Site, at, in_full, spread
+
+SECONDS = 20 if FULL else 5
 IDLE = 1500
 
 
+@pytest.mark.parametrize("engine", ["sqlite", pytest.param("postgres", marks=in_full)])
 def test_idle_connections_cost_others_little(
-    url: str,
+    engine: str,
+    url_on: Callable[[str], str],
     site_on: Callable[..., Site],
     load_on: Callable[..., Load],
     figure: Callable[[str, str], None],
 ) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
-    client, [server] = site_on(url)
+    client, [server] = site_on(url_on(engine))
     without = verifications(load_on(client, server.port, SECONDS).finish())
     idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(IDLE)]
     found = verifications(load_on(client, server.port, SECONDS).finish())

@@ -26,20 +26,19 @@ from ..conftest import (
     by_token,
     make_settings,
     process_environ,
-    refresh,
     run,
     sign_in,
-    until,
 )
 from ..long_runs import at
 from ..test_servers import Server, read
-from .conftest import FULL, Load, Postgres, Site, counts, milliseconds, program, wait
+from .conftest import FULL, Load, Site, counts, in_full, program, wait
 
 Starts = Callable[..., Site]
 Loads = Callable[..., Load]
 Figure = Callable[[str, str], None]
+Urls = Callable[[str], str]
 
-KILLS = 20 if FULL else 2
+KILLS = 20 if FULL else 1
 SECRET = {"secret_key": "Zr8Qm2N4pX7vB9Ca5Sd3Gh6Yt1LwEk0J"}
 SETTINGS = {**SECRET, "public_url": "http://127.0.0.1:8000", "mail_url": "memory:"}
 
@@ -47,11 +46,13 @@ SETTINGS = {**SECRET, "public_url": "http://127.0.0.1:8000", "mail_url": "memory
 # --- kill -9 ---
 
 
+@pytest.mark.parametrize("engine", ["sqlite", pytest.param("postgres", marks=in_full)])
 def test_a_process_is_killed_under_load(
-    url: str, site_on: Starts, load_on: Loads, figure: Figure
+    engine: str, url_on: Urls, site_on: Starts, load_on: Loads, figure: Figure
 ) -> None:
+    url = url_on(engine)
     client, [server] = site_on(url, bcrypt_rounds=10, **SETTINGS)
-    load = load_on(client, server.port, 6 + KILLS * 5)
+    load = load_on(client, server.port, 5 + KILLS * 5)
     wait(4)
     killed = []
     try:
@@ -75,11 +76,14 @@ def test_a_process_is_killed_under_load(
     told(load, client, killed, 5, figure)
 
 
+@pytest.mark.parametrize("engine", [pytest.param("sqlite", marks=in_full), "postgres"])
 def test_a_worker_is_killed_under_load(
-    url: str, site_on: Starts, load_on: Loads, figure: Figure
+    engine: str, url_on: Urls, site_on: Starts, load_on: Loads, figure: Figure
 ) -> None:
-    client, [server] = site_on(url, "gunicorn", workers=2, threads=4, bcrypt_rounds=10, **SETTINGS)
-    load = load_on(client, server.port, 6 + KILLS * 4)
+    client, [server] = site_on(
+        url_on(engine), "gunicorn", workers=2, threads=4, bcrypt_rounds=10, **SETTINGS
+    )
+    load = load_on(client, server.port, 5 + KILLS * 4)
     wait(4)
     killed = []
     for _ in range(KILLS):
@@ -127,7 +131,9 @@ def schema(url: str) -> tuple[list[str], str]:
     return found
 
 
-@pytest.mark.parametrize("older", [False, True], ids=["empty", "older"])
+@pytest.mark.parametrize(
+    "older", [pytest.param(False, marks=in_full), True], ids=["empty", "older"]
+)
 def test_eight_processes_migrate_at_once(
     empty: str, tree: Path, figure: Figure, older: bool
 ) -> None:
@@ -173,15 +179,11 @@ def test_a_process_is_killed_while_it_migrates(empty: str, tree: Path) -> None:
 
 
 def test_sixteen_writers_in_two_processes_on_sqlite(
-    tmp_path: Path, site_on: Starts, figure: Figure, request: pytest.FixtureRequest
+    url_on: Urls, site_on: Starts, figure: Figure
 ) -> None:
-    from ..conftest import migrate
-
-    url = f"sqlite:///{tmp_path / 'test.db'}"
-    migrate(url)
-    client, servers = site_on(
-        url, processes=2, threads=12, max_keys_per_user=1_000_000, bcrypt_rounds=10, **SETTINGS
-    )
+    many = {"threads": 12, "max_keys_per_user": 1_000_000}
+    url = url_on("sqlite")
+    client, servers = site_on(url, processes=2, bcrypt_rounds=10, **many, **SETTINGS)
     add_user(client, "alice")
     headers = {**sign_in(client, "alice").headers, "Content-Type": "application/json"}
     end = time.monotonic() + (60 if FULL else 5)
@@ -229,16 +231,16 @@ def jump(tmp_path: Path) -> Iterator[tuple[Callable[[int], None], dict[str, Any]
     yield to, given
 
 
-@pytest.mark.parametrize("kind", ["waitress"])
+@pytest.mark.parametrize("engine", ["sqlite", pytest.param("postgres", marks=in_full)])
 def test_the_clock_jumps(
-    kind: str,
-    url: str,
+    engine: str,
+    url_on: Urls,
     site_on: Starts,
     jump: tuple[Callable[[int], None], dict[str, Any]],
     figure: Figure,
 ) -> None:
     to, environment = jump
-    client, [server] = site_on(url, kind, bcrypt_rounds=10, **SETTINGS, **environment)
+    client, [server] = site_on(url_on(engine), bcrypt_rounds=10, **SETTINGS, **environment)
     add_user(client, "alice")
     alice = sign_in(client, "alice")
     short = alice.new_key(expires_at=None)["key"]

@@ -25,7 +25,7 @@ Starts = Callable[..., Site]
 Loads = Callable[..., Load]
 Figure = Callable[[str, str], None]
 
-AROUND = 3.0  # seconds of load before a fault, and after it
+AROUND = 3.0 if FULL else 2.0  # seconds of load before a fault, and after it
 
 
 def test_postgres_is_restarted_under_load(
@@ -51,7 +51,7 @@ def test_postgres_is_stopped_for_a_while(
     cluster: Postgres, site_on: Starts, load_on: Loads, figure: Figure
 ) -> None:
     client, [server] = site_on(cluster.new_database())
-    seconds = 60 if FULL else 5
+    seconds = 60 if FULL else 3
     load = load_on(client, server.port, 2 * AROUND + seconds + 2)
     wait(AROUND)
     cluster.stop("immediate")
@@ -74,7 +74,7 @@ def test_postgres_is_frozen(
     cluster: Postgres, site_on: Starts, load_on: Loads, figure: Figure
 ) -> None:
     client, [server] = site_on(cluster.new_database())
-    seconds = 30 if FULL else 8
+    seconds = 30 if FULL else 7
     load = load_on(client, server.port, 2 * AROUND + seconds)
     wait(AROUND)
     cluster.freeze()
@@ -125,12 +125,12 @@ def test_tables_that_somebody_has_locked_do_not_stop_the_process(
 ) -> None:
     url = cluster.new_database()
     client, [server] = site_on(url)
-    load = load_on(client, server.port, 2 * AROUND + 8)
+    load = load_on(client, server.port, 2 * AROUND + 6)
     wait(AROUND)
     with watched(server) as health, psycopg.connect(url) as other:
         other.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
         began = time.monotonic()
-        wait(8)
+        wait(6)
         ended = time.monotonic()
     load.finish()
     refused = load.between(began, ended)
