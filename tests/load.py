@@ -1,9 +1,9 @@
-"""`python -m tests.load PORT SECONDS`: what 16 clients at once get to hear, as JSON.
+"""`python -m tests.load PORT`: what 16 clients at once get to hear until SIGTERM, as JSON.
 
 Each client sends its next request when it has read an answer (a closed loop). All are in one
-thread, so that they leave the cores to the server. Standard input says who they are:
-{"users": [name, ...], "password": theirs, "verifier": an API key with keys:verify, "stranger": one of
-nobody, "rest": seconds between requests}.
+thread, so that they leave the cores to the server. Standard input says who they are: {"users":
+[name, ...], "password": theirs, "verifier": an API key with keys:verify, "stranger": one of nobody,
+"rest": seconds between requests}. The first line is empty: all are signed in and have a key.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import random
 import re
 import selectors
+import signal
 import socket
 import sys
 import time
@@ -120,7 +121,7 @@ class _Loop:
     """All clients, in one thread."""
 
     def __init__(self, port: int, plans: Iterable[Client], rest: float) -> None:
-        self.rest = rest
+        self.rest, self.end = rest, 0.0
         self.found: list[Answer] = []
         self.selector = selectors.DefaultSelector()
         self.due: list[tuple[float, int, _Connection]] = []  # who sends when
@@ -129,12 +130,12 @@ class _Loop:
             self._later(_Connection(port, plan), 0)
 
     def run(self, seconds: float) -> None:
-        """Go on for so long, and until what was sent is answered."""
-        end = time.monotonic() + seconds
+        """Go on for so long, or until `end` is set, and until what was sent is answered."""
+        self.end = time.monotonic() + seconds
         while self.due or self.selector.get_map():
             while self.due and self.due[0][0] <= time.monotonic():
                 _, _, connection = heapq.heappop(self.due)
-                if time.monotonic() < end:
+                if time.monotonic() < self.end:
                     self._send(connection)
                 else:
                     connection.close()
@@ -181,9 +182,17 @@ def drive(port: int, seconds: float, plans: Iterable[Client], rest: float = 0.0)
 class Ledger:
     """What the service has acknowledged of API keys, to be held against what it has kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, users: int) -> None:
         self.kept: dict[str, str] = {}  # key id -> its name, of keys that must be there
         self.gone: list[str] = []  # ids of keys that must not be there
+        self._awaited = users
+
+    def create(self, key_id: str, name: str, *, first: bool) -> None:
+        """A key was made. When the last user has its first one, tell that all are there."""
+        self.kept[key_id] = name
+        self._awaited -= first
+        if first and not self._awaited:
+            print(flush=True)
 
 
 def stranger(key: str) -> Client:
@@ -205,6 +214,7 @@ class User:
         self.login = request("login", "POST", "/v1/auth/login", body=signing_in)
         self.verifier, self.ledger = verifier, ledger
         self.access = self.renewal = ""
+        self.has_begun = False
         self.keys: list[tuple[str, str]] = []  # (id, text)
 
     def plan(self) -> Client:
@@ -250,8 +260,9 @@ class User:
         wanted = {"name": name, "scopes": ["keys:read"]}
         status, body = yield request("key", "POST", "/v1/api-keys", self.access, wanted)
         if status == 201:
+            self.ledger.create(body["id"], name, first=not self.has_begun)
+            self.has_begun = True
             self.keys.append((body["id"], body["key"]))
-            self.ledger.kept[body["id"]] = name
         elif status == 401:
             self.access = ""
 
@@ -281,14 +292,16 @@ class User:
                 self.ledger.kept[key_id] = before
 
 
-def main(port: int, seconds: float, who: dict[str, Any]) -> None:
-    """Drive, and print the answers and the ledger."""
-    ledger = Ledger()
+def main(port: int, who: dict[str, Any]) -> None:
+    """Go on until SIGTERM, then print the answers and the ledger."""
+    ledger = Ledger(len(who["users"]))
     users = [User(name, who["password"], who["verifier"], ledger) for name in who["users"]]
     plans = [*(user.plan() for user in users), stranger(who["stranger"])]
-    found = drive(port, seconds, plans, who["rest"])
-    print(json.dumps({"answers": found, "kept": ledger.kept, "gone": ledger.gone}))
+    loop = _Loop(port, plans, who["rest"])
+    signal.signal(signal.SIGTERM, lambda *_: setattr(loop, "end", 0.0))
+    loop.run(1e9)
+    print(json.dumps({"answers": loop.found, "kept": ledger.kept, "gone": ledger.gone}))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), float(sys.argv[2]), json.load(sys.stdin))
+    main(int(sys.argv[1]), json.load(sys.stdin))

@@ -143,12 +143,11 @@ def url_on(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], st
 
 
 class Load:
-    """Clients of a port, in a process of their own, from now on for so many seconds."""
+    """Clients of a port, in a process of their own, all of whom are signed in."""
 
-    def __init__(self, port: int, seconds: float, who: dict[str, Any]) -> None:
-        self.began = time.monotonic()
+    def __init__(self, port: int, who: dict[str, Any]) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.load", str(port), str(seconds)],
+            [sys.executable, "-m", "tests.load", str(port)],
             cwd=ROOT,
             env=process_environ(),
             stdin=subprocess.PIPE,
@@ -156,20 +155,25 @@ class Load:
             text=True,
         )
         assert self.process.stdin
+        assert self.process.stdout
         self.process.stdin.write(json.dumps(who))
         self.process.stdin.close()
         self.process.stdin = None
         self.answers: list[Answer] = []
         self.kept: dict[str, str] = {}
         self.gone: list[str] = []
+        assert self.process.stdout.readline() == "\n"
+        self.began = time.monotonic()
 
     def finish(self) -> list[Answer]:
-        """All answers, when the clients are done."""
+        """All answers since it began. None was 500 or failed to come, and no stranger got in."""
+        self.process.terminate()
         told = json.loads(self.process.communicate(timeout=300)[0])
         self.answers = [Answer(*each) for each in told["answers"]]
         self.kept, self.gone = told["kept"], told["gone"]
         self.never({500, -1})
         assert not [each for each in self.answers if each.kind == "stranger" and each.status == 200]
+        self.answers = [each for each in self.answers if each.sent_at >= self.began]
         return self.answers
 
     def never(self, statuses: set[int]) -> None:
@@ -204,12 +208,10 @@ class Load:
 
 @pytest.fixture
 def load_on() -> Iterator[Callable[..., Load]]:
-    """A function that puts load on a site: `load_on(client, port, seconds)`, which adds its users."""
+    """A function that puts load on a site, and adds its users: `load_on(client, port)`."""
     started: list[Load] = []
 
-    def start(
-        client: FlaskClient, port: int, seconds: float, users: int = len(USERS), rest: float = 0.0
-    ) -> Load:
+    def start(client: FlaskClient, port: int, users: int = len(USERS), rest: float = 0.0) -> Load:
         names = USERS[:users]
         if not started:
             for name in names:
@@ -223,7 +225,7 @@ def load_on() -> Iterator[Callable[..., Load]]:
             "stranger": Keyring(make_settings()).new_api_key(),
             "rest": rest,
         }
-        started.append(Load(port, seconds, who))
+        started.append(Load(port, who))
         return started[-1]
 
     yield start

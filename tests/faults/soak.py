@@ -36,7 +36,7 @@ def test_soak(
     url = cluster.new_database()
     client, [server] = site_on(url, jwt_access_token_expire_minutes=5)
     seconds = MINUTES * 60
-    load = load_on(client, server.port, seconds, rest=REST)
+    load = load_on(client, server.port, rest=REST)
     pid, seen = server.process.pid, []
     while time.monotonic() < load.began + seconds:
         time.sleep(5)

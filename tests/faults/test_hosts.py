@@ -93,9 +93,8 @@ def test_a_rolling_restart_fails_no_request(
     settings = {**SETTINGS, "workers": 1, "threads": 8, "database_url": cluster.new_database()}
     client, servers = site_on(settings["database_url"], kind, 2, **SETTINGS, workers=1, threads=8)
     rounds = 3 if FULL else 1
-    seconds = 8 + 14 * rounds if FULL else 13
-    load = load_on(client, before(servers), seconds)
-    wait(3)
+    load = load_on(client, before(servers))
+    wait(1)
     ends = []
     for _ in range(rounds):
         for number, server in enumerate(servers if FULL else servers[:1]):
@@ -105,11 +104,9 @@ def test_a_rolling_restart_fails_no_request(
             ends.append(time.monotonic() - began)
             servers[number] = restarted(server, settings)
             wait(2.5)  # until nginx asks it again
-    ended = time.monotonic()
     found = load.finish()
     for server in servers:
         server.end()
-    assert ended < load.began + seconds, "the restarts took longer than the load"
     figure("answers", counts(found))
     figure("from SIGTERM to the end", f"{max(ends):.1f} s at most")
     figure("of all", spread(milliseconds(found)))
@@ -127,12 +124,13 @@ def test_a_host_is_killed_under_load_and_brought_back(
 ) -> None:
     url = cluster.new_database()
     client, servers = site_on(url, "waitress", 2, **SETTINGS)
-    load = load_on(client, before(servers), 11)
-    wait(3)
+    load = load_on(client, before(servers))
+    wait(2)
     servers[0].end()
     killed = time.monotonic()
     wait(3)
     servers[0] = restarted(servers[0], {**SETTINGS, "database_url": url})
+    wait(2)
     found = load.finish()
     servers[0].end()
     broken = [each for each in found if each.status in {0, 502}]
@@ -155,9 +153,8 @@ def test_a_link_to_the_database_is_cut_slowed_and_mended(
     relay = Relay("127.0.0.1", cluster.port)
     client, [one] = site_on(cluster.url(name, relay.port), **SETTINGS)
     _, [other] = site_on(cluster.url(name), **SETTINGS)
-    load = load_on(client, before([one, other]), 3 + 4 * LONG + 1)
+    load = load_on(client, before([one, other]))
     moments = {}
-    wait(3)
     for name, act in {
         "cut": relay.cut,
         "mended": relay.mend,

@@ -22,7 +22,7 @@ from backend.core import clock
 
 from ..conftest import add_user, assert_problem, client_of, run, sign_in, until
 from ..test_servers import free_port
-from .conftest import Load, Postgres, Site, as_user, counts, milliseconds, program, spread
+from .conftest import Load, Postgres, Site, as_user, counts, program, spread, wait
 
 CONF = """
 [databases]
@@ -79,12 +79,13 @@ def test_pgbouncer_in_transaction_mode(
     done = run(tree, *upgrade, database_url=url, database_prepared_statements="false")
     assert done.returncode == 0, done.stderr
     client, servers = site_on(url, processes=2, database_prepared_statements="false")
-    load = load_on(client, servers[0].port, 6)
+    load = load_on(client, servers[0].port)
+    wait(3)
     found = load.finish()
     figure("answers, 4 connections for 2 processes", counts(found))
     figure("verification", spread([each.milliseconds for each in found if each.kind == "verify"]))
     load.never({0})
-    assert len(milliseconds(found, 503)) < 0.2 * len(found)  # signing in, all at once
+    assert {each.status for each in found if each.kind != "login"} <= {200, 201, 204, 401}
     assert not load.missing(client, sign_in(client, "root"))
 
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,8 @@ def test_a_process_is_killed_under_load(
 ) -> None:
     url = url_on(engine)
     client, [server] = site_on(url, bcrypt_rounds=10, **SETTINGS)
-    load = load_on(client, server.port, 5 + KILLS * 5)
-    wait(4)
+    load = load_on(client, server.port)
+    wait(2)
     killed = []
     try:
         for _ in range(KILLS):
@@ -83,8 +83,8 @@ def test_a_worker_is_killed_under_load(
     client, [server] = site_on(
         url_on(engine), "gunicorn", workers=2, threads=4, bcrypt_rounds=10, **SETTINGS
     )
-    load = load_on(client, server.port, 5 + KILLS * 4)
-    wait(4)
+    load = load_on(client, server.port)
+    wait(2)
     killed = []
     for _ in range(KILLS):
         os.kill(children(server.process.pid)[0], signal.SIGKILL)
@@ -212,7 +212,7 @@ def test_sixteen_writers_in_two_processes_on_sqlite(
 
 
 @pytest.fixture
-def jump(tmp_path: Path) -> Iterator[tuple[Callable[[int], None], dict[str, Any]]]:
+def jump(tmp_path: Path) -> tuple[Callable[[int], None], dict[str, Any]]:
     """(a function that sets the clock of processes so many seconds off, their environment)."""
     program("faketime")
     [library] = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
@@ -228,7 +228,7 @@ def jump(tmp_path: Path) -> Iterator[tuple[Callable[[int], None], dict[str, Any]
         "FAKETIME_NO_CACHE": 1,
         "FAKETIME_DONT_FAKE_MONOTONIC": 1,
     }
-    yield to, given
+    return to, given
 
 
 @pytest.mark.parametrize("engine", ["sqlite", pytest.param("postgres", marks=in_full)])

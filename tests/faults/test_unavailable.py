@@ -32,12 +32,13 @@ def test_postgres_is_restarted_under_load(
     cluster: Postgres, site_on: Starts, load_on: Loads, figure: Figure
 ) -> None:
     client, [server] = site_on(cluster.new_database())
-    load = load_on(client, server.port, 2 * AROUND + 4)
+    load = load_on(client, server.port)
     wait(AROUND)
     began = time.monotonic()
     cluster.stop()
     cluster.start()
     back = time.monotonic()
+    wait(AROUND)
     load.finish()
     healthy = load.next_good(back)
     figure("away", f"{back - began:.1f} s")
@@ -52,7 +53,7 @@ def test_postgres_is_stopped_for_a_while(
 ) -> None:
     client, [server] = site_on(cluster.new_database())
     seconds = 60 if FULL else 3
-    load = load_on(client, server.port, 2 * AROUND + seconds + 2)
+    load = load_on(client, server.port)
     wait(AROUND)
     cluster.stop("immediate")
     began = time.monotonic()
@@ -60,6 +61,7 @@ def test_postgres_is_stopped_for_a_while(
     ended = time.monotonic()
     cluster.start()
     back = time.monotonic()
+    wait(AROUND)
     load.finish()
     refused = load.between(began, ended)
     figure("503", spread(milliseconds(refused, 503)))
@@ -75,13 +77,14 @@ def test_postgres_is_frozen(
 ) -> None:
     client, [server] = site_on(cluster.new_database())
     seconds = 30 if FULL else 7
-    load = load_on(client, server.port, 2 * AROUND + seconds)
+    load = load_on(client, server.port)
     wait(AROUND)
     cluster.freeze()
     began = time.monotonic()
     wait(seconds)
     thawed = time.monotonic()
     cluster.thaw()
+    wait(AROUND)
     load.finish()
     at_once = load.between(began - 5, began + 5)
     later = [each for each in load.between(began + 5, thawed) if each.status == 503]
@@ -125,13 +128,14 @@ def test_tables_that_somebody_has_locked_do_not_stop_the_process(
 ) -> None:
     url = cluster.new_database()
     client, [server] = site_on(url)
-    load = load_on(client, server.port, 2 * AROUND + 6)
+    load = load_on(client, server.port)
     wait(AROUND)
     with watched(server) as health, psycopg.connect(url) as other:
         other.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
         began = time.monotonic()
         wait(6)
         ended = time.monotonic()
+    wait(AROUND)
     load.finish()
     refused = load.between(began, ended)
     figure("answers meanwhile", counts(refused))
@@ -147,12 +151,13 @@ def test_a_pool_that_is_too_small_refuses_in_bounded_time(
     cluster: Postgres, site_on: Starts, load_on: Loads, figure: Figure
 ) -> None:
     client, [server] = site_on(cluster.new_database(), database_pool_size=1, threads=16)
-    load = load_on(client, server.port, 6)
+    load = load_on(client, server.port)
+    wait(2 * AROUND)
     found = load.finish()
     figure("answers", counts(found))
     figure("503", spread(milliseconds(found, 503)))
     load.never({0})
-    assert max([0.0, *milliseconds(found, 503)]) < 2000
+    assert max([0.0, *milliseconds(found, 503)]) < 5000
 
 
 # --- a full disk ---
