@@ -1,4 +1,4 @@
-"""How a server stops listening without resetting anybody who has connected."""
+"""How a server comes to its end without resetting anybody who has connected."""
 
 from __future__ import annotations
 
@@ -27,3 +27,12 @@ def stop_listening(listener: socket.socket, accept: Callable[[], object]) -> Non
         accept()
     libc.close(descriptor)
     listener.detach()
+
+
+def has_input(connection: socket.socket) -> bool:
+    """True if something has come that was not read yet, be it the end."""
+    if not hasattr(select, "poll"):  # Windows
+        return bool(select.select([connection], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))

@@ -19,7 +19,7 @@ from werkzeug.serving import WSGIRequestHandler, is_running_from_reloader, run_s
 from .connections import channel_class
 from .core.context import Service
 from .core.settings import Settings
-from .listeners import stop_listening
+from .listeners import has_input, stop_listening
 from .web.admission import MAX_BODY
 
 log = logging.getLogger(__name__)
@@ -132,16 +132,23 @@ def _drain(polled: dict[int, Any], stop: threading.Event, draining: threading.Ev
             listener.del_channel()
             stop_listening(listener.socket, listener.handle_accept)
 
-    listeners[0].trigger.pull_trigger(unlisten)  # in the thread that polls
+    def close_idle() -> None:
+        for listener in listeners:
+            for channel in list(listener.active_channels.values()):
+                if not _is_busy(channel):
+                    channel.handle_close()
+
+    trigger = listeners[0].trigger  # what it is given is done in the thread that polls
+    trigger.pull_trigger(unlisten)
     deadline = time.monotonic() + DRAIN_SECONDS
     time.sleep(LINGER_SECONDS)
-    while time.monotonic() < deadline and any(map(_is_busy, listeners)):
+    while time.monotonic() < deadline and any(each.active_channels for each in listeners):
+        trigger.pull_trigger(close_idle)
         time.sleep(0.05)
     _thread.interrupt_main()
 
 
-def _is_busy(listener: Any) -> bool:
-    channels = list(listener.active_channels.values())
-    return bool(listener.task_dispatcher.queue) or any(
-        channel.request or channel.requests or channel.total_outbufs_len for channel in channels
-    )
+def _is_busy(channel: Any) -> bool:
+    """True if something is left to read, to do or to write. Closing it would reset the client."""
+    left = channel.request or channel.requests or channel.total_outbufs_len
+    return bool(left) or has_input(channel.socket)

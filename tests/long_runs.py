@@ -14,8 +14,6 @@ from flask.testing import FlaskClient
 from .conftest import client_of
 from .test_servers import Server
 
-FIGURES: list[tuple[str, str, str]] = []  # test, what was measured, what came out
-
 Site = tuple[FlaskClient, list[Server]]
 
 
@@ -63,7 +61,7 @@ def figure(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     """A function that puts a line into the table at the end: figure("p99", "31 ms")."""
 
     def note(what: str, found: str) -> None:
-        FIGURES.append((request.node.name, what, found))
+        request.node.user_properties.append((what, found))
 
     return note
 
@@ -77,9 +75,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     """The table."""
     form = "full" if "full" in {os.environ.get("ATTACK"), os.environ.get("FAULTS")} else "short"
     terminalreporter.section(f"measured, {form} form, on {os.cpu_count()} cores")
-    last = ""
-    for test, what, found in FIGURES:
-        if test != last:
-            terminalreporter.write_line(test)
-        terminalreporter.write_line(f"    {what:<44} {found}")
-        last = test
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, []):
+            if report.when == "call" and report.user_properties:
+                terminalreporter.write_line(report.nodeid.rpartition("::")[2])
+                for what, found in report.user_properties:
+                    terminalreporter.write_line(f"    {what:<44} {found}")

@@ -742,3 +742,11 @@ def test_doctor_counts_what_still_needs_each_earlier_secret(make_app: Callable[.
         secret_key="z" * 40, secret_key_fallbacks=f"{old},{new}", database_url=url_of(before)
     )
     assert "number 2 is still needed by 1 API keys, 1 sessions;" in flask_of(more)("doctor").output
+
+
+def test_doctor_asks_for_a_timeout_that_goes_through_a_pooler(app: Flask, app_on: Any) -> None:
+    if not url_of(app).startswith("postgresql:"):
+        pytest.skip("SQLite has no pooler")
+    pooled = app_on(url_of(app), database_prepared_statements="false")
+    assert "no statement_timeout" in flask_of(pooled)("doctor").output
+    assert "no statement_timeout" not in flask_of(app)("doctor").output

@@ -31,7 +31,7 @@ def findings(settings: Settings, database: pw.Database) -> tuple[list[str], list
     else:
         if pending:
             fatal.append(f"Migrations are pending: {', '.join(pending)}; run `flask db upgrade`.")
-        doubtful += _about_clock(database)
+        doubtful += _about_clock(database) + _about_pooler(settings, database)
     if settings.database_url.startswith("sqlite:"):
         doubtful += _about_sqlite(settings)
     if 0 < len(settings.secret_key.encode()) < SECRET_BYTES:
@@ -68,6 +68,16 @@ def _about_clock(database: pw.Database) -> list[str]:
     if seconds < CLOCK_SECONDS:
         return []
     return [f"The clock is {seconds:.0f} s off that of the database; synchronise both (NTP)."]
+
+
+def _about_pooler(settings: Settings, database: pw.Database) -> list[str]:
+    """Behind PgBouncer the service cannot set the timeout itself."""
+    if settings.database_prepared_statements or isinstance(database, pw.SqliteDatabase):
+        return []
+    if database.execute_sql("SHOW statement_timeout").fetchone() != ("0",):
+        return []
+    remedy = f"ALTER ROLE ... SET statement_timeout = '{settings.database_timeout}s'"
+    return [f"DATABASE_PREPARED_STATEMENTS=false, and no statement_timeout: run `{remedy}`."]
 
 
 def _about_sqlite(settings: Settings) -> list[str]:
