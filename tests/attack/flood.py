@@ -18,7 +18,7 @@ def signing_in(names: Iterator[str]) -> Client:
     """A client that tries a wrong password on one name after the other."""
     for name in names:
         body = {"username": name, "password": "not the right password"}
-        yield request("login", "POST", "/v1/auth/login", body=body)
+        yield request("guess", "POST", "/v1/auth/login", body=body)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ __all__ = ["Site", "figure", "make_site", "pytest_terminal_summary", "site_on"]
 
 FULL = os.environ.get("FAULTS") == "full"
 USERS = [f"user{number}" for number in range(16)]
-in_full = pytest.mark.skipif(not FULL, reason="in the whole form only: FAULTS=full")
+in_full = pytest.mark.skipif(not FULL, reason="in the whole form only")
 
 
 def program(name: str) -> str:
