@@ -31,7 +31,8 @@ class BoundedPool(PooledDatabase):
                 if left <= 0:
                     raise
                 with self._pool_available:
-                    self._pool_available.wait(left)
+                    if len(self._in_use) >= self._max_connections:
+                        self._pool_available.wait(left)
             else:
                 self._moved_at = time.monotonic()
                 return opened

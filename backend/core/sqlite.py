@@ -81,12 +81,12 @@ class SqliteDatabase(BoundedPool, PooledSqliteDatabase):
 
     def _in_turn(self, act: Callable[[], Any]) -> Any:
         """What `act` returns once it gets the write lock; OperationalError if it takes too long."""
+        connection = self.connection()  # before the turn: who has that must not wait for this
         deadline = time.monotonic() + self._patience
         if not self._turn.acquire(timeout=self._patience):
             raise pw.OperationalError("database is locked: other threads wait for it too")
-        connection = self.connection()
-        connection.execute(f"PRAGMA busy_timeout = {TRY_MILLISECONDS}")
         try:
+            connection.execute(f"PRAGMA busy_timeout = {TRY_MILLISECONDS}")
             while True:
                 try:
                     return act()
