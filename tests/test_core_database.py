@@ -33,6 +33,7 @@ from .conftest import (
     run,
     scratch_postgres,
     service_of,
+    sign_in,
     until,
     url_of,
 )
@@ -270,6 +271,34 @@ def test_requests_hold_no_connection_when_they_are_over(alice: Person) -> None:
         alice.get(path)
         assert database.is_closed()
     until(lambda: not database._in_use)  # by the thread that /readyz asked in
+
+
+def test_nobody_waits_for_connections_that_do_not_come_back(make_app: Callable[..., Flask]) -> None:
+    app = make_app(threads=3)  # and two connections, so that a thread is left
+    client, service = client_of(app), service_of(app)
+    add_user(client, "alice")
+    alice = sign_in(client, "alice")
+    held, over = threading.Barrier(3), threading.Event()
+
+    def hold() -> None:
+        with service.active():
+            service.database.connect()
+            held.wait(30)
+            over.wait(30)
+            release(service.database)
+
+    with ThreadPoolExecutor(2) as pool:
+        holding = [pool.submit(hold) for _ in range(2)]
+        held.wait(30)
+        assert_problem(alice.get("/v1/auth/me"), 503, "unavailable")  # who waited in vain
+        began = time.monotonic()
+        for _ in range(5):
+            assert_problem(alice.get("/v1/auth/me"), 503, "unavailable")
+        assert time.monotonic() - began < 2
+        assert client.get("/healthz").status_code == 200
+        over.set()
+    assert [each.result() for each in holding] == [None, None]
+    assert alice.get("/v1/auth/me").status_code == 200
 
 
 def kill_connections(url: str) -> int:

@@ -402,6 +402,13 @@ def test_the_old_name_of_postgresql_is_accepted() -> None:
     assert load(DATABASE_URL=url).database_url == url
 
 
+def test_an_address_of_postgresql_may_name_several_hosts_and_parameters() -> None:
+    url = "postgresql://u:p@one:5432,two:5433/app?target_session_attrs=read-write&sslmode=require"
+    assert load(DATABASE_URL=url).database_url == url
+    with pytest.raises(SettingsError):
+        load(DATABASE_URL="postgresql://u:p@one:5432,two:five/app")
+
+
 @pytest.mark.parametrize(
     ("url", "path"),
     [
