@@ -33,8 +33,8 @@ fuzz: .venv/development
 attack: .venv/development
 	ATTACK=$${ATTACK:-full} $(BIN)/pytest tests/attack
 
-# Parts that die. CI takes a shorter run. On Debian: apt-get install postgresql pgbouncer nginx-light
-# faketime.
+# Parts that die. CI takes a shorter run. On Debian: apt-get install postgresql pgbouncer redis-server
+# nginx-light faketime.
 faults: .venv/development
 	FAULTS=$${FAULTS:-full} $(BIN)/pytest $(if $(filter short,$(FAULTS)),-n 2) tests/faults
 

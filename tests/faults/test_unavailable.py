@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -18,8 +19,8 @@ from flask import Flask
 from backend.core.backup import verify
 
 from ..conftest import add_user, by_key, client_of, migrate, service_of, sign_in, until
-from ..test_servers import Server
-from .conftest import FULL, Load, Postgres, Site, counts, milliseconds, spread, wait
+from ..test_servers import Server, free_port, read
+from .conftest import FULL, Load, Postgres, Site, counts, milliseconds, program, spread, wait
 
 Starts = Callable[..., Site]
 Loads = Callable[..., Load]
@@ -158,6 +159,50 @@ def test_a_pool_that_is_too_small_refuses_in_bounded_time(
     figure("503", spread(milliseconds(found, 503)))
     load.never({0})
     assert max([0.0, *milliseconds(found, 503)]) < 5000
+
+
+# --- Redis ---
+
+
+def test_redis_is_frozen_stopped_and_started_again(
+    url_on: Callable[[str], str], site_on: Starts, figure: Figure
+) -> None:
+    port = free_port()
+    command = [program("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    redis = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    client, [server] = site_on(url_on("sqlite"), redis_url=f"redis://127.0.0.1:{port}/0")
+    add_user(client, "alice")
+    limit = {"limit": 1000, "window_seconds": 60}
+    headers = by_key(sign_in(client, "alice").new_key(rate_limit=limit)["key"])
+
+    def ask(times: int) -> list[float]:
+        found = []
+        for _ in range(times):
+            began = time.monotonic()
+            connection = server.connect()
+            connection.request("GET", "/v1/auth/me", headers=headers)
+            assert read(connection).status == 200
+            connection.close()
+            found.append((time.monotonic() - began) * 1000)
+        return found
+
+    try:
+        figure("with Redis", spread(ask(20)))
+        redis.send_signal(signal.SIGSTOP)
+        frozen = ask(50)
+        redis.kill()
+        redis.wait()
+        stopped = ask(50)
+        redis = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        until(lambda: ask(1) and "Redis is back" in server.output.read_text("utf-8"))
+    finally:
+        redis.kill()
+        redis.wait()
+    figure("frozen, longest", f"{max(frozen):.0f} ms")
+    figure("stopped, longest", f"{max(stopped):.0f} ms")
+    assert max(frozen) < 1000
+    assert max(stopped) < 1000
+    assert "Redis is down" in server.output.read_text("utf-8")
 
 
 # --- a full disk ---
