@@ -26,8 +26,9 @@ from backend.app import create_app
 from backend.auth.models import Session
 from backend.core import clock, tokens
 from backend.core.context import Service
-from backend.core.database import on_postgres, sqlite_path
+from backend.core.database import on_postgres
 from backend.core.settings import Settings
+from backend.core.sqlite import sqlite_path
 from backend.users.models import User
 
 KNOWN = 400  # users who can be acted for; the first is an administrator

@@ -142,7 +142,7 @@ class Metrics:
     def _sample(self, service: Service) -> None:
         """Take down what is not counted as it happens."""
         self._pool_used.set(len(service.database._in_use))
-        self._pool_size.set(service.settings.database_pool_size)
+        self._pool_size.set(service.settings.database_connections)
         self._jobs.set(service.jobs.waiting)
         self._lag.set(max(service.last_used.lag, service.usage.lag))
 
