@@ -209,10 +209,7 @@ def make_app(fresh_database: Callable[[], str]) -> Iterator[Callable[..., Flask]
 
     yield make
     for app in made:
-        service = service_of(app)
-        service.jobs.close()
-        service.chores.close()
-        service.database.close_all()
+        close(app)
 
 
 @pytest.fixture
@@ -226,7 +223,7 @@ def app_on() -> Iterator[Callable[..., Flask]]:
 
     yield make
     for app in made:
-        service_of(app).database.close_all()
+        close(app)
 
 
 @pytest.fixture
@@ -263,6 +260,14 @@ def client_of(app: Flask) -> FlaskClient:
     """A client of the app. Each answer is held against the documentation."""
     app.test_client_class = DocumentedClient
     return app.test_client()
+
+
+def close(app: Flask) -> None:
+    """End the app's threads, then its connections: a thread that used one would crash."""
+    service = service_of(app)
+    service.jobs.close()
+    service.chores.close()
+    service.database.close_all()
 
 
 def service_of(app: Flask) -> Service:
