@@ -1,14 +1,18 @@
 """gunicorn with the settings of the service: `gunicorn -c config/gunicorn.conf.py wsgi:app`."""
 
 import atexit
+import functools
 import logging
 import os
 import shutil
 import sys
 import tempfile
 
+from gunicorn.workers.gthread import ThreadWorker
+
 from backend.core import logs
 from backend.core.settings import Settings, SettingsError
+from backend.listeners import stop_listening
 
 try:
     _settings = Settings.load().check()
@@ -20,11 +24,28 @@ _host = f"[{_settings.host}]" if ":" in _settings.host else _settings.host
 bind = f"{_host}:{_settings.port}"
 workers = _settings.workers
 threads = _settings.threads
-worker_class = "backend.gunicorn_worker.DrainingWorker"
 graceful_timeout = 25  # seconds for requests in flight after SIGTERM
 keepalive = 15
 control_socket_disable = True  # no control socket in the home directory
 forwarded_allow_ips = ""  # the application reads X-Forwarded-*, from TRUSTED_PROXIES only
+
+
+class DrainingWorker(ThreadWorker):
+    """Takes what has connected, then stops listening at once, and so fails nobody.
+
+    By itself gunicorn listens on to its end, and resets whoever has connected meanwhile.
+    """
+
+    def set_accept_enabled(self, enabled):
+        """Begin or cease to take connections; gunicorn does so once more when it is to end."""
+        super().set_accept_enabled(enabled)
+        if not self.alive:
+            self.wsgi.extensions["backend"].draining.set()
+            for listener in self.sockets:
+                stop_listening(listener.sock, functools.partial(self.accept, listener))
+
+
+worker_class = DrainingWorker
 
 
 def on_starting(server):

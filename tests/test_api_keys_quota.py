@@ -360,7 +360,7 @@ def test_a_quota_that_is_set_while_it_is_spent_is_never_overspent(
     counted = Counter(answer.status_code for answer in answers[:-1])
     assert set(counted) <= {200, 429}
     assert 4 <= counted[200] <= 8 + 4
-    assert left(alice, key) == 0
+    assert counted[200] + left(alice, key) <= 8 + 4
 
 
 @pytest.mark.parametrize(

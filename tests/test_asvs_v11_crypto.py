@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
+from backend.core.metrics import Metrics
 from backend.core.passwords import Hasher
 from backend.core.settings import ROOT, SettingsError
 from backend.core.tokens import BASE62
@@ -32,11 +33,11 @@ __all__ = ["stored_hash"]  # a fixture
 
 
 def test_11_4_2_a_password_is_hashed_slowly() -> None:
-    hasher = Hasher(make_settings())
+    hasher = Hasher(make_settings(), Metrics())
     assert make_settings(environment="development").bcrypt_rounds == 12
     assert hasher.hash(PASSWORD).startswith("$2b$04$")  # the cost of tests
     began = time.thread_time()
-    stored = Hasher(make_settings(bcrypt_rounds=12)).hash(PASSWORD)
+    stored = Hasher(make_settings(bcrypt_rounds=12), Metrics()).hash(PASSWORD)
     assert 0.05 < time.thread_time() - began < 5
     assert stored.startswith("$2b$12$")
     with pytest.raises(SettingsError, match="BCRYPT_ROUNDS"):

@@ -16,11 +16,11 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from backend.core import signing_keys
-from backend.core.database import new_id
 from backend.core.tokens import EMAIL_LINK, PASSWORD_LINK, SECOND_STEP, derive
 
 from .conftest import (
     Person,
+    add_user,
     assert_problem,
     by_key,
     by_token,
@@ -203,13 +203,14 @@ def test_an_expired_access_token_does_not_end_its_session(
 
 @pytest.mark.parametrize("algorithm", ["HS256", "EdDSA", "ES256"])
 def test_two_thousand_alterations_of_an_access_token_are_refused_with_one_body(
-    make_bare_app: Callable[..., Flask], tmp_path: Path, algorithm: str
+    make_app: Callable[..., Flask], tmp_path: Path, algorithm: str
 ) -> None:
     values = {"jwt_algorithm": algorithm, "jwt_private_key_file": tmp_path / "keys.pem"}
     if algorithm != "HS256":
         signing_keys.add(make_settings(**values))
-    app = make_bare_app(**values)
-    client, valid = client_of(app), service_of(app).access_tokens.sign(new_id(), new_id())
+    client = client_of(make_app(**values))
+    add_user(client, "alice")
+    valid = sign_in(client, "alice").access_token
     chance = random.Random(2)
     bodies = set()
     for token in [*(altered(valid, chance) for _ in range(1999)), respelled(valid)]:
@@ -218,8 +219,7 @@ def test_two_thousand_alterations_of_an_access_token_are_refused_with_one_body(
         assert response.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
         bodies.add(tuple(sorted((response.json | {"request_id": ""}).items())))
     assert len(bodies) == 1
-    # The valid one goes on to the database, of which there is none.
-    assert_problem(me(client, valid), 503, "unavailable")
+    assert me(client, valid).status_code == 200
 
 
 def test_an_access_token_that_lacks_a_claim_is_refused(

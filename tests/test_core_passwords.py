@@ -102,7 +102,7 @@ def test_compatible_characters_are_different_passwords(hasher: Hasher) -> None:
 def test_nobody_is_checked_at_the_same_cost_and_never_right() -> None:
     hasher = Hasher(make_settings(bcrypt_rounds=9), Metrics())
     stored = hasher.hash(PASSWORD)
-    old = Hasher(make_settings(bcrypt_rounds=5)).hash(PASSWORD)
+    old = Hasher(make_settings(bcrypt_rounds=5), Metrics()).hash(PASSWORD)
 
     def cost(reference: str | None) -> float:
         began = time.thread_time()

@@ -280,7 +280,9 @@ def test_without_a_database_all_that_needs_none_goes_on(
     for path in ["/", "/healthz", "/v1/openapi.json", "/v1/docs", "/v1/redoc"]:
         assert client.get(path).status_code == 200
     assert_problem(client.get("/v1/users"), 401, "unauthenticated")
-    assert_problem(client.get("/v1/users", headers=by_key("none")), 401, "invalid_credentials")
+    assert_problem(
+        client.get("/v1/users", headers=by_key("bt_" + "0" * 38)), 401, "invalid_credentials"
+    )
     refused = client.post("/v1/auth/refresh", json={"refresh_token": "none"})
     assert_problem(refused, 401, "invalid_credentials")
 

@@ -124,8 +124,6 @@ def configure(settings: Settings, console: TextIO = sys.stdout) -> None:
         in_file.setFormatter(JSONFormatter())
         handlers.append(in_file)
     logging.basicConfig(level=settings.log_level, handlers=handlers, force=True)
-    # Nothing of this stands in a line, and each record would look it up.
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     # Libraries: what goes wrong, not what they do. waitress warns of each request that queues.
     for name in ("peewee", "peewee_migrate", "werkzeug", "psycopg"):
         logging.getLogger(name).setLevel(logging.WARNING)
