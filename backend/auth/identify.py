@@ -164,4 +164,4 @@ def _caller(row: tuple) -> Caller:
 
 
 def _uuid(value: str | UUID) -> UUID:
-    return value if isinstance(value, UUID) else UUID(value)
+    return UUID(int=int(value, 16)) if isinstance(value, str) else value

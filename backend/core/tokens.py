@@ -69,7 +69,7 @@ class _Secret:
     """What is derived from one SECRET_KEY."""
 
     id: str
-    api_key: bytes
+    api_key: hmac.HMAC  # keyed once, and copied for each digest
 
 
 class Keyring:
@@ -81,7 +81,10 @@ class Keyring:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         texts = (settings.secret_key, *settings.secret_key_fallbacks)
-        self._secrets = [_Secret(secret_id(text), derive(text, "api-key")) for text in texts]
+        self._secrets = [
+            _Secret(secret_id(text), hmac.new(derive(text, "api-key"), digestmod=hashlib.sha256))
+            for text in texts
+        ]
         self.secret_ids = [secret.id for secret in self._secrets]
         self._signers = {
             kind: Signer(
@@ -188,10 +191,12 @@ class Keyring:
 
     def seal(self, text: str) -> list[tuple[str, str]]:
         """(id of the secret, HMAC in hex) of a key's text, or of a digest, under each secret."""
-        return [
-            (secret.id, hmac.digest(secret.api_key, text.encode(), hashlib.sha256).hex())
-            for secret in self._secrets
-        ]
+        sealed = []
+        for secret in self._secrets:
+            mac = secret.api_key.copy()
+            mac.update(text.encode())
+            sealed.append((secret.id, mac.hexdigest()))
+        return sealed
 
 
 def read_digest(text: str) -> str:

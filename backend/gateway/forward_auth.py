@@ -35,17 +35,21 @@ def init_app(app: Flask, api: Api) -> None:
     api.spec.path(rule=rule, operations={"get": _documentation()})
 
 
+class Empty(Response):
+    """A response without a body, and so of no type."""
+
+    default_mimetype = None
+
+
 @by_itself
 def verify() -> Response:
     """200 and who is calling, if they may pass; else why not. There is no body."""
     says_429 = True
     try:
         asked, says_429 = _question(request.environ.get("QUERY_STRING", ""))
-        response = Response(headers=_headers(admit(request.environ, asked)))
+        return Empty(headers=_headers(admit(request.environ, asked)))
     except Exception as error:
-        response = _refusal(denied(error), says_429=says_429)
-    del response.headers["Content-Type"]
-    return response
+        return _refusal(denied(error), says_429=says_429)
 
 
 @functools.lru_cache(256)  # a proxy always asks the same
@@ -86,7 +90,7 @@ def _refusal(failure: Failure, *, says_429: bool) -> Response:
     headers = problems.headers_of(failure, status) | {"X-Auth-Code": failure.code}
     if status == 429 and not says_429:
         status = 403
-    return Response(status=f"{status} {problems.title(status)}", headers=headers)
+    return Empty(status=f"{status} {problems.title(status)}", headers=headers)
 
 
 # --- what the documentation says of it ---

@@ -39,7 +39,7 @@ _NO_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 def admit(view: Any) -> None:
     """Raise the refusal that the body or the query of the current request deserves, if any."""
     environ = request.environ
-    if (request.content_length or 0) > MAX_BODY:
+    if environ.get("CONTENT_LENGTH") and (request.content_length or 0) > MAX_BODY:
         raise RequestEntityTooLarge
     if getattr(view, "takes_json", False):
         g.body = _body(needed=view.body_needed)

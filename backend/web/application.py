@@ -8,6 +8,7 @@ from typing import Any
 
 from flask import Flask
 from flask.json.provider import DefaultJSONProvider
+from flask.sessions import NullSession, SessionInterface
 
 
 class JSON(DefaultJSONProvider):
@@ -22,10 +23,24 @@ class JSON(DefaultJSONProvider):
         return self._encode(obj)
 
 
+class NoSessions(SessionInterface):
+    """No cookie is ever read or set."""
+
+    _none = NullSession()
+
+    def open_session(self, app: Flask, request: Any) -> NullSession:
+        """What refuses to be written to."""
+        return self._none
+
+    def save_session(self, *args: Any) -> None:
+        """Nothing."""
+
+
 class Application(Flask):
     """A Flask application all of whose code is synchronous."""
 
     json_provider_class = JSON
+    session_interface = NoSessions()
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """The function itself. Flask's own looks each time whether it is a coroutine."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
@@ -22,12 +23,20 @@ from .conftest import FULL
 COUNT = 200_000 if FULL else 10_000
 
 
-def answers(ask: Callable[[str], TestResponse], valid: str) -> Counter[tuple[int, str]]:
-    """How often there was which answer (its request id aside) to alterations of the text."""
+def answers(
+    ask: Callable[[str], TestResponse], valid: str, is_other: Callable[[str], object]
+) -> Counter[tuple[int, str]]:
+    """How often there was which answer (its request id aside) to alterations of the text.
+
+    Leaves out those that might be a key of another system, about which only the database can tell.
+    """
     chance = random.Random()
     found: Counter[tuple[int, str]] = Counter()
     for _ in range(COUNT):
-        response = ask(altered(valid, chance))
+        text = altered(valid, chance)
+        while is_other(text):
+            text = altered(valid, chance)
+        response = ask(text)
         body = {name: said for name, said in (response.json or {}).items() if name != "request_id"}
         found[response.status_code, str(body)] += 1
     return found
@@ -49,8 +58,11 @@ def test_access_tokens(
     def ask(token: str) -> TestResponse:
         return client.get("/v1/auth/me", headers={"Authorization": f"Bearer {token}"})
 
+    def is_other(text: str) -> bool:
+        return not re.fullmatch(r"[\w-]+(\.[\w-]+){2}", text, re.ASCII)
+
     assert ask(valid).status_code == 503
-    [((status, _), count)] = answers(ask, valid).items()
+    [((status, _), count)] = answers(ask, valid, is_other).items()
     assert (status, count) == (401, COUNT)
     figure("alterations refused with one body", f"{count:,}")
 
@@ -78,6 +90,7 @@ def test_other_tokens(
         return client.post(f"/v1/auth/{path}", json=body)
 
     assert ask(valid).status_code == 503
-    [((status, _), count)] = answers(ask, valid).items()
+    is_other = keyring.digests if not member else lambda text: False
+    [((status, _), count)] = answers(ask, valid, is_other).items()
     assert (status, count) == (expected, COUNT)
     figure("alterations refused with one body", f"{count:,}")
