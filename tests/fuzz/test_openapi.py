@@ -60,7 +60,8 @@ def test_no_input_provokes_what_is_not_documented(
     app = make_app(max_keys_per_user=1_000_000)
     client = client_of(app)
     document = schemathesis.openapi.from_wsgi("/v1/openapi.json", app)
-    del document.raw_schema["paths"][path][method]["responses"]["default"]  # allows all statuses
+    responses = document.raw_schema["paths"][path][method]["responses"]
+    responses.pop("default", None)  # it allows all statuses
     operation = document[path][method.upper()]
     right, wrong = (operation.as_strategy(generation_mode=mode) for mode in GenerationMode)
     turns = itertools.count()
