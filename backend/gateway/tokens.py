@@ -17,6 +17,7 @@ from ..core import clock, context
 from ..core.database import made_at
 from ..core.errors import InvalidCredentials
 from ..core.identity import Identity
+from ..mfa import service as mfa
 
 
 def introspect(actor: Identity, token: str) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def _api_key(token: str) -> dict[str, Any]:
 
 
 def _of_session(user: Any) -> dict[str, Any]:
-    if user.role in context.settings().mfa_required_roles and not user.mfa_enabled:
+    if mfa.is_missing(user):
         raise InvalidCredentials
     return _about(user)
 

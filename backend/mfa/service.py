@@ -36,6 +36,11 @@ STEP = 30  # seconds
 RECOVERY_CODES = 10
 
 
+def is_missing(user: Any) -> bool:
+    """True if the user's role must have a second factor (MFA_REQUIRED_ROLES) and they have none."""
+    return user.role in context.settings().mfa_required_roles and not user.mfa_enabled
+
+
 def state(actor: Identity) -> dict[str, Any]:
     """Whether the actor has a second factor, and how many recovery codes are left."""
     left = RecoveryCode.select().where(RecoveryCode.user == actor.user_id).count()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import functools
 import re
+import threading
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from uuid import UUID
 
 import flask_smorest
 import marshmallow as ma
+from flask import Flask
 from marshmallow import fields, validate
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
@@ -281,7 +283,30 @@ class IdConverter(BaseConverter):
 
 
 class Api(flask_smorest.Api):
-    """flask-smorest's, which answers errors as problem documents."""
+    """flask-smorest's, which answers errors as problem documents, and documents when it is asked.
+
+    Documenting all routes takes longer than all else at the start of a process.
+    """
+
+    def __init__(self, app: Flask) -> None:
+        self._undocumented: list[tuple[flask_smorest.Blueprint, str]] = []
+        self._lock = threading.Lock()
+        super().__init__(app)
+
+    def register_blueprint(self, blp: flask_smorest.Blueprint, **options: Any) -> None:
+        """Register the routes of a blueprint; `options` are Flask's."""
+        name = options.get("name", blp.name)
+        self._app.extensions["flask-smorest"]["blp_name_to_api"][name] = self
+        self._app.register_blueprint(blp, **options)
+        self._undocumented.append((blp, name))
+
+    def complete(self) -> None:
+        """Document the routes of all blueprints in `spec`."""
+        with self._lock:
+            for blp, name in self._undocumented:
+                blp.register_views_in_doc(self, self._app, self.spec, name=name, parameters=None)
+                self.spec.tag({"name": name, "description": blp.description})
+            self._undocumented.clear()
 
     def handle_http_exception(self, error: HTTPException) -> Any:
         """A problem document instead of flask-smorest's own form, headers kept."""

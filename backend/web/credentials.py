@@ -24,6 +24,7 @@ from ..core.errors import (
     InvalidCredentials,
 )
 from ..core.identity import ROLES, Identity
+from ..mfa import service as mfa
 from . import problems
 
 log = logging.getLogger(__name__)
@@ -79,8 +80,7 @@ def denied(error: Exception) -> Failure:
 
 def require_enrolment(identity: Identity) -> None:
     """Raise Forbidden if this session's user must set up a second factor and has not."""
-    required = identity.role in context.settings().mfa_required_roles
-    if required and not identity.user.mfa_enabled:
+    if mfa.is_missing(identity.user):
         raise Forbidden("mfa_enrolment_required", "Set up a second factor first.")
 
 

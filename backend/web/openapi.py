@@ -90,6 +90,7 @@ def init_app(app: Flask, version: str) -> Api:
 
 def document(api: Api, app: Flask) -> dict[str, Any]:
     """The whole document, with the security and the error codes of each operation."""
+    api.complete()
     spec: dict[str, Any] = api.spec.to_dict()
     spec["components"].pop("responses")  # flask-smorest's own, which nothing uses
     for name in ("Error", "PaginationMetadata"):
