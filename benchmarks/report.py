@@ -36,7 +36,7 @@ def publish(name: str, table: Table, found: Any, charts: dict[str, str], into: P
         marked = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- end -->)", re.DOTALL)
         shown = "\n".join(f"![{chart}](results/{chart}.svg)" for chart in charts)
         new = f"{about()}\n\n{text}\n{shown}\n"
-        page = marked.sub(lambda _: new, README.read_text("utf-8"))
+        page = marked.sub(lambda _: new, README.read_text("utf-8"), count=1)
         README.write_text(page, "utf-8")
 
 
