@@ -173,7 +173,7 @@ class ApiKeySecret(Model):
     `secret_id` names the SECRET_KEY under which the digest was made.
     """
 
-    key = pw.ForeignKeyField(ApiKey, on_delete="CASCADE", backref="secrets")
+    key = pw.ForeignKeyField(ApiKey, on_delete="CASCADE")
     digest = pw.CharField(max_length=64, unique=True)
     secret_id = pw.CharField(max_length=8)
     hint = pw.CharField(max_length=32)

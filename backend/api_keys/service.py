@@ -14,12 +14,12 @@ from ..core import clock, context, quotas, tokens
 from ..core.database import (
     atomic,
     count_by,
-    current,
     db_time,
+    execute,
+    json_rows,
     lock,
     new_id,
     newest,
-    on_postgres,
 )
 from ..core.errors import INVALID_TOKEN, Conflict, Forbidden, Invalid, InvalidCredentials, NotFound
 from ..core.identity import Identity
@@ -304,18 +304,13 @@ def write_last_used(notes: dict[str, tuple[datetime, str]]) -> None:
     rows = json.dumps(
         [(key, at.isoformat(" ", "microseconds"), ip) for key, (at, ip) in sorted(notes.items())]
     )
-    # As one parameter: there is a limit to their number. Sorted, so that two processes which write
-    # the same keys at once do not wait for each other for ever.
-    if on_postgres():
-        columns = "(v->>0)::uuid, (v->>1)::timestamptz, v->>2 FROM jsonb_array_elements(%s) t(v)"
-    else:
-        part = "json_extract(value, '$[{}]')"
-        columns = f"{', '.join(map(part.format, range(3)))} FROM json_each(?)"
-    current.execute_sql(
-        f"WITH used (id, at, ip) AS (SELECT {columns})"  # noqa: S608 (no input)
+    # Sorted, so that two processes which write the same keys at once do not wait for each other for
+    # ever.
+    execute(
+        f"WITH used (id, at, ip) AS ({json_rows('uuid', 'timestamptz', 'text')})"  # noqa: S608
         " UPDATE api_keys SET last_used_at = used.at, last_used_ip = used.ip FROM used"
         " WHERE api_keys.id = used.id AND (last_used_at IS NULL OR last_used_at < used.at)",
-        (rows,),
+        rows,
     )
 
 

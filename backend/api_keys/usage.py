@@ -11,7 +11,7 @@ from uuid import UUID
 import peewee as pw
 
 from ..core import clock
-from ..core.database import current, on_postgres
+from ..core.database import execute, json_rows, on_postgres
 from ..core.errors import Invalid
 from ..core.identity import Identity
 from . import service
@@ -33,22 +33,17 @@ def write_usage(notes: dict[tuple[str, int, str], int]) -> None:
 
     Keys that are gone are left out. What is lost on the way back from the database counts twice.
     """
-    # One parameter, and in one order, as in service.write_last_used.
+    # In one order, as in service.write_last_used.
     rows = json.dumps([(*what, uses) for what, uses in notes.items()])
-    if on_postgres():
-        columns = "(v->>0)::uuid, (v->>1)::int, v->>2, (v->>3)::bigint"
-        source = f"{columns} FROM jsonb_array_elements(%s) t(v)"
-        lock = " FOR KEY SHARE OF k"  # a key that is just being deleted is waited for, and gone
-    else:
-        columns = ", ".join(f"json_extract(value, '$[{place}]')" for place in range(4))
-        source, lock = f"{columns} FROM json_each(?)", ""
-    current.execute_sql(
-        f"WITH noted (id, hour, code, uses) AS (SELECT {source}),"  # noqa: S608 (no input)
+    # A key that is just being deleted is waited for, and gone.
+    lock = " FOR KEY SHARE OF k" if on_postgres() else ""
+    execute(
+        f"WITH noted (id, hour, code, uses) AS ({json_rows('uuid', 'int', 'text', 'bigint')}),"  # noqa: S608
         " known AS (SELECT n.* FROM noted n JOIN api_keys k ON k.id = n.id"
         f" ORDER BY n.id, n.hour, n.code{lock})"
         " INSERT INTO key_usage (key_id, hour, code, uses) SELECT * FROM known WHERE true"
         " ON CONFLICT (key_id, hour, code) DO UPDATE SET uses = key_usage.uses + excluded.uses",
-        (rows,),
+        rows,
     )
 
 

@@ -134,6 +134,18 @@ def _for_psycopg(statement: str) -> str:
     return statement.replace("?", "%s")
 
 
+def json_rows(*types: str) -> str:
+    """The SELECT whose rows are those of one parameter, a JSON array of arrays, for `execute`.
+
+    `types` are PostgreSQL's. Many rows are one parameter so: the number of those has a limit.
+    """
+    if on_postgres():
+        columns = ", ".join(f"(v->>{place})::{name}" for place, name in enumerate(types))
+        return f"SELECT {columns} FROM jsonb_array_elements(?) t(v)"  # noqa: S608 (no input)
+    columns = ", ".join(f"json_extract(value, '$[{place}]')" for place in range(len(types)))
+    return f"SELECT {columns} FROM json_each(?)"  # noqa: S608 (no input)
+
+
 def lock(rows: pw.ModelSelect) -> list[Any]:
     """The rows, locked until the transaction ends. SQLite's transactions exclude each other."""
     return list(rows.for_update() if on_postgres() else rows)
