@@ -36,9 +36,9 @@ def test_11_4_2_a_password_is_hashed_slowly() -> None:
     hasher = Hasher(make_settings(), Metrics())
     assert make_settings(environment="development").bcrypt_rounds == 12
     assert hasher.hash(PASSWORD).startswith("$2b$04$")  # the cost of tests
-    began = time.thread_time()
+    began = time.process_time()  # of all threads: a hash has one of its own
     stored = Hasher(make_settings(bcrypt_rounds=12), Metrics()).hash(PASSWORD)
-    assert 0.05 < time.thread_time() - began < 5
+    assert 0.05 < time.process_time() - began < 5
     assert stored.startswith("$2b$12$")
     with pytest.raises(SettingsError, match="BCRYPT_ROUNDS"):
         make_settings(environment="production", bcrypt_rounds=9, secret_key="k7Jx-q2Wd" * 5).check()
