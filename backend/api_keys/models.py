@@ -20,7 +20,9 @@ class JSONField(pw.TextField):
         self._kind = kind
         super().__init__(**kwargs)
 
-    def db_value(self, value: Any) -> str:
+    def db_value(self, value: Any) -> str | None:
+        if self.null and not value:
+            return None
         return json.dumps(value, separators=(",", ":"))
 
     def python_value(self, value: str | None) -> Any:

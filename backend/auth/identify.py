@@ -111,7 +111,7 @@ def _key(row: tuple) -> Key | None:
     return Key(
         id=_uuid(key_id),
         name=name,
-        scopes=rules.effective(json.loads(scopes), owner.role, owner.kind),
+        scopes=_effective(scopes, owner.role, owner.kind),
         metadata=metadata or "{}",
         allowed_ips=json.loads(allowed_ips) if allowed_ips else (),
         expires_at=None if expires_at is None else from_db_time(expires_at),
@@ -122,6 +122,12 @@ def _key(row: tuple) -> Key | None:
         secret=secret,
         owner=owner,
     )
+
+
+@functools.lru_cache(1024)
+def _effective(stored: str, role: str, kind: str) -> frozenset[str]:
+    """The scopes of a key's row. What they follow from is read at each request."""
+    return rules.effective(json.loads(stored), role, kind)
 
 
 def _secret(columns: tuple) -> Secret | None:
@@ -148,18 +154,19 @@ def _quota(
 
 def _caller(row: tuple) -> Caller:
     """Rows of hand-written SQL come as the driver gives them: SQLite knows no UUID, bool, time."""
+    user_id, username, email, pending, role, kind, active, mfa, created, updated, login = row[:11]
     return Caller(
-        id=_uuid(row[0]),
-        username=row[1],
-        email=row[2],
-        pending_email=row[3],
-        role=row[4],
-        kind=row[5],
-        is_active=bool(row[6]),
-        mfa_enabled=bool(row[7]),
-        created_at=from_db_time(row[8]),
-        updated_at=from_db_time(row[9]),
-        last_login_at=None if row[10] is None else from_db_time(row[10]),
+        _uuid(user_id),
+        username,
+        email,
+        pending,
+        role,
+        kind,
+        bool(active),
+        bool(mfa),
+        from_db_time(created),
+        from_db_time(updated),
+        None if login is None else from_db_time(login),
     )
 
 

@@ -10,7 +10,15 @@ from ..users import service as users
 from ..users.models import User
 from ..users.schemas import RegisterSchema, UserSchema
 from ..web.api import Blueprint, PageQuery, page, page_of
-from ..web.guard import actor, admin, before_enrolment, public, session, session_or_any_key
+from ..web.guard import (
+    actor,
+    admin,
+    before_enrolment,
+    public,
+    public_hashing,
+    session,
+    session_or_any_key,
+)
 from . import service
 from .schemas import (
     ChangeMeSchema,
@@ -41,7 +49,7 @@ def register(account: dict[str, Any]) -> tuple[User, int, dict[str, str]]:
 
 
 @blp.route("/login", methods=["POST"])
-@public
+@public_hashing
 @blp.arguments(LoginSchema)
 @blp.response(200, TokensSchema)
 @blp.fails("invalid_credentials", "mfa_required", "rate_limited")

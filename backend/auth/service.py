@@ -41,8 +41,6 @@ def login(username: str, password: str) -> dict[str, Any]:
 
     Unknown, disabled and wrong take as long as each other and are told alike: InvalidCredentials.
     """
-    with context.service().hasher.place():
-        pass  # before anything is read or counted, so that a flood costs next to nothing
     user = users.find(username)
     with guessing.attempt(user or username, "login"):
         right = context.service().hasher.check(password, user.password_hash if user else None)

@@ -8,9 +8,9 @@ digest that moves to the present SECRET_KEY; all else is written behind.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from math import ceil
+from typing import NamedTuple
 
 from ..api_keys.models import ApiKeySecret
 from ..core import clock, context
@@ -33,8 +33,7 @@ _TAKE_PLACE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What was decided of a key: `valid`, or the code of the first check that failed.
 
     `key` is None if there is none; `rate` is how its limit stands and `remaining` what is left of

@@ -17,7 +17,7 @@ from jwt.algorithms import HMACAlgorithm
 from . import clock, signing_keys
 from .errors import InvalidCredentials
 from .settings import Settings
-from .tokens import canonical, derive, secret_id
+from .tokens import derive, from_base64url, secret_id
 
 _CLAIMS = {"iss", "aud", "sub", "sid", "jti", "iat", "nbf", "exp"}
 LEEWAY = 5  # seconds, for exp, nbf and iat
@@ -41,10 +41,10 @@ class _Signed(jwt.PyJWS):
     @staticmethod
     def _decode_base64url_segment(segment: bytes, name: str) -> bytes:
         """As PyJWT's, which asks in Python of each character whether it may be there: 40 us."""
-        text = segment.decode("latin-1")
-        if not canonical(text):
+        raw = from_base64url(segment.decode("latin-1"))
+        if raw is None:
             raise jwt.DecodeError(f"Invalid {name}")
-        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        return raw
 
 
 _jws = _Signed()
@@ -160,18 +160,16 @@ def _has_high_s(token: str) -> bool:
     """True for one of the two ES256 signatures, (r, s) and (r, order - s), of which each makes the
     other: we write the low one, so that a token has one text. Half of all signatures are high.
     """
-    signature = token.rpartition(".")[2]
-    raw = base64.urlsafe_b64decode(signature + "=" * (-len(signature) % 4))
+    raw = base64.urlsafe_b64decode(token.rpartition(".")[2] + "==")
     return int.from_bytes(raw[32:]) > _ORDER // 2
 
 
 def _require_in_force(claims: dict[str, Any]) -> None:
-    now = clock.timestamp()
-    times = [claims["exp"], claims["nbf"], claims["iat"]]
-    if not all(type(each) is int for each in times):
+    now, expires, begins, made = clock.timestamp(), claims["exp"], claims["nbf"], claims["iat"]
+    if not type(expires) is type(begins) is type(made) is int:
         raise InvalidCredentials
-    if now >= claims["exp"] + LEEWAY or max(claims["nbf"], claims["iat"]) > now + LEEWAY:
+    if now >= expires + LEEWAY or max(begins, made) > now + LEEWAY:
         raise InvalidCredentials
-    ids = claims["sub"], claims["sid"]
-    if not all(isinstance(each, str) and _UUID.fullmatch(each) for each in ids):
-        raise InvalidCredentials
+    for claim in (claims["sub"], claims["sid"]):
+        if not isinstance(claim, str) or not _UUID.fullmatch(claim):
+            raise InvalidCredentials

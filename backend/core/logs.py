@@ -129,6 +129,8 @@ def configure(settings: Settings, console: TextIO = sys.stdout) -> None:
         in_file.setFormatter(JSONFormatter())
         handlers.append(in_file)
     logging.basicConfig(level=settings.log_level, handlers=handlers, force=True)
+    # What no line tells need not be found out.
+    logging.logThreads = logging.logMultiprocessing = False
     # Libraries: what goes wrong, not what they do. waitress warns of each request that queues.
     for name in ("peewee", "peewee_migrate", "werkzeug", "psycopg"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -76,6 +76,11 @@ class Hasher:
         with self.place(), self._running:
             return _behind_others(lambda: bcrypt.hashpw(base64.b64encode(inner), salt))
 
+    def require_place(self) -> None:
+        """Raise Unavailable if nobody more may hash or wait for it."""
+        with self.place():
+            pass
+
     @contextmanager
     def place(self) -> Iterator[None]:
         """Be one of those who hash or wait for it; Unavailable if they are too many."""

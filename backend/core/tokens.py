@@ -45,13 +45,13 @@ _DIGEST = re.compile(r"(?P<sha256>[0-9a-f]{64})|sha512\$\$(?P<sha512>[0-9a-f]{12
 _SIGNED = re.compile(rf"{_PREFIX}([rpem])_([A-Za-z0-9_-]{{1,60}})\.([A-Za-z0-9_-]{{43}})")
 
 
-def canonical(part: str) -> bool:
-    """True if `part` is the one base64url text of its bytes (RFC 4648 section 3.5)."""
+def from_base64url(part: str) -> bytes | None:
+    """The bytes whose one base64url text `part` is (RFC 4648 section 3.5); None if it is none."""
     try:
-        raw = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+        raw = base64.urlsafe_b64decode(f"{part}==")
     except (binascii.Error, ValueError):
-        return False
-    return base64.urlsafe_b64encode(raw).rstrip(b"=") == part.encode("ascii", "replace")
+        return None
+    return raw if base64.urlsafe_b64encode(raw).rstrip(b"=") == part.encode() else None
 
 
 def derive(secret: str, purpose: str) -> bytes:
@@ -133,13 +133,16 @@ class Keyring:
     def _unsign(self, kind: str, token: str) -> bytes | None:
         """What `_sign` signed as this kind; None for any other text."""
         shape = _SIGNED.fullmatch(token)
-        if not shape or shape[1] != kind or not all(map(canonical, shape.groups()[1:])):
+        if not shape or shape[1] != kind:
+            return None
+        raw, signature = from_base64url(shape[2]), from_base64url(shape[3])
+        if raw is None or signature is None:
             return None
         try:
             self._signers[kind].unsign(token)
         except BadSignature:
             return None
-        return base64.urlsafe_b64decode(shape[2] + "=" * (-len(shape[2]) % 4))
+        return raw
 
     def blind(self, text: str) -> str:
         """A digest of `text`, 64 hex digits, by which it is found again and not read."""
@@ -205,8 +208,8 @@ def read_digest(text: str) -> str:
     SHA-256 as hex or base64url, SHA-512 as djangorestframework-api-key has it, `sha512$$<hex>`; of
     the whole text of the key. ValueError for all else.
     """
-    if re.fullmatch("[A-Za-z0-9_-]{43}", text) and canonical(text):
-        text = base64.urlsafe_b64decode(f"{text}=").hex()
+    if len(text) == 43 and (raw := from_base64url(text)):
+        text = raw.hex()
     shape = _DIGEST.fullmatch(text)
     if not shape:
         raise ValueError("not a digest of a key")

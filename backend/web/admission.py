@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl
+from wsgiref.types import WSGIEnvironment
 
 import marshmallow as ma
 from flask import g, request
@@ -36,9 +37,8 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _NO_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 
 
-def admit(view: Any) -> None:
+def admit(view: Any, environ: WSGIEnvironment) -> None:
     """Raise the refusal that the body or the query of the current request deserves, if any."""
-    environ = request.environ
     if environ.get("CONTENT_LENGTH") and (request.content_length or 0) > MAX_BODY:
         raise RequestEntityTooLarge
     if getattr(view, "takes_json", False):

@@ -16,11 +16,11 @@ from uuid import UUID
 
 import flask_smorest
 import marshmallow as ma
-from flask import Flask
+from flask import Flask, Response, current_app
+from flask_smorest.utils import unpack_tuple_response
 from marshmallow import fields, validate
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
-from werkzeug.wrappers import Response
 
 from . import problems
 from .admission import AdmittedParser
@@ -55,11 +55,17 @@ class Answer(ma.Schema):
         """Document the field as one that is there."""
         field_obj.required = field_name not in self.sometimes
 
-    def get_attribute(self, obj: Any, attr: str, default: Any) -> Any:
-        """A member of a dict, or an attribute. Marshmallow's own finds out which for each field."""
-        if isinstance(obj, dict):
-            return obj.get(attr, default)
-        return getattr(obj, attr, default)
+    def _serialize(self, obj: Any, *, many: bool = False) -> Any:
+        """Marshmallow's, without what no field of ours has: data keys, defaults, functions."""
+        if many:
+            return [self._serialize(each) for each in obj]
+        read = obj.get if isinstance(obj, dict) else functools.partial(getattr, obj)
+        dumped = {}
+        for name, field in self.dump_fields.items():
+            value = read(field.attribute or name, ma.missing)
+            if value is not ma.missing:
+                dumped[name] = field._serialize(value, name, obj)
+        return dumped
 
 
 class Pattern(validate.Regexp):
@@ -242,7 +248,21 @@ class Blueprint(flask_smorest.Blueprint):
             return self._without_body(status, **kwargs)
         instance = schema()
         kwargs.setdefault("example", example(instance))
-        return super().response(status, instance, **kwargs)
+        document = super().response(status, instance, **kwargs)
+
+        def decorate(view: View) -> View:
+            documented = document(view)
+
+            @functools.wraps(documented)
+            def wrapper(*args: Any, **kwargs: Any) -> Response:
+                # As flask-smorest's, which keeps what it dumps for ETags, and sets all one by one.
+                result, code, headers = unpack_tuple_response(view(*args, **kwargs))
+                body = current_app.json.dumps(instance.dump(result)) + "\n"
+                return Response(body, code or status, headers, mimetype="application/json")
+
+            return wrapper  # type: ignore[return-value]
+
+        return decorate
 
     def _without_body(self, status: int, **kwargs: Any) -> Callable[[View], View]:
         document = super().response(status, **kwargs)

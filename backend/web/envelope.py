@@ -119,18 +119,20 @@ def _refuse(code: str, detail: str | None, start: StartResponse) -> Iterable[byt
 
 
 def _log(call: Call, status: int, milliseconds: float) -> None:
-    fields = {
-        "method": call.method,
-        "route": call.route,
-        "status": status,
-        "ms": round(milliseconds, 2),
-        "who": call.who,
-        "ip": call.address,
-    }
-    if log.isEnabledFor(logging.INFO):
-        # As log.info does, which would look for the line of code that calls it.
-        text, args = "%s %s %s", (call.method, call.route or "-", status)
-        log.handle(log.makeRecord(log.name, logging.INFO, "", 0, text, args, None, extra=fields))
+    if not log.isEnabledFor(logging.INFO):
+        return
+    # As log.info does, which would look for the line of code that calls it, and judge each name.
+    text, args = "%s %s %s", (call.method, call.route or "-", status)
+    record = log.makeRecord(log.name, logging.INFO, "", 0, text, args, None)
+    record.__dict__.update(
+        method=call.method,
+        route=call.route,
+        status=status,
+        ms=round(milliseconds, 2),
+        who=call.who,
+        ip=call.address,
+    )
+    log.handle(record)
 
 
 def see_through_proxies(environ: WSGIEnvironment, trusted: tuple[Network, ...]) -> None:
@@ -139,18 +141,14 @@ def see_through_proxies(environ: WSGIEnvironment, trusted: tuple[Network, ...]) 
     X-Forwarded-For is read from the right, and the first address that is not a trusted proxy's is
     the client's. What an untrusted peer sends in such headers is ignored.
     """
-    peer = _address(environ.get("REMOTE_ADDR") or "")
-    if peer is None:
-        environ["REMOTE_ADDR"] = ""  # a local socket's path or nothing: nobody's address
-        return
-    environ["REMOTE_ADDR"] = str(peer)
-    if not trusted or not _is_trusted(peer, trusted):
+    peer, environ["REMOTE_ADDR"] = _address(environ.get("REMOTE_ADDR") or "")
+    if peer is None or not trusted or not _is_trusted(peer, trusted):
         return
     for hop in reversed(environ.get("HTTP_X_FORWARDED_FOR", "").split(",")):
-        client = _address(hop.strip())
+        client, spelled = _address(hop.strip())
         if client is None:
             break  # nothing to the left of what cannot be read is worth believing
-        environ["REMOTE_ADDR"] = str(client)
+        environ["REMOTE_ADDR"] = spelled
         if not _is_trusted(client, trusted):
             break
     scheme = _last(environ, "HTTP_X_FORWARDED_PROTO").lower()
@@ -169,8 +167,11 @@ def _last(environ: WSGIEnvironment, name: str) -> str:
 
 
 @functools.lru_cache(1024)
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The IP address that `text` is, an IPv4-mapped one as IPv4; None if it is none."""
+def _address(text: str) -> tuple[Any, str]:
+    """The IP address that `text` is, an IPv4-mapped one as IPv4, and its spelling.
+
+    (None, "") if it is none: a local socket's path, or nothing, is nobody's address.
+    """
     if text.startswith("["):  # some proxies add the port: [2001:db8::1]:4711, 192.0.2.1:4711
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
@@ -178,8 +179,9 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         address = ipaddress.ip_address(text.partition("%")[0])  # no zone: it is free text
     except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
+        return None, ""
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address, str(address)
 
 
 def _is_trusted(address: Any, trusted: tuple[Network, ...]) -> bool:

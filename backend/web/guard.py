@@ -6,13 +6,16 @@ without a mark is refused when the app is built, so that nothing is open by mist
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
+from wsgiref.types import WSGIEnvironment
 
 from flask import Flask, current_app, request
 from flask.typing import ResponseReturnValue
 
+from ..core import context
 from ..core.errors import Forbidden, NotFound
 from ..core.identity import Identity
 from . import admission
@@ -29,6 +32,7 @@ class Access:
 
     `before_enrolment`: also a session whose user must set up a second factor and has not.
     `by_itself`: the view is public, judges caller and query by itself, and reads no body.
+    `hashes`: refused before all else while too many passwords are being hashed.
     """
 
     public: bool = False
@@ -36,6 +40,7 @@ class Access:
     key: str | None = None
     before_enrolment: bool = False
     by_itself: bool = False
+    hashes: bool = False
 
     def codes(self) -> list[str]:
         """The error codes that the guard answers with."""
@@ -66,6 +71,7 @@ def _mark(access: Access) -> Callable[[View], View]:
 
 # The marks. Each stands directly under @blp.route, or under @before_enrolment.
 public = _mark(Access(public=True))
+public_hashing = _mark(Access(public=True, hashes=True))
 by_itself = _mark(Access(public=True, by_itself=True))
 session = _mark(Access())
 session_or_any_key = _mark(Access(key=ANY_KEY))
@@ -99,10 +105,10 @@ def init_app(app: Flask) -> None:
     unmarked = [name for name, view in app.view_functions.items() if not hasattr(view, "access")]
     if unmarked:
         raise RuntimeError(f"views without an access mark: {', '.join(unmarked)}")
-    app.before_request(_guard)
+    app.before_request(functools.partial(_guard, app.view_functions))
 
 
-def _guard() -> ResponseReturnValue | None:
+def _guard(views: dict[str, Any]) -> ResponseReturnValue | None:
     rule, environ = request.url_rule, request.environ
     if rule is None:
         return None  # 404 or 405, which the dispatch raises
@@ -111,19 +117,22 @@ def _guard() -> ResponseReturnValue | None:
     current_call().route = rule.rule
     if environ["REQUEST_METHOD"] == "OPTIONS" and getattr(rule, "provide_automatic_options", False):
         return current_app.make_default_options_response(), 204
-    view: Any = current_app.view_functions[rule.endpoint]
-    if not view.access.public:
-        _enforce(view.access)
-    if not view.access.by_itself:
-        admission.admit(view)
+    view = views[rule.endpoint]
+    access: Access = view.access
+    if access.hashes:
+        context.service().hasher.require_place()  # a flood of these costs next to nothing
+    if not access.public:
+        _enforce(access, environ)
+    if not access.by_itself:
+        admission.admit(view, environ)
     return None
 
 
-def _enforce(access: Access) -> None:
+def _enforce(access: Access, environ: WSGIEnvironment) -> None:
     """Let the caller pass, as the actor of the call, or raise what it is refused for."""
     # What no key may call is no use of it either.
     scopes, cost = [access.key] if access.key else [], 0 if access.key is None else 1
-    identity = identify_caller(request.environ, scopes, cost=cost)
+    identity = identify_caller(environ, scopes, cost=cost)
     if identity.method == "api_key":
         if access.key is None:
             raise Forbidden("session_required", "This takes a signed-in person, not an API key.")
