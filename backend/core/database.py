@@ -76,13 +76,16 @@ def is_unavailable(error: BaseException) -> bool:
 
 def release(database: pw.Database) -> None:
     """Give this thread's connection back to the pool, whatever state it is in."""
-    if database.is_closed():
+    state = database._state
+    if state.closed:
         return
-    if database.in_transaction():  # close() would raise inside of a transaction
+    if state.transactions:  # close() would raise inside of a transaction
         database.rollback()
-        database._state.transactions.clear()
         database._clear_commit_callbacks()
-    database.close()
+    try:
+        database._close(state.conn)
+    finally:
+        state.reset()
 
 
 class CurrentDatabase(pw.DatabaseProxy):

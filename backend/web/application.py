@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
-from flask import Flask, Request
+import flask
+from flask import Flask
 from flask.json.provider import DefaultJSONProvider
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import MapAdapter
@@ -37,13 +39,20 @@ class NoSessions(SessionInterface):
         """Nothing."""
 
 
+class Request(flask.Request):
+    """Flask's, which looks three times for the blueprints that have a say in it."""
+
+    blueprints = cached_property(flask.Request.blueprints.fget)  # type: ignore[attr-defined]
+
+
 class Application(Flask):
     """A Flask application all of whose code is synchronous."""
 
+    request_class = Request
     json_provider_class = JSON
     session_interface = NoSessions()
 
-    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
+    def create_url_adapter(self, request: flask.Request | None) -> MapAdapter | None:
         """What finds the request's route. Flask's own takes host and path from the environ anew."""
         if request is None:
             return super().create_url_adapter(None)
