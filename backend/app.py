@@ -49,7 +49,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     service = create_service(settings)
     settings = service.settings
 
-    app = Application(__package__, static_folder=None)
+    app = Application(__package__, settings.public_url)
     app.extensions["backend"] = service
     app.config.update(MAX_CONTENT_LENGTH=admission.MAX_BODY + 1, PROPAGATE_EXCEPTIONS=False)
     app.url_map.merge_slashes = False  # another path is another resource, never a redirect

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
+from urllib.parse import urlsplit
 
 import flask
 from flask import Flask
@@ -46,22 +47,26 @@ class Request(flask.Request):
 
 
 class Application(Flask):
-    """A Flask application all of whose code is synchronous."""
+    """A Flask application of synchronous code alone, whose links lead to `public_url`."""
 
     request_class = Request
     json_provider_class = JSON
     session_interface = NoSessions()
 
+    def __init__(self, name: str, public_url: str) -> None:
+        self._public = urlsplit(public_url)
+        super().__init__(name, static_folder=None)
+
     def create_url_adapter(self, request: flask.Request | None) -> MapAdapter | None:
-        """What finds the request's route. Flask's own takes host and path from the environ anew."""
+        """What finds the request's route, and makes links that no Host header leads elsewhere."""
         if request is None:
             return super().create_url_adapter(None)
         return MapAdapter(
             self.url_map,
-            server_name=request.host,
+            server_name=self._public.netloc,
             script_name=request.root_path,
             subdomain="",
-            url_scheme=request.scheme,
+            url_scheme=self._public.scheme,
             path_info=request.path,
             default_method=request.method,
         )
