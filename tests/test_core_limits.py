@@ -22,6 +22,7 @@ from backend.core.metrics import Metrics
 from backend.core.settings import Limit
 
 from .conftest import REDIS_URL, Relay, make_settings, until
+from .processes import free_port
 
 Travel = Callable[..., None]
 
@@ -297,8 +298,7 @@ def seconds_of(act: Callable[[], Any]) -> float:
 def test_while_redis_is_down_uses_are_counted_here(
     redis_url: str, name: str, logged: Callable[[], list[str]]
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     limiter, limit = limiter_on(behind(redis_url, port)), Limit(3, SLOW)
     assert seconds_of(lambda: hits(limiter, name, limit, 100)) < 1
     assert hits(limiter, name, limit, 10) == 0

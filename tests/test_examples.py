@@ -5,10 +5,9 @@ from __future__ import annotations
 import http.client
 import json
 import shutil
-import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,38 +16,31 @@ from flask.testing import FlaskClient
 
 from backend.core.settings import ROOT
 
-from .conftest import Person, by_key, copy_tree, process_environ, until, url_of
+from .conftest import Person, by_key, copy_tree, process_environ, url_of
+from .processes import Process, free_port
 
 EXAMPLES = ["flask_app:app", "django_app:application", "mounted:app"]
 
 
-class Host:
+class Host(Process):
     """A process that serves an example."""
 
     def __init__(self, tree: Path, name: str, **settings: object) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self._port = probe.getsockname()[1]
+        port = free_port()
         program = Path(sys.executable).parent / "waitress-serve"
-        self._output = (tree / f"{self._port}.log").open("w+")
-        self._process = subprocess.Popen(
-            [program, f"--listen=127.0.0.1:{self._port}", f"examples.{name}"],
+        super().__init__(
+            [program, f"--listen=127.0.0.1:{port}", f"examples.{name}"],
+            port,
+            tree / f"{port}.log",
             cwd=tree,
             env=process_environ(environment="testing", secret_key=None, **settings),
-            stdout=self._output,
-            stderr=subprocess.STDOUT,
         )
-        until(self._listens)
-
-    def _listens(self) -> bool:
-        assert self._process.poll() is None, Path(self._output.name).read_text()
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self._port)) == 0
 
     def ask(
         self, path: str, headers: dict[str, str] | None = None, body: Any = None
     ) -> tuple[int, Any, http.client.HTTPMessage]:
         """(status, body, headers) of the answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
+        connection = self.connect()
         sent = {**(headers or {}), **({"Content-Type": "application/json"} if body else {})}
         method, data = ("POST", json.dumps(body)) if body else ("GET", None)
         connection.request(method, path, data, sent)
@@ -58,26 +50,18 @@ class Host:
         is_json = "json" in answer.headers.get("Content-Type", "")
         return answer.status, json.loads(text) if is_json else text, answer.headers
 
-    def stop(self) -> None:
-        """End it."""
-        self._process.terminate()
-        self._process.wait(30)
-        self._output.close()
-
 
 @pytest.fixture
 def start(client: FlaskClient, tmp_path: Path) -> Iterator[Callable[[str], Host]]:
     """A function that serves an example, beside the service of `client`."""
     shutil.copytree(ROOT / "examples", copy_tree(tmp_path) / "examples")
-    started: list[Host] = []
+    with ExitStack() as started:
 
-    def start(name: str) -> Host:
-        started.append(Host(tmp_path, name, database_url=url_of(client.application)))
-        return started[-1]
+        def start(name: str) -> Host:
+            url = url_of(client.application)
+            return started.enter_context(Host(tmp_path, name, database_url=url))
 
-    yield start
-    for host in started:
-        host.stop()
+        yield start
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

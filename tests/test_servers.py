@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 import pytest
 
 from .conftest import PASSWORD, copy_tree, migrate, process_environ, run, until
+from .processes import Process, free_port
 
 LOGIN = json.dumps({"username": "nobody", "password": PASSWORD}).encode()
 COMMANDS = {
@@ -33,29 +32,20 @@ SETTINGS = {
 }
 
 
-def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-class Server:
-    """A server in a process group of its own, with all that it writes in a file."""
+class Server(Process):
+    """A server of the service."""
 
     def __init__(self, kind: str, tree: Path, folder: Path, **settings: Any) -> None:
         self.kind, self.tree = kind, tree
-        self.port = settings.pop("port", None) or free_port()
-        self.output = folder / f"{kind}-{self.port}.log"  # two of a kind may run at a time
+        port = free_port()
         program, *arguments = COMMANDS[kind]
-        with self.output.open("wb") as output:
-            self.process = subprocess.Popen(
-                [Path(sys.executable).parent / program, *arguments],
-                cwd=tree,
-                env=process_environ(port=self.port, **{**SETTINGS[kind], **settings}),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        super().__init__(
+            [Path(sys.executable).parent / program, *arguments],
+            port,
+            folder / f"{kind}-{port}.log",  # two of a kind may run at a time
+            cwd=tree,
+            env=process_environ(port=port, **{**SETTINGS[kind], **settings}),
+        )
 
     def wait_until_it_serves(self) -> Server:
         """This server, as soon as it answers."""
@@ -69,10 +59,6 @@ class Server:
         except (OSError, http.client.HTTPException):
             return False
 
-    def connect(self) -> http.client.HTTPConnection:
-        """A connection that stays open."""
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-
     def ask(self, method: str, path: str, body: Any = None) -> http.client.HTTPResponse:
         """The answer to one request, read to its end. An iterable body is sent in chunks."""
         connection = self.connect()
@@ -84,12 +70,6 @@ class Server:
             return read(connection)
         finally:
             connection.close()
-
-    def end(self) -> None:
-        """End all that is left of its processes."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(30)
 
 
 class Answer(http.client.HTTPResponse):

@@ -26,27 +26,13 @@ from backend.core.tokens import Keyring
 from ..conftest import PASSWORD, add_user, make_settings, migrate, process_environ, sign_in
 from ..load import Answer
 from ..long_runs import Site, at, figure, make_site, pytest_terminal_summary, site_on
-from ..test_servers import free_port
+from ..processes import Process, free_port, program
 
 __all__ = ["Site", "figure", "make_site", "pytest_terminal_summary", "site_on"]
 
 FULL = os.environ.get("FAULTS") == "full"
 USERS = [f"user{number}" for number in range(16)]
 in_full = pytest.mark.skipif(not FULL, reason="in the whole form only")
-
-
-def program(name: str) -> str:
-    """Where a program is, else the test is skipped; in CI it fails."""
-    folders = [
-        os.environ["PATH"],
-        "/usr/sbin",
-        *map(str, Path("/usr/lib/postgresql").glob("*/bin")),
-    ]
-    found = shutil.which(name, path=os.pathsep.join(folders))
-    if not found:
-        assert os.environ.get("CI") != "true", f"{name} is not installed"
-        pytest.skip(f"{name} is not installed")
-    return found
 
 
 def as_user(name: str, *command: str) -> list[str]:
@@ -127,6 +113,15 @@ def cluster() -> Iterator[Postgres]:
     cluster.thaw()
     cluster.stop("immediate")
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Process]:
+    """A Redis of our own, running and empty."""
+    port = free_port()
+    command = [program("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    with Process(command, port, tmp_path / "redis.log") as redis:
+        yield redis
 
 
 @pytest.fixture

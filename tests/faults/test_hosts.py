@@ -3,67 +3,37 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from backend.core.settings import ROOT
 
-from ..conftest import Relay, sign_in, until
+from ..conftest import Relay, sign_in
 from ..load import Answer
-from ..test_servers import Server, free_port
-from .conftest import FULL, Load, Postgres, Site, counts, milliseconds, program, spread, wait
-
-
-class Nginx:
-    """nginx with the configuration that we ship, before these servers."""
-
-    def __init__(self, folder: Path, servers: list[Server]) -> None:
-        self.port = free_port()
-        text = (ROOT / "config" / "nginx.conf").read_text("utf-8")
-        for number, server in enumerate(servers, 1):
-            text = text.replace(f"app{number}:8000", f"127.0.0.1:{server.port}")
-        text = text.replace("listen 8080", f"listen 127.0.0.1:{self.port}")
-        text = text.replace("auto", "1", 1)
-        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        paths = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
-        conf = folder / "nginx.conf"
-        conf.write_text(text.replace("http {", f"http {{ {paths}"), "utf-8")
-        self.output = folder / "nginx.log"
-        command = [program("nginx"), "-e", self.output, "-c", conf, "-p", folder]
-        command += ["-g", f"daemon off; pid {folder}/nginx.pid; error_log {self.output};"]
-        self.process = subprocess.Popen(command)
-
-    def end(self) -> None:
-        """Stop it."""
-        self.process.terminate()
-        self.process.wait(30)
+from ..processes import Process, free_port, nginx
+from ..test_servers import Server
+from .conftest import FULL, Load, Postgres, Site, counts, milliseconds, spread, wait
 
 
 @pytest.fixture
 def before(tmp_path: Path) -> Iterator[Callable[[list[Server]], int]]:
-    """A function that puts nginx before servers and returns its port."""
-    started: list[Nginx] = []
+    """A function that puts nginx, by the configuration that we ship, before servers: its port."""
+    with ExitStack() as started:
 
-    def start(servers: list[Server]) -> int:
-        started.append(Nginx(tmp_path, servers))
-        until(lambda: (tmp_path / "nginx.pid").exists())
-        return started[-1].port
+        def start(servers: list[Server]) -> int:
+            port = free_port()
+            text = (ROOT / "config" / "nginx.conf").read_text("utf-8")
+            text = text.replace("listen 8080", f"listen 127.0.0.1:{port}")
+            for number, server in enumerate(servers, 1):
+                text = text.replace(f"app{number}:8000", f"127.0.0.1:{server.port}")
+            command = nginx(text, tmp_path)
+            return started.enter_context(Process(command, port, tmp_path / "nginx.log")).port
 
-    yield start
-    for nginx in started:
-        nginx.end()
-
-
-def restarted(server: Server, settings: dict[str, Any]) -> Server:
-    """Another process in place of the server, with its port and database."""
-    folder = server.output.parent
-    again = Server(server.kind, server.tree, folder, port=server.port, **settings)
-    return again.wait_until_it_serves()
+        yield start
 
 
 def other_than_logins(answers: list[Answer]) -> list[Answer]:
@@ -90,23 +60,21 @@ def test_a_rolling_restart_fails_no_request(
     before: Callable[[list[Server]], int],
     figure: Callable[[str, str], None],
 ) -> None:
-    settings = {**SETTINGS, "workers": 1, "threads": 8, "database_url": cluster.new_database()}
-    client, servers = site_on(settings["database_url"], kind, 2, **SETTINGS, workers=1, threads=8)
+    client, servers = site_on(cluster.new_database(), kind, 2, **SETTINGS, workers=1, threads=8)
     rounds = 3 if FULL else 1
     load = load_on(client, before(servers))
     wait(1)
     ends = []
     for _ in range(rounds):
-        for number, server in enumerate(servers if FULL else servers[:1]):
+        for server in servers if FULL else servers[:1]:
             began = time.monotonic()
             server.process.send_signal(signal.SIGTERM)
             assert server.process.wait(40) == 0
             ends.append(time.monotonic() - began)
-            servers[number] = restarted(server, settings)
+            server.start()
+            server.wait_until_it_serves()
             wait(2.5)  # until nginx asks it again
     found = load.finish()
-    for server in servers:
-        server.end()
     figure("answers", counts(found))
     figure("from SIGTERM to the end", f"{max(ends):.1f} s at most")
     figure("of all", spread(milliseconds(found)))
@@ -122,17 +90,16 @@ def test_a_host_is_killed_under_load_and_brought_back(
     before: Callable[[list[Server]], int],
     figure: Callable[[str, str], None],
 ) -> None:
-    url = cluster.new_database()
-    client, servers = site_on(url, "waitress", 2, **SETTINGS)
+    client, servers = site_on(cluster.new_database(), "waitress", 2, **SETTINGS)
     load = load_on(client, before(servers))
     wait(2)
     servers[0].end()
     killed = time.monotonic()
     wait(3)
-    servers[0] = restarted(servers[0], {**SETTINGS, "database_url": url})
+    servers[0].start()
+    servers[0].wait_until_it_serves()
     wait(2)
     found = load.finish()
-    servers[0].end()
     broken = [each for each in found if each.status in {0, 502}]
     figure("answers", counts(found))
     figure("next 200 after the kill", f"{load.next_good(killed):.2f} s")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -21,8 +20,8 @@ from flask import Flask
 from backend.core import clock
 
 from ..conftest import add_user, assert_problem, client_of, run, sign_in, until
-from ..test_servers import free_port
-from .conftest import Load, Postgres, Site, as_user, counts, program, spread, wait
+from ..processes import Process, free_port, program
+from .conftest import Load, Postgres, Site, as_user, counts, spread, wait
 
 CONF = """
 [databases]
@@ -49,19 +48,8 @@ def pgbouncer(cluster: Postgres) -> Iterator[int]:
     for path in (folder, *folder.iterdir()):
         shutil.chown(path, "postgres")
     command = as_user("postgres", program("pgbouncer"), "--quiet", str(conf))
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def answers() -> bool:
-        try:
-            psycopg.connect(cluster.url("postgres", listen)).close()
-        except psycopg.OperationalError:
-            return False
-        return True
-
-    until(answers)
-    yield listen
-    process.terminate()
-    process.wait(30)
+    with Process(command, listen, folder / "log"):
+        yield listen
     shutil.rmtree(folder)
 
 

@@ -30,8 +30,9 @@ from ..conftest import (
     sign_in,
 )
 from ..long_runs import at
-from ..test_servers import Server, read
-from .conftest import FULL, Load, Site, counts, in_full, program, wait
+from ..processes import program
+from ..test_servers import read
+from .conftest import FULL, Load, Site, counts, in_full, wait
 
 Starts = Callable[..., Site]
 Loads = Callable[..., Load]
@@ -50,29 +51,16 @@ SETTINGS = {**SECRET, "public_url": "http://127.0.0.1:8000", "mail_url": "memory
 def test_a_process_is_killed_under_load(
     engine: str, url_on: Urls, site_on: Starts, load_on: Loads, figure: Figure
 ) -> None:
-    url = url_on(engine)
-    client, [server] = site_on(url, bcrypt_rounds=10, **SETTINGS)
+    client, [server] = site_on(url_on(engine), bcrypt_rounds=10, **SETTINGS)
     load = load_on(client, server.port)
     wait(2)
     killed = []
-    try:
-        for _ in range(KILLS):
-            os.killpg(server.process.pid, signal.SIGKILL)
-            killed.append(time.monotonic())
-            server.process.wait()
-            server = Server(  # what a supervisor does
-                "waitress",
-                server.tree,
-                server.output.parent,
-                port=server.port,
-                database_url=url,
-                bcrypt_rounds=10,
-                **SETTINGS,
-            )
-            wait(5)
-        load.finish()
-    finally:
+    for _ in range(KILLS):
         server.end()
+        killed.append(time.monotonic())
+        server.start()  # what a supervisor does
+        wait(5)
+    load.finish()
     told(load, client, killed, 5, figure)
 
 

@@ -19,8 +19,9 @@ from flask import Flask
 from backend.core.backup import verify
 
 from ..conftest import add_user, by_key, client_of, migrate, service_of, sign_in, until
-from ..test_servers import Server, free_port, read
-from .conftest import FULL, Load, Postgres, Site, counts, milliseconds, program, spread, wait
+from ..processes import Process
+from ..test_servers import Server, read
+from .conftest import FULL, Load, Postgres, Site, counts, milliseconds, spread, wait
 
 Starts = Callable[..., Site]
 Loads = Callable[..., Load]
@@ -165,12 +166,9 @@ def test_a_pool_that_is_too_small_refuses_in_bounded_time(
 
 
 def test_redis_is_frozen_stopped_and_started_again(
-    url_on: Callable[[str], str], site_on: Starts, figure: Figure
+    redis: Process, url_on: Callable[[str], str], site_on: Starts, figure: Figure
 ) -> None:
-    port = free_port()
-    command = [program("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-    redis = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    client, [server] = site_on(url_on("sqlite"), redis_url=f"redis://127.0.0.1:{port}/0")
+    client, [server] = site_on(url_on("sqlite"), redis_url=f"redis://127.0.0.1:{redis.port}/0")
     add_user(client, "alice")
     limit = {"limit": 1000, "window_seconds": 60}
     headers = by_key(sign_in(client, "alice").new_key(rate_limit=limit)["key"])
@@ -186,18 +184,13 @@ def test_redis_is_frozen_stopped_and_started_again(
             found.append((time.monotonic() - began) * 1000)
         return found
 
-    try:
-        figure("with Redis", spread(ask(20)))
-        redis.send_signal(signal.SIGSTOP)
-        frozen = ask(50)
-        redis.kill()
-        redis.wait()
-        stopped = ask(50)
-        redis = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        until(lambda: ask(1) and "Redis is back" in server.output.read_text("utf-8"))
-    finally:
-        redis.kill()
-        redis.wait()
+    figure("with Redis", spread(ask(20)))
+    redis.process.send_signal(signal.SIGSTOP)
+    frozen = ask(50)
+    redis.end()
+    stopped = ask(50)
+    redis.start()
+    until(lambda: ask(1) and "Redis is back" in server.output.read_text("utf-8"))
     figure("frozen, longest", f"{max(frozen):.0f} ms")
     figure("stopped, longest", f"{max(stopped):.0f} ms")
     assert max(frozen) < 1000

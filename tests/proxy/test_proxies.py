@@ -5,9 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import shutil
-import socket
-import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -20,33 +17,16 @@ from waitress.server import create_server
 
 from backend.core.settings import ROOT
 
-from ..conftest import Person, add_user, by_key, client_of, sign_in, until
-
-NGINX = os.environ.get("TEST_NGINX") or shutil.which("nginx")
-CADDY = os.environ.get("TEST_CADDY") or shutil.which("caddy")
-
-if os.environ.get("CI") == "true" and not (NGINX and CADDY):
-    raise pytest.UsageError("CI=true: nginx and caddy are needed, no test may be skipped")
+from ..conftest import Person, add_user, by_key, client_of, sign_in
+from ..processes import Process, free_port, nginx, program
 
 Answer = tuple[http.client.HTTPResponse, Any]
-
-
-def nginx(text: str, folder: Path) -> list[str]:
-    """The command that runs nginx by this configuration, which leaves nothing outside."""
-    places = "".join(f"{name}_temp_path {folder}/{name};" for name in TEMPORARY)
-    text = text.replace("http {", f"http {{ access_log off; {places}", 1)
-    (folder / "nginx.conf").write_text(text)
-    own = f"daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr;"
-    return [str(NGINX), "-e", "stderr", "-p", str(folder), "-c", f"{folder}/nginx.conf", "-g", own]
-
-
-TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 
 def caddy(text: str, folder: Path) -> list[str]:
     """The command that runs Caddy by this configuration, which leaves nothing outside."""
     (folder / "Caddyfile").write_text("{\n\tadmin off\n}\n" + text)
-    return [str(CADDY), "run", "--adapter", "caddyfile", "--config", f"{folder}/Caddyfile"]
+    return [program("caddy"), "run", "--adapter", "caddyfile", "--config", f"{folder}/Caddyfile"]
 
 
 # The file, how it is run, and what is asked in it and in the tests.
@@ -79,62 +59,35 @@ def serving(app: Any) -> Iterator[int]:
     thread.join(30)
 
 
-def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
-
-
-class Proxy:
+class Proxy(Process):
     """A proxy, run by its file, on a port of its own."""
 
     def __init__(self, kind: str, folder: Path, service: int, application: int) -> None:
-        if not {"nginx": NGINX, "caddy": CADDY}[kind]:
-            pytest.skip(f"no {kind}; TEST_{kind.upper()} may name one")
         file, command, asked, asked_here = PROXIES[kind]
         text = (ROOT / "config" / "proxy" / file).read_text("utf-8")
-        self.port = free_port()
+        port = free_port()
         for said, meant in (
             ("127.0.0.1:8000", f"127.0.0.1:{service}"),
             ("127.0.0.1:8080", f"127.0.0.1:{application}"),
-            ("127.0.0.1:8888", f"127.0.0.1:{self.port}"),
+            ("127.0.0.1:8888", f"127.0.0.1:{port}"),
             (asked, asked_here),
         ):
             assert said in text, said
             text = text.replace(said, meant)
-        self._output = (folder / "output").open("w+")
-        self._process = subprocess.Popen(
-            command(text, folder),
-            env={"PATH": os.environ["PATH"], "HOME": str(folder)},
-            stdout=self._output,
-            stderr=subprocess.STDOUT,
-        )
-        until(self._listens)
-
-    def _listens(self) -> bool:
-        assert self._process.poll() is None, Path(self._output.name).read_text()
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        environ = {"PATH": os.environ["PATH"], "HOME": str(folder)}
+        super().__init__(command(text, folder), port, folder / "output", env=environ)
 
     def ask(
         self, path: str = "/", method: str = "GET", body: bytes | None = None, **headers: str
     ) -> Answer:
         """(the answer to somebody at another address of this machine, what the application saw)."""
-        connection = http.client.HTTPConnection(
-            "127.0.0.1", self.port, timeout=30, source_address=("127.0.0.2", 0)
-        )
+        connection = self.connect(source_address=("127.0.0.2", 0))
         named = {name.replace("__", "-"): text for name, text in headers.items()}
         connection.request(method, path, body, named)
         answer = connection.getresponse()
         text = answer.read()
         connection.close()
         return answer, json.loads(text) if answer.getheader("X-Own") and text else None
-
-    def stop(self) -> None:
-        """End it."""
-        self._process.terminate()
-        self._process.wait(30)
-        self._output.close()
 
 
 @pytest.fixture(params=PROXIES)
@@ -172,10 +125,12 @@ def alice(service: Counted) -> Person:
 @pytest.fixture
 def proxy(kind: str, service: Counted, tmp_path: Path) -> Iterator[Proxy]:
     """The proxy, before an application that asks for the scope reports:read."""
-    with serving(service) as asked, serving(echo) as application:
-        proxy = Proxy(kind, tmp_path, asked, application)
+    with (
+        serving(service) as asked,
+        serving(echo) as application,
+        Proxy(kind, tmp_path, asked, application) as proxy,
+    ):
         yield proxy
-        proxy.stop()
 
 
 def test_who_may_passes_with_what_the_service_says(proxy: Proxy, alice: Person) -> None:
@@ -285,8 +240,8 @@ def test_without_the_service_nobody_passes(
     app = make_bare_app()
     token = app.extensions["backend"].keyring.new_api_key()
     with serving(app) as asked, serving(echo) as application:
-        proxy = Proxy(kind, tmp_path, free_port() if state == "down" else asked, application)
-        answer, seen = proxy.ask(**by_key(token))
+        behind = free_port() if state == "down" else asked
+        with Proxy(kind, tmp_path, behind, application) as proxy:
+            answer, seen = proxy.ask(**by_key(token))
         assert (answer.status, seen, answer.getheader("X-Own")) == (503, None, None)
         assert int(answer.getheader("Retry-After")) > 0
-        proxy.stop()

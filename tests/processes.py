@@ -1,0 +1,108 @@
+"""Processes beside the test that listen on a port of this host: ours, proxies, a Redis."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from .conftest import until
+
+
+def free_port() -> int:
+    """A port on which nobody listens, below those that connections take on their side."""
+    while True:
+        port = 10_000 + secrets.randbelow(20_000)
+        with contextlib.suppress(OSError), socket.create_server(("", port)):
+            return port
+
+
+def program(name: str) -> str:
+    """Where a program is; TEST_NGINX names another nginx. Without it the test is skipped.
+
+    With CI=true it fails.
+    """
+    folders = [
+        os.environ["PATH"],
+        "/usr/sbin",
+        *map(str, Path("/usr/lib/postgresql").glob("*/bin")),
+    ]
+    found = os.environ.get(f"TEST_{name.upper()}")
+    found = found or shutil.which(name, path=os.pathsep.join(folders))
+    if not found:
+        assert os.environ.get("CI") != "true", f"{name} is not installed"
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+class Process:
+    """A process in a group of its own, with all that it writes in a file.
+
+    As a context manager it listens, and is ended.
+    """
+
+    def __init__(self, command: Sequence[str | Path], port: int, output: Path, **how: Any) -> None:
+        self.port, self.output = port, output
+        self._command, self._how = command, how
+        self.start()
+
+    def start(self) -> None:
+        """Start it; after its end again, on the same port."""
+        with self.output.open("ab") as output:
+            self.process = subprocess.Popen(
+                self._command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                **self._how,
+            )
+
+    def wait_until_it_listens(self) -> Self:
+        """This process, as soon as it takes connections."""
+        until(self._listens)
+        return self
+
+    def _listens(self) -> bool:
+        assert self.process.poll() is None, self.output.read_text("utf-8")
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def connect(self, **how: Any) -> http.client.HTTPConnection:
+        """A connection that stays open."""
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30, **how)
+
+    def end(self) -> None:
+        """End all that is left of its group."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(30)
+
+    def __enter__(self) -> Self:
+        try:
+            return self.wait_until_it_listens()
+        except BaseException:
+            self.end()
+            raise
+
+    def __exit__(self, *exc: object) -> None:
+        self.end()
+
+
+def nginx(text: str, folder: Path) -> list[str]:
+    """The command that runs nginx by this configuration, which leaves nothing outside."""
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    paths = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
+    conf = folder / "nginx.conf"
+    conf.write_text(text.replace("http {", f"http {{ access_log off; {paths}", 1), "utf-8")
+    own = f"daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr;"
+    return [program("nginx"), "-e", "stderr", "-p", str(folder), "-c", str(conf), "-g", own]
