@@ -526,6 +526,7 @@ class Relay:
         self._flowing.set()
         self._ends: list[socket.socket] = []
         self._is_cut = False
+        self._lock = threading.Lock()  # no connection comes into being while all are ended
         self.delay = 0.0  # seconds, for each piece on its way
         self._listener = socket.create_server(("127.0.0.1", own_port))
         self.port = self._listener.getsockname()[1]
@@ -541,11 +542,12 @@ class Relay:
 
     def cut(self) -> None:
         """End all connections, and each new one at once, until it is mended."""
-        self._is_cut = True
-        for end in self._ends:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-        self._ends.clear()
+        with self._lock:
+            self._is_cut = True
+            for end in self._ends:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+            self._ends.clear()
 
     def mend(self) -> None:
         """Take connections again."""
@@ -559,11 +561,12 @@ class Relay:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                if self._is_cut:
-                    client.close()
-                    continue
-                server = socket.create_connection(self._target)
-                self._ends += [client, server]
+                with self._lock:
+                    if self._is_cut:
+                        client.close()
+                        continue
+                    server = socket.create_connection(self._target)
+                    self._ends += [client, server]
                 for ends in ((client, server), (server, client)):
                     threading.Thread(target=self._pump, args=ends, daemon=True).start()
 

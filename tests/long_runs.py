@@ -24,11 +24,19 @@ def site_on(
     """A function that starts server processes on the database of a URL, with the settings given.
 
     `site_on(url, "waitress", 2, bcrypt_rounds=10)` returns two, and a client of a third application
-    on the database, in this process: for what an attack or a fault leaves there.
+    on the database, in this process: for what an attack or a fault leaves there. `first` has
+    settings of the first process alone.
     """
     started: list[Server] = []
 
-    def make(url: str, kind: str = "waitress", processes: int = 1, **settings: Any) -> Site:
+    def make(
+        url: str,
+        kind: str = "waitress",
+        processes: int = 1,
+        *,
+        first: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> Site:
         settings = {
             "secret_key": secrets.token_urlsafe(48),
             "public_url": "http://127.0.0.1:8000",
@@ -37,9 +45,9 @@ def site_on(
             **settings,
         }
         client = client_of(app_on(url, **settings))
-        servers = [
-            Server(kind, tree, tmp_path, database_url=url, **settings) for _ in range(processes)
-        ]
+        each = {"database_url": url, **settings}
+        own = [first or {}] + [{}] * (processes - 1)
+        servers = [Server(kind, tree, tmp_path, **each | more) for more in own]
         started.extend(servers)
         return client, [server.wait_until_it_serves() for server in servers]
 
