@@ -2,13 +2,18 @@
 
 With PROMETHEUS_MULTIPROC_DIR in the environment before this is imported, as
 `config/gunicorn.conf.py` has it, the figures lie in files there, and whichever process is asked
-adds up those of all. That takes one service per process; without it each service has its own.
+adds up those of all: its own of this moment, those of the others of a second ago. That takes one
+service per process; without it each service has its own.
 """
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
+from bisect import bisect_left
+from collections import Counter as Counted
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,16 +34,14 @@ SAMPLE_SECONDS = 1.0
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
-class _Children(dict[tuple[Any, ...], Any]):
-    """The children of a metric by their labels, looked up once: `labels()` costs a lock or two."""
+class _Late:
+    """What has been counted since the last time that somebody asked."""
 
-    def __init__(self, metric: Counter | Histogram) -> None:
-        super().__init__()
-        self._metric = metric
-
-    def __missing__(self, labels: tuple[Any, ...]) -> Any:
-        child = self[labels] = self._metric.labels(*labels)
-        return child
+    def __init__(self) -> None:
+        # {((method, route), status, number of the bucket): answers}, {(method, route): in all}
+        self.answers: Counted[tuple[tuple[str, str], int, int]] = Counted()
+        self.seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
+        self.decisions: Counted[str] = Counted()
 
 
 class _OfAllProcesses(MultiProcessCollector):
@@ -71,23 +74,23 @@ class Metrics:
                 f"backend_{name}", meaning, registry=registry, multiprocess_mode=over_processes
             )
 
-        self._requests = _Children(
-            counter("http_requests", "Requests answered", "method", "route", "status")
+        # What each request changes is counted here, and told when somebody asks: in a file that
+        # the processes share it would take ten times as long.
+        self._lock = threading.Lock()
+        self._late = _Late()
+        self._requests = counter("http_requests", "Requests answered", "method", "route", "status")
+        self._durations = Histogram(
+            "backend_http_request_duration_seconds",
+            "Time from a request's arrival in the application to its answer",
+            ("method", "route"),
+            registry=registry,
+            buckets=BUCKETS,
         )
-        self._durations = _Children(
-            Histogram(
-                "backend_http_request_duration_seconds",
-                "Time from a request's arrival in the application to its answer",
-                ("method", "route"),
-                registry=registry,
-                buckets=BUCKETS,
-            )
+        self._verifications = counter(
+            "verifications", "Decisions about API keys by their code", "code"
         )
-        self._verifications = _Children(
-            counter("verifications", "Decisions about API keys by their code", "code")
-        )
-        self._chore_failures = _Children(
-            counter("chore_failures", "Chores that failed, by their name", "chore")
+        self._chore_failures = counter(
+            "chore_failures", "Chores that failed, by their name", "chore"
         )
         self.limiter_fallbacks = counter(
             "limiter_fallbacks", "Looks at a limit in the process alone, Redis being down"
@@ -105,18 +108,19 @@ class Metrics:
 
     def request(self, method: str, route: str | None, status: int, seconds: float) -> None:
         """Count an answer. `route` is the rule of the route, None if there is none."""
-        method = method if method in _METHODS else "other"
-        route = route or "none"
-        self._requests[method, route, status].inc()
-        self._durations[method, route].observe(seconds)
+        kind = method if method in _METHODS else "other", route or "none"
+        with self._lock:
+            self._late.answers[kind, status, bisect_left(BUCKETS, seconds)] += 1
+            self._late.seconds[kind] += seconds
 
     def verification(self, code: str) -> None:
         """Count a decision about a key."""
-        self._verifications[(code,)].inc()
+        with self._lock:
+            self._late.decisions[code] += 1
 
     def chore_failed(self, name: str) -> None:
         """Count a chore's failure."""
-        self._chore_failures[(name,)].inc()
+        self._chore_failures.labels(name).inc()
 
     def text(self, service: Service) -> bytes:
         """All of it in Prometheus' text format, as of now."""
@@ -130,6 +134,7 @@ class Metrics:
     def keep_sampling(self, service: Service) -> None:
         """See to it that the other processes know what only this one can tell."""
         if _over_processes():
+            atexit.register(self._tell_late)
             threading.Thread(
                 target=self._go_on, args=(service,), name="metrics", daemon=True
             ).start()
@@ -140,11 +145,23 @@ class Metrics:
             time.sleep(SAMPLE_SECONDS)
 
     def _sample(self, service: Service) -> None:
-        """Take down what is not counted as it happens."""
+        """Take down what is not told as it happens."""
+        self._tell_late()
         self._pool_used.set(len(service.database._in_use))
         self._pool_size.set(service.settings.database_connections)
         self._jobs.set(service.jobs.waiting)
         self._lag.set(max(service.last_used.lag, service.usage.lag))
+
+    def _tell_late(self) -> None:
+        with self._lock:
+            late, self._late = self._late, _Late()
+        for (kind, status, bucket), times in late.answers.items():
+            self._requests.labels(*kind, status).inc(times)
+            self._durations.labels(*kind)._buckets[bucket].inc(times)
+        for kind, seconds in late.seconds.items():
+            self._durations.labels(*kind)._sum.inc(seconds)
+        for code, times in late.decisions.items():
+            self._verifications.labels(code).inc(times)
 
 
 def _over_processes() -> bool:
