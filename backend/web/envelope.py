@@ -10,8 +10,8 @@ import functools
 import ipaddress
 import json
 import logging
+import os
 import re
-import secrets
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -97,7 +97,7 @@ def call_of(environ: WSGIEnvironment) -> Call:
     """The call that a request is: with the id that the client gave it, or a new one."""
     request_id = environ.get("HTTP_X_REQUEST_ID", "")
     if not _REQUEST_ID.fullmatch(request_id):
-        request_id = secrets.token_hex(8)
+        request_id = os.urandom(8).hex()
     call = Call(
         request_id,
         address=environ.get("REMOTE_ADDR") or "",
