@@ -42,8 +42,8 @@ def main() -> None:
             if table == "peers":
                 cells += compare.against_others(here, into, rounds, seconds)
             elif table == "servers":
-                connections = (16,) if asked.short else (1, 16, 64)
-                cells += compare.under_servers(here, into, rounds, seconds, connections)
+                asked_of = ((16,), ("me by key", "refresh")) if asked.short else ((1, 16, 64),)
+                cells += compare.under_servers(here, into, rounds, seconds, *asked_of)
             elif table == "keys":
                 cells += growth.by_keys(here, into, rounds, seconds, powers)
             elif table == "threads":

@@ -49,9 +49,16 @@ def against_others(folder: Path, into: Path, rounds: int, seconds: int) -> list[
 
 
 def under_servers(
-    folder: Path, into: Path, rounds: int, seconds: int, connections: tuple[int, ...]
+    folder: Path,
+    into: Path,
+    rounds: int,
+    seconds: int,
+    connections: tuple[int, ...],
+    works: tuple[str, ...] = (*READS, *WRITES),
 ) -> list[Cell]:
     """The table `servers`: both databases, three servers, by the number of connections."""
+    reads = tuple(each for each in works if each in READS)
+    writes = tuple(each for each in works if each in WRITES)
     with ExitStack() as stack:
         cells: list[Cell] = []
         for server in SERVERS:
@@ -60,8 +67,8 @@ def under_servers(
             for engine in contenders.ENGINES:
                 site = stack.enter_context(contenders.site(engine, folder, contenders.KEYS))
                 ours = stack.enter_context(contenders.running(site, folder, server))
-                cells += _cells(f"{engine}, {server}", ours, READS, connections, seconds)
-                cells += _cells(f"{engine}, {server}", ours, WRITES, (16,), seconds)
+                cells += _cells(f"{engine}, {server}", ours, reads, connections, seconds)
+                cells += _cells(f"{engine}, {server}", ours, writes, (16,), seconds)
         take_turns(cells, rounds)
     _publish("servers", cells, into, "CPU microseconds a request")
     return cells
