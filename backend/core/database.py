@@ -79,12 +79,11 @@ def release(database: pw.Database) -> None:
     state = database._state
     if state.closed:
         return
-    if state.transactions:  # close() would raise inside of a transaction
-        database.rollback()
-        database._clear_commit_callbacks()
     try:
+        if state.transactions:
+            database.rollback()
+    finally:  # close() would raise inside of a transaction
         database._close(state.conn)
-    finally:
         state.reset()
 
 

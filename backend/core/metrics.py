@@ -9,6 +9,8 @@ service per process; without it each service has its own.
 from __future__ import annotations
 
 import atexit
+import logging
+import os
 import threading
 import time
 from bisect import bisect_left
@@ -20,8 +22,12 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from . import context
+
 if TYPE_CHECKING:
     from .context import Service
+
+log = logging.getLogger(__name__)
 
 # Seconds. A verification takes less than one thousandth, a password's hash a quarter.
 BUCKETS = (
@@ -35,7 +41,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class _Late:
-    """What has been counted since the last time that somebody asked."""
+    """What has been counted and not been told yet."""
 
     def __init__(self) -> None:
         # {((method, route), status, number of the bucket): answers}, {(method, route): in all}
@@ -74,10 +80,12 @@ class Metrics:
                 f"backend_{name}", meaning, registry=registry, multiprocess_mode=over_processes
             )
 
-        # What each request changes is counted here, and told when somebody asks: in a file that
-        # the processes share it would take ten times as long.
+        # What each request changes is counted here and told later: in a file that the processes
+        # share it would take ten times as long.
         self._lock = threading.Lock()
         self._late = _Late()
+        self._is_shared = bool(values.ValueClass._multiprocess)
+        self._sampling: int | None = None  # the process in which it goes on
         self._requests = counter("http_requests", "Requests answered", "method", "route", "status")
         self._durations = Histogram(
             "backend_http_request_duration_seconds",
@@ -112,6 +120,8 @@ class Metrics:
         with self._lock:
             self._late.answers[kind, status, bisect_left(BUCKETS, seconds)] += 1
             self._late.seconds[kind] += seconds
+        if self._is_shared and self._sampling != os.getpid():
+            self.keep_sampling(context.service())
 
     def verification(self, code: str) -> None:
         """Count a decision about a key."""
@@ -126,22 +136,29 @@ class Metrics:
         """All of it in Prometheus' text format, as of now."""
         self._sample(service)
         registry = self._registry
-        if _over_processes():
+        if self._is_shared:
             registry = CollectorRegistry()
             _OfAllProcesses(registry)
         return generate_latest(registry)
 
     def keep_sampling(self, service: Service) -> None:
-        """See to it that the other processes know what only this one can tell."""
-        if _over_processes():
-            atexit.register(self._tell_late)
-            threading.Thread(
-                target=self._go_on, args=(service,), name="metrics", daemon=True
-            ).start()
+        """See to it that the other processes know what only this one can tell.
+
+        The first request of a process does so too.
+        """
+        with self._lock:
+            if self._sampling == os.getpid() or not self._is_shared:
+                return
+            self._sampling = os.getpid()
+        atexit.register(self._tell_late)
+        threading.Thread(target=self._go_on, args=(service,), name="metrics", daemon=True).start()
 
     def _go_on(self, service: Service) -> None:
         while True:
-            self._sample(service)
+            try:
+                self._sample(service)
+            except Exception:
+                log.exception("metrics are not told")
             time.sleep(SAMPLE_SECONDS)
 
     def _sample(self, service: Service) -> None:
@@ -162,7 +179,3 @@ class Metrics:
             self._durations.labels(*kind)._sum.inc(seconds)
         for code, times in late.decisions.items():
             self._verifications.labels(code).inc(times)
-
-
-def _over_processes() -> bool:
-    return bool(values.ValueClass._multiprocess)

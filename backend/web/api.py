@@ -17,10 +17,15 @@ from uuid import UUID
 import flask_smorest
 import marshmallow as ma
 from flask import Flask, Response, current_app
-from flask_smorest.utils import unpack_tuple_response
+from flask_smorest.utils import (
+    get_appcontext,
+    set_status_and_headers_in_response,
+    unpack_tuple_response,
+)
 from marshmallow import fields, validate
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
+from werkzeug.wrappers import Response as BaseResponse
 
 from . import problems
 from .admission import AdmittedParser
@@ -52,11 +57,14 @@ class Answer(ma.Schema):
         unknown = ma.EXCLUDE
 
     def on_bind_field(self, field_name: str, field_obj: fields.Field) -> None:
-        """Document the field as one that is there."""
+        """Document the field as one that is there. TypeError for what `_serialize` leaves out."""
+        computed = not field_obj._CHECK_ATTRIBUTE  # a Function, Method or Constant
+        if computed or field_obj.data_key or field_obj.dump_default is not ma.missing:
+            raise TypeError(f"{field_name}: an answer has plain members of what a view returns")
         field_obj.required = field_name not in self.sometimes
 
     def _serialize(self, obj: Any, *, many: bool = False) -> Any:
-        """Marshmallow's, without what no field of ours has: data keys, defaults, functions."""
+        """Marshmallow's, without what no field has here: data keys, defaults, functions."""
         if many:
             return [self._serialize(each) for each in obj]
         read = obj.get if isinstance(obj, dict) else functools.partial(getattr, obj)
@@ -254,10 +262,14 @@ class Blueprint(flask_smorest.Blueprint):
             documented = document(view)
 
             @functools.wraps(documented)
-            def wrapper(*args: Any, **kwargs: Any) -> Response:
-                # As flask-smorest's, which keeps what it dumps for ETags, and sets all one by one.
+            def wrapper(*args: Any, **kwargs: Any) -> BaseResponse:
+                # As flask-smorest's, which makes a response first and then changes it thrice.
                 result, code, headers = unpack_tuple_response(view(*args, **kwargs))
-                body = current_app.json.dumps(instance.dump(result)) + "\n"
+                if isinstance(result, BaseResponse):
+                    set_status_and_headers_in_response(result, code, headers)
+                    return result
+                dumped = get_appcontext()["result_dump"] = instance.dump(result)  # for ETags
+                body = current_app.json.dumps(dumped) + "\n"
                 return Response(body, code or status, headers, mimetype="application/json")
 
             return wrapper  # type: ignore[return-value]

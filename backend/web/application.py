@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
-import flask
-from flask import Flask
+from flask import Flask, Request
 from flask.json.provider import DefaultJSONProvider
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import MapAdapter
@@ -40,16 +38,9 @@ class NoSessions(SessionInterface):
         """Nothing."""
 
 
-class Request(flask.Request):
-    """Flask's, which looks three times for the blueprints that have a say in it."""
-
-    blueprints = cached_property(flask.Request.blueprints.fget)  # type: ignore[attr-defined]
-
-
 class Application(Flask):
-    """A Flask application of synchronous code alone, whose links lead to `public_url`."""
+    """A Flask application of synchronous code alone. Its links lead to the host of `public_url`."""
 
-    request_class = Request
     json_provider_class = JSON
     session_interface = NoSessions()
 
@@ -57,10 +48,11 @@ class Application(Flask):
         self._public = urlsplit(public_url)
         super().__init__(name, static_folder=None)
 
-    def create_url_adapter(self, request: flask.Request | None) -> MapAdapter | None:
+    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         """What finds the request's route, and makes links that no Host header leads elsewhere."""
-        if request is None:
-            return super().create_url_adapter(None)
+        config = self.config
+        if request is None or config["SERVER_NAME"] or config["TRUSTED_HOSTS"]:
+            return super().create_url_adapter(request)
         return MapAdapter(
             self.url_map,
             server_name=self._public.netloc,
