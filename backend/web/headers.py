@@ -33,12 +33,15 @@ _PREFLIGHT: Headers = [
 def completer(settings: Settings) -> Callable[[dict[str, Any], Headers], Headers]:
     """A function that returns a response's headers together with those that it lacks."""
     standard = [*STANDARD, HSTS] if settings.public_url.startswith("https:") else STANDARD
-    always = [(name, value, name.lower()) for name, value in standard]
+    names = frozenset(name.lower() for name, _ in standard)
     origins = frozenset(settings.cors_origins)
 
     def complete(environ: dict[str, Any], headers: Headers) -> Headers:
         present = {name.lower() for name, _ in headers}
-        result = headers + [(name, value) for name, value, low in always if low not in present]
+        if present.isdisjoint(names):  # nearly always
+            result = headers + standard
+        else:
+            result = headers + [each for each in standard if each[0].lower() not in present]
         if origins:
             result.append(("Vary", "Origin"))
             origin = environ.get("HTTP_ORIGIN")
