@@ -17,6 +17,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -52,6 +53,7 @@ POSTGRES_URL = os.environ.get("TEST_POSTGRES_URL", "")
 REDIS_URL = os.environ.get("TEST_REDIS_URL", "")
 INTERNAL = re.compile(r'"(password_hash|digest|seal|wrapped_key|secret_id|\w*epoch)":|\$2b\$')
 ENGINES = ("sqlite", "postgres")
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # waits for no disk
 
 if os.environ.get("CI") == "true" and not (POSTGRES_URL and REDIS_URL):
     raise pytest.UsageError("CI=true: set TEST_POSTGRES_URL and TEST_REDIS_URL, none is skipped")
@@ -65,32 +67,42 @@ def make_settings(**values: object) -> Settings:
 
 
 @pytest.fixture(scope="session", params=ENGINES)
-def fresh_database(
+def template(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[], str]]:
-    """A function that returns the URL of a migrated, empty database.
-
-    On SQLite each time another file; on PostgreSQL one database for the session, emptied.
-    """
+) -> Iterator[str]:
+    """The URL of a migrated database that is empty at the beginning of the session."""
     if request.param == "sqlite":
-        folder = tmp_path_factory.mktemp("sqlite")
-        template = folder / "template.db"
-        migrate(f"sqlite:///{template}")
-        yield lambda: f"sqlite:///{shutil.copy(template, folder / f'{uuid.uuid4().hex}.db')}"
+        url = f"sqlite:///{tmp_path_factory.mktemp('sqlite')}/template.db"
+        migrate(url)
+        yield url
         return
     if not POSTGRES_URL:
         pytest.skip("TEST_POSTGRES_URL is not set")
     with scratch_postgres() as url:
         migrate(url)
+        yield url
 
-        def empty() -> str:
-            with psycopg.connect(url) as connection:
-                connection.execute(
-                    "TRUNCATE users, throttles, notices, audit_events, audit_chain CASCADE"
-                )
-            return url
 
-        yield empty
+@pytest.fixture
+def fresh_database(template: str) -> Iterator[Callable[[], str]]:
+    """A function that returns the URL of a migrated, empty database.
+
+    On SQLite each time another file; on PostgreSQL one database for the session, emptied.
+    """
+    if template.startswith("sqlite:"):
+        file = template.removeprefix("sqlite:///")
+        with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+            yield lambda: f"sqlite:///{shutil.copy(file, f'{folder}/{uuid.uuid4().hex}.db')}"
+        return
+
+    def empty() -> str:
+        with psycopg.connect(template) as connection:
+            connection.execute(
+                "TRUNCATE users, throttles, notices, audit_events, audit_chain CASCADE"
+            )
+        return template
+
+    yield empty
 
 
 class scratch_postgres:
@@ -266,7 +278,7 @@ def close(app: Flask) -> None:
     """End the app's threads, then its connections: a thread that used one would crash."""
     service = service_of(app)
     service.jobs.close()
-    service.chores.close()
+    service.chores.stop()  # nobody would see what is left done
     service.database.close_all()
 
 

@@ -46,7 +46,7 @@ def app(empty_database: str) -> Iterator[Flask]:
     with service.active():
         yield app
         release(service.database)
-    service.chores.close()
+    service.chores.stop()
     service.database.close_all()
 
 

@@ -79,13 +79,17 @@ class Chores:
             traceback = None if isinstance(error, Failure) else error
             log.error("a chore failed: %s", error, exc_info=traceback)
 
-    def close(self) -> None:
-        """End the thread and do what is left, in bounded time."""
-        deadline = time.monotonic() + CLOSING_SECONDS
+    def stop(self) -> None:
+        """End the thread, in bounded time. What is left stays undone."""
         self._closed.set()
         atexit.unregister(self.close)
         if self._thread is not None:
             self._thread.join(CLOSING_SECONDS)
+
+    def close(self) -> None:
+        """End the thread and do what is left, in bounded time."""
+        deadline = time.monotonic() + CLOSING_SECONDS
+        self.stop()
         while self._reason.is_set() and time.monotonic() < deadline:
             self.run()
             if self._reason.is_set():  # another process is at it
