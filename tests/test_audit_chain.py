@@ -591,27 +591,24 @@ def test_audit_verify_says_how_far_the_chain_goes_and_what_is_not_sealed_yet(
     assert re.fullmatch(r"2 not sealed yet, the oldest for 6\d s", done[2])
 
 
-def test_commands_record_seal_and_verify_in_processes_of_their_own(
-    service: Service, tree: Path
+def test_what_processes_record_and_seal_is_listed_exported_and_verified_by_others(
+    service: Service, with_secret: Callable[..., Flask], tree: Path
 ) -> None:
-    def flask(*arguments: str) -> Any:
-        url = service.settings.database_url
-        command = ("--app", "wsgi", "audit", *arguments)
-        return run(tree, "flask", *command, database_url=url, secret_key=SECRET)
-
     assert process(tree, service, 3, "end") == 0
-    done = flask("verify")
+    url, flask = service.settings.database_url, flask_of(with_secret(SECRET))
+    verify = ("--app", "wsgi", "audit", "verify")
+    done = run(tree, "flask", *verify, database_url=url, secret_key=SECRET)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("6 sealed events, up to sequence 6\n")
-    rows = [json.loads(line) for line in flask("export").stdout.splitlines()]
+    rows = [json.loads(line) for line in flask("audit", "export").stdout.splitlines()]
     assert sorted(row["sequence"] for row in rows) == [1, 2, 3, 4, 5, 6]
-    assert len(flask("list").stdout.splitlines()) == 6
+    assert len(flask("audit", "list").stdout.splitlines()) == 6
     execute(service, edit("outcome = 'failure'", 3), "DELETE FROM audit_events WHERE sequence = 5")
-    done = flask("verify")
-    assert done.returncode == 1
+    told = flask("audit", "verify")
+    assert told.exit_code == 1
     assert re.fullmatch(
         r"Error: Sequence 3 .+ is not as it was sealed.+\n"
         r"Error: Sequence 6 .+ stands where 5 should\.\n",
-        done.stderr,
+        told.stderr,
     )
-    assert "sequence 6" in done.stdout
+    assert "sequence 6" in told.stdout

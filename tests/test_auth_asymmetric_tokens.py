@@ -8,13 +8,13 @@ import hmac
 import json
 import os
 import socket
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
+from click.testing import Result
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
@@ -34,6 +34,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from backend.cli import refusing_app
 from backend.core.database import new_id
 from backend.core.settings import SettingsError
 
@@ -44,12 +45,14 @@ from .conftest import (
     by_token,
     client_of,
     migrate,
+    process_environ,
     refresh,
     run,
     service_of,
     sign_in,
     url_of,
 )
+from .test_commands import flask_of
 
 ALGORITHMS = ("EdDSA", "ES256")
 ISSUER = "http://127.0.0.1:8000"
@@ -515,43 +518,53 @@ def test_keys_that_openssl_makes_are_taken(
 
 
 @pytest.fixture
-def flask(tree: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`flask` in a process of its own, for a service whose keys are to be in `secret/keys.pem`."""
+def url(tmp_path: Path) -> str:
+    """The URL of a migrated SQLite database, for processes."""
     url = f"sqlite:///{tmp_path / 'test.db'}"
     migrate(url)
-
-    def invoke(*arguments: str, **values: object) -> subprocess.CompletedProcess[str]:
-        path = tmp_path / "secret" / "keys.pem"
-        wanted = {"jwt_algorithm": "EdDSA", "jwt_private_key_file": path, **values}
-        return run(tree, "flask", "--app", "wsgi", *arguments, database_url=url, **wanted)
-
-    return invoke
+    return url
 
 
-def test_the_command_makes_the_file_without_which_nothing_starts_and_replaces_the_key(
-    flask: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+def test_the_command_makes_the_file_without_which_nothing_starts(
+    tree: Path, url: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "secret" / "keys.pem"
+    values = {"database_url": url, "jwt_algorithm": "EdDSA", "jwt_private_key_file": path}
+    refused = run(tree, "flask", "--app", "wsgi", "doctor", **values)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("fatal: JWT_PRIVATE_KEY_FILE names no file; `flask")
+
+    made = run(tree, "flask", "--app", "wsgi", "tokens", "rotate-key", **values)
+    assert (made.returncode, made.stderr) == (0, "")
+    assert "signs" in made.stdout.splitlines()[1]
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    told = run(tree, "flask", "--app", "wsgi", "doctor", **values)
+    assert told.stdout == "0 warnings, nothing fatal.\n"
+
+
+def test_the_command_replaces_the_key(
+    app_on: Callable[..., Flask], url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").mkdir()
+    path = tmp_path / "secret" / "keys.pem"
+    path.touch(mode=0o600)
+    path.write_bytes(pem(new_key("EdDSA")))
+
+    def flask(*arguments: str) -> Result:
+        app = app_on(url, jwt_algorithm="EdDSA", jwt_private_key_file=path)
+        return flask_of(app)(*arguments)
 
     def rotated(*step: str) -> tuple[list[str], str]:
         done = flask("tokens", "rotate-key", *step)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.exit_code, done.stderr) == (0, "")
         assert path.stat().st_mode & 0o777 == 0o600
         assert list(path.parent.iterdir()) == [path]
         *keys, sentence = done.stdout.splitlines()
         assert path.read_text().count("BEGIN PRIVATE KEY") == len(keys)
         return keys, sentence
 
-    refused = flask("doctor")
-    assert refused.returncode == 1
-    assert refused.stderr.startswith("fatal: JWT_PRIVATE_KEY_FILE names no file; `flask")
-
-    [first], sentence = rotated()
-    assert "signs" in sentence
-    assert path.parent.stat().st_mode & 0o777 == 0o700
-    assert flask("doctor").stdout == "0 warnings, nothing fatal.\n"
-
-    [still_first, second], sentence = rotated()
+    first = kids(client_of(app_on(url, jwt_algorithm="EdDSA", jwt_private_key_file=path)))
+    [*still_first, second], sentence = rotated()
     assert still_first == first
     assert "Restart all processes" in sentence
     assert "--promote" in sentence
@@ -561,7 +574,7 @@ def test_the_command_makes_the_file_without_which_nothing_starts_and_replaces_th
     assert f"warning: {path} can be read by other users of the machine" in told
 
     keys, sentence = rotated("--promote")
-    assert keys == [second, first]
+    assert keys == [second, *first]
     assert "11 minutes later" in sentence
     assert "--drop-others" in sentence
 
@@ -569,30 +582,36 @@ def test_the_command_makes_the_file_without_which_nothing_starts_and_replaces_th
     assert keys == [second]
     for step in ("--promote", "--drop-others"):
         refused = flask("tokens", "rotate-key", step)
-        assert (refused.returncode, refused.stdout) == (1, "")
+        assert (refused.exit_code, refused.stdout) == (1, "")
         assert "holds one key only" in refused.stderr
 
 
 def test_the_command_tells_in_a_sentence_what_it_cannot_do(
-    flask: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_bytes(pem(new_key("ES256"))[:-30])
+    flask = flask_of(refusing_app(SettingsError(["They are refused."])))
+    for name, value in process_environ(jwt_algorithm="EdDSA").items():
+        monkeypatch.setenv(name, value)
     cases: list[tuple[dict[str, object], str]] = [
-        ({"jwt_algorithm": None}, "JWT_ALGORITHM is HS256"),
+        ({"jwt_algorithm": "HS256"}, "JWT_ALGORITHM is HS256"),
         ({"jwt_algorithm": "RS256"}, "JWT_ALGORITHM=RS256 is RSA"),
-        ({"jwt_private_key_file": None}, "JWT_PRIVATE_KEY_FILE is not set"),
+        ({"jwt_private_key_file": ""}, "JWT_PRIVATE_KEY_FILE is not set"),
         ({"jwt_private_key_file": tmp_path / "file"}, "cut off"),
         ({"jwt_private_key_file": tmp_path / "file" / "keys.pem"}, "cannot be written"),
         ({"port": "x"}, "PORT is not of the form"),
     ]
     for values, words in cases:
-        told = flask("tokens", "rotate-key", **values)
-        assert (told.returncode, told.stdout) == (1, ""), told.stderr
+        with monkeypatch.context() as environ:
+            for name, value in {"jwt_private_key_file": tmp_path / "keys.pem", **values}.items():
+                environ.setenv(name.upper(), str(value))
+            told = flask("tokens", "rotate-key")
+        assert (told.exit_code, told.stdout) == (1, ""), told.stderr
         assert told.stderr.startswith("Error: ")
         assert words in told.stderr
     assert (tmp_path / "file").read_bytes().count(b"-----") == 2
     both = flask("tokens", "rotate-key", "--promote", "--drop-others")
-    assert (both.returncode, both.stdout) == (2, "")
+    assert (both.exit_code, both.stdout) == (2, "")
 
 
 def test_the_command_follows_a_link_and_leaves_the_file_to_its_owner(
@@ -604,8 +623,7 @@ def test_the_command_follows_a_link_and_leaves_the_file_to_its_owner(
     os.chown(path, owner, -1)
     algorithm = algorithm_of(key)
     app = make_bare_app(jwt_algorithm=algorithm, jwt_private_key_file=link)
-    with app.app_context():
-        assert app.test_cli_runner().invoke(args=["tokens", "rotate-key"]).exit_code == 0
+    assert flask_of(app)("tokens", "rotate-key").exit_code == 0
     assert link.readlink() == path
     assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (owner, 0o600)
     again = make_bare_app(jwt_algorithm=algorithm, jwt_private_key_file=path)
@@ -624,6 +642,5 @@ def test_a_key_file_that_nothing_uses_is_doubtful(
     make_app: Callable[..., Flask], tmp_path: Path
 ) -> None:
     app = make_app(jwt_private_key_file=tmp_path / "keys.pem")
-    with app.app_context():
-        told = app.test_cli_runner().invoke(args=["doctor"])
+    told = flask_of(app)("doctor")
     assert "warning: JWT_PRIVATE_KEY_FILE is not used: JWT_ALGORITHM is HS256." in told.stdout

@@ -13,13 +13,10 @@ import psycopg
 import pytest
 from flask import Flask
 
-from backend.core.settings import ROOT
-
 from .conftest import (
     add_user,
     by_key,
     client_of,
-    run,
     scratch_postgres,
     service_of,
     sign_in,
@@ -41,13 +38,12 @@ def test_a_backup_is_restored_with_all_that_was_in_it(
     later = alice.new_key()["key"]
 
     def holds(url: str) -> None:
-        restored = client_of(app_on(url, secret_key=service_of(app).settings.secret_key))
+        other = app_on(url, secret_key=service_of(app).settings.secret_key)
+        restored = client_of(other)
         assert restored.get("/v1/auth/me", headers=by_key(key)).status_code == 200
         assert restored.get("/v1/auth/me", headers=by_key(later)).status_code == 401
         assert restored.get("/v1/auth/me", headers=alice.headers).status_code == 200
-        assert run(ROOT, "flask", "--app", "wsgi", "db", "verify", database_url=url).stdout == (
-            "The database is sound.\n"
-        )
+        assert_done(flask_of(other)("db", "verify"), "The database is sound.")
 
     if url_of(app).startswith("sqlite:"):
         holds(f"sqlite:///{kept}")
