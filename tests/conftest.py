@@ -83,6 +83,11 @@ def template(
         yield url
 
 
+# For a test that has a meaning on one of the two alone.
+ON_SQLITE = pytest.mark.parametrize("template", ["sqlite"], indirect=True)
+ON_POSTGRES = pytest.mark.parametrize("template", ["postgres"], indirect=True)
+
+
 @pytest.fixture
 def fresh_database(template: str) -> Iterator[Callable[[], str]]:
     """A function that returns the URL of a migrated, empty database.

@@ -24,6 +24,7 @@ from flask import Flask
 from backend.core import migrations
 
 from .conftest import (
+    ON_POSTGRES,
     PASSWORD,
     Person,
     add_user,
@@ -40,6 +41,7 @@ from .conftest import (
 )
 
 OTHER_PASSWORD = "another horse another battery"
+PRODUCTION = {"environment": "production", "secret_key": "k7Jx-q2Wd" * 5}
 UNKNOWN_ID = "0192d3a4-5b6c-7d8e-9f01-23456789abcd"
 
 
@@ -333,13 +335,11 @@ def test_development_prints_a_generated_password_once(make_app: Callable[..., Fl
 
 
 def test_production_prints_no_password_where_there_is_no_terminal(
-    tree: Path, migrated: str
+    make_app: Callable[..., Flask],
 ) -> None:
-    refused = run(tree, "flask", "--app", "wsgi", "users", "bootstrap", database_url=migrated)
-    assert (refused.returncode, refused.stdout) == (1, "")
-    assert refused.stderr == (
-        "Error: ADMIN_PASSWORD is not set, and there is no terminal to show a generated one on.\n"
-    )
+    refused = flask_of(make_app(**PRODUCTION))("users", "bootstrap")
+    sentence = "ADMIN_PASSWORD is not set, and there is no terminal to show a generated one on."
+    assert_refused(refused, sentence)
 
 
 def test_production_prints_a_generated_password_on_a_terminal(
@@ -566,13 +566,12 @@ def test_doctor_tells_what_is_doubtful_and_still_succeeds(
 def test_doctor_warns_of_mail_that_production_does_not_send(
     migrated: str, app_on: Callable[..., Flask]
 ) -> None:
-    production = {"environment": "production", "secret_key": "k7Jx-q2Wd" * 5}
     for mail, warnings in [
         ({"mail_url": "console:"}, 1),
         ({"mail_url": "smtp://[::1]"}, 0),
         ({}, 0),
     ]:
-        told = flask_of(app_on(migrated, **production, **mail))("doctor")
+        told = flask_of(app_on(migrated, **PRODUCTION, **mail))("doctor")
         assert told.exit_code == 0
         assert told.stdout.count("warning: MAIL_URL sends no mail") == warnings
 
@@ -619,9 +618,11 @@ def test_doctor_and_all_others_tell_why_the_settings_are_refused(tree: Path) -> 
         ["fatal:", "BCRYPT_ROUNDS"],
         ["fatal:", "PUBLIC_URL"],
     ]
-    listed = run(tree, "flask", "--app", "wsgi", "users", "list", "--json", port="x")
+    url = "postgresql://u:100%hunter2@127.0.0.1/db"
+    listed = run(tree, "flask", "--app", "wsgi", "users", "list", "--json", database_url=url)
     assert (listed.returncode, listed.stdout) == (1, "")
-    assert listed.stderr == "fatal: PORT is not of the form: 1 to 65535.\n"
+    assert listed.stderr.startswith("fatal: DATABASE_URL is not of the form")
+    assert "hunter2" not in listed.stderr
 
 
 # --- a database that cannot be used, and what goes where ---
@@ -671,14 +672,6 @@ def test_a_database_without_tables_is_told_in_a_sentence(
     told = flask_of(app)("users", "list")
     assert (told.exit_code, told.stdout) == (1, "")
     assert re.match("Error: .*users", told.stderr)
-
-
-def test_an_address_of_a_database_that_is_no_url_is_told_without_its_password(tree: Path) -> None:
-    url = "postgresql://u:100%hunter2@127.0.0.1/db"
-    told = run(tree, "flask", "--app", "wsgi", "doctor", database_url=url)
-    assert told.returncode == 1
-    assert told.stderr.startswith("fatal: DATABASE_URL is not of the form")
-    assert "hunter2" not in told.stdout + told.stderr
 
 
 def test_stdout_holds_the_answer_alone_and_logs_go_to_stderr(tree: Path, migrated: str) -> None:
@@ -752,9 +745,8 @@ def test_doctor_counts_what_still_needs_each_earlier_secret(make_app: Callable[.
     assert "number 2 is still needed by 1 API keys, 1 sessions;" in flask_of(more)("doctor").output
 
 
+@ON_POSTGRES
 def test_doctor_asks_for_a_timeout_that_goes_through_a_pooler(app: Flask, app_on: Any) -> None:
-    if not url_of(app).startswith("postgresql:"):
-        pytest.skip("SQLite has no pooler")
     pooled = app_on(url_of(app), database_prepared_statements="false")
     assert "no statement_timeout" in flask_of(pooled)("doctor").output
     assert "no statement_timeout" not in flask_of(app)("doctor").output

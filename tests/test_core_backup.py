@@ -10,13 +10,14 @@ from contextlib import closing
 from pathlib import Path
 
 import psycopg
-import pytest
 from flask import Flask
 
 from .conftest import (
+    ON_SQLITE,
     add_user,
     by_key,
     client_of,
+    migrate,
     scratch_postgres,
     service_of,
     sign_in,
@@ -88,12 +89,11 @@ def test_rows_that_point_to_nothing_are_told(app: Flask) -> None:
     assert "api_keys" in result.stderr
 
 
+@ON_SQLITE  # PostgreSQL tells by its checksums and amcheck
 def test_a_page_that_was_overwritten_is_told(
     make_app: Callable[..., Flask], tmp_path: Path
 ) -> None:
     app = make_app()
-    if not url_of(app).startswith("sqlite:"):
-        pytest.skip("PostgreSQL tells by its checksums and amcheck")
     client = client_of(app)
     add_user(client, "alice")
     kept = tmp_path / "kept"
@@ -105,9 +105,11 @@ def test_a_page_that_was_overwritten_is_told(
     assert told.exit_code == 1
 
 
-def test_migrations_that_are_pending_are_told(app: Flask) -> None:
-    if url_of(app).startswith("postgresql:"):
-        pytest.skip("the database is shared by the session's tests")
+def test_migrations_that_are_pending_are_told(
+    empty_database: str, app_on: Callable[..., Flask]
+) -> None:
+    migrate(empty_database)
+    app = app_on(empty_database)
     flask_of(app)("db", "downgrade")
     result = flask_of(app)("db", "verify")
     assert result.exit_code == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import tomllib
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ DOORS = {"forward_auth", "middleware", "decorator"}
 LAYERS = ["core", "models", "services", "web", "schemas", "routes", "app"]
 
 
+@functools.cache
 def tree_of(path: Path) -> ast.Module:
     """The syntax tree of a file."""
     return ast.parse(path.read_text("utf-8"), str(path))
