@@ -340,6 +340,9 @@ class Api(flask_smorest.Api):
                 self.spec.tag({"name": name, "description": blp.description})
             self._undocumented.clear()
 
+    def _register_responses(self) -> None:
+        """None of flask-smorest's own, one for each status of HTTP: nothing refers to them."""
+
     def handle_http_exception(self, error: HTTPException) -> Any:
         """A problem document instead of flask-smorest's own form, headers kept."""
         return problems.from_http(error)

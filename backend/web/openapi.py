@@ -92,9 +92,7 @@ def document(api: Api, app: Flask) -> dict[str, Any]:
     """The whole document, with the security and the error codes of each operation."""
     api.complete()
     spec: dict[str, Any] = api.spec.to_dict()
-    spec["components"].pop("responses")  # flask-smorest's own, which nothing uses
-    for name in ("Error", "PaginationMetadata"):
-        spec["components"]["schemas"].pop(name)
+    spec["components"]["schemas"].pop("PaginationMetadata")  # flask-smorest's own
     for rule in app.url_map.iter_rules():
         path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
         view = app.view_functions[rule.endpoint]
