@@ -8,7 +8,7 @@ so that of many at once no more are looked at than the limit allows, in all proc
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from math import ceil
@@ -17,7 +17,7 @@ import peewee as pw
 
 from ..audit import service as audit
 from ..core import clock, context
-from ..core.database import atomic, delete_some
+from ..core.database import atomic, db_time, delete_some, execute, from_db_time
 from ..core.errors import Failure, Forbidden, InvalidCredentials
 from ..core.identity import Identity
 from ..core.settings import Limit
@@ -26,6 +26,10 @@ from ..users.models import User
 from .models import KnownAddress, Throttle
 
 KNOWN_FOR = timedelta(days=30)  # how long an address is remembered after a sign-in
+
+_USED = (
+    "SELECT bucket, used, expires_at FROM throttles WHERE bucket IN (?, ?, ?) AND expires_at > ?"
+)
 
 
 @contextmanager
@@ -85,28 +89,44 @@ def remember_address(user: User) -> None:
     ).execute()
 
 
-@atomic
 def _book(account: User | str) -> list[tuple[str, datetime]]:
-    """The buckets that count this attempt, each with its end; Failure if one of them is full.
+    """The buckets that count this attempt, each with its end; Failure if one of them is full."""
+    settings, blind = context.settings(), context.service().keyring.blind
+    who = f"user {account.id}" if isinstance(account, User) else f"name {_folded(account)}"
+    address = _address()
+    limits = {
+        blind(f"{who} from {address}"): settings.login_attempts,
+        blind(f"address {address}"): settings.login_attempts_per_address,
+        blind(who): settings.login_attempts_per_account,
+    }
+
+    def refuse(bucket: str, ends: datetime | None = None) -> None:
+        if bucket != blind(who) or not _is_known(account, address):
+            raise _too_many(bucket, ends)
+
+    # Most of a flood ends here: it costs no write, and no query is built.
+    rows = execute(_USED, *limits, db_time(clock.now())).fetchall()
+    used = {bucket: (times, from_db_time(ends)) for bucket, times, ends in rows}
+    for bucket, limit in limits.items():
+        times, ends = used.get(bucket, (0, None))
+        if times >= limit.most:
+            refuse(bucket, ends)
+    return _use_all(limits, refuse)
+
+
+@atomic
+def _use_all(limits: dict[str, Limit], refuse: Callable[[str], None]) -> list[tuple[str, datetime]]:
+    """Count one more in each bucket, and tell when it empties; `refuse` is asked about full ones.
 
     Everybody takes them in the same order, so that no two wait for each other for ever.
     """
-    settings = context.settings()
-    who = f"user {account.id}" if isinstance(account, User) else f"name {_folded(account)}"
-    address = _address()
-    limits = [
-        (f"{who} from {address}", settings.login_attempts),
-        (f"address {address}", settings.login_attempts_per_address),
-        (who, settings.login_attempts_per_account),
-    ]
     booked = []
-    for what, limit in limits:
-        bucket = context.service().keyring.blind(what)
+    for bucket, limit in limits.items():
         end = _use(bucket, limit)
-        if end is not None:
+        if end is None:
+            refuse(bucket)
+        else:
             booked.append((bucket, end))
-        elif what != who or not _is_known(account, address):
-            raise _too_many(bucket)
     return booked
 
 
@@ -139,12 +159,12 @@ def _take_back(booked: list[tuple[str, datetime]]) -> None:
         Throttle.update(used=Throttle.used - 1).where(same).execute()
 
 
-def _too_many(bucket: str) -> Failure:
-    row = Throttle.get_or_none(Throttle.bucket == bucket)
-    left = (row.expires_at - clock.now()).total_seconds() if row else 0
-    return Failure(
-        "rate_limited", "Too many attempts. Try again later.", retry_after=max(1, ceil(left))
-    )
+def _too_many(bucket: str, ends: datetime | None) -> Failure:
+    if ends is None:
+        row = Throttle.get_or_none(Throttle.bucket == bucket)
+        ends = row.expires_at if row else clock.now()
+    left = ceil((ends - clock.now()).total_seconds())
+    return Failure("rate_limited", "Too many attempts. Try again later.", retry_after=max(1, left))
 
 
 def _is_known(account: User | str, address: str) -> bool:
