@@ -1,4 +1,4 @@
-"""What waitress accepts on a connection: stricter than it does by itself, and bounded."""
+"""What waitress accepts on a connection, stricter than by itself, bounded, and in what order."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections import deque
+from collections.abc import Collection
 from typing import Any
 
 from waitress.channel import HTTPChannel
@@ -43,7 +44,7 @@ class _Parser(HTTPRequestParser):
     """waitress's parser; framing of two readings is refused (RFC 9112 section 6.1)."""
 
     draining: threading.Event
-    waiting: deque[Any]
+    waiting: Waiting
     most_waiting: int
     completed: bool
     error: Any
@@ -78,9 +79,34 @@ class _Parser(HTTPRequestParser):
             self.headers["CONNECTION"] = "close"
 
 
-def channel_class(
-    draining: threading.Event, waiting: deque[Any], threads: int
-) -> type[HTTPChannel]:
+class Waiting:
+    """The requests that wait for a thread. Those whose path is in `patient` let the others pass.
+
+    So that a flood of logins, however fast each is refused, does not stand before all else. Every
+    fourth turn is theirs, or they might wait for ever.
+    """
+
+    def __init__(self, patient: Collection[str]) -> None:
+        self._patient = patient
+        self._lanes: tuple[deque[Any], deque[Any]] = deque(), deque()
+        self._turn = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self._lanes))
+
+    def append(self, channel: Any) -> None:
+        """Have the connection's next request wait."""
+        self._lanes[channel.requests[0].path in self._patient].append(channel)
+
+    def popleft(self) -> Any:
+        """The connection whose turn it is; IndexError if none waits."""
+        self._turn += 1
+        others, patient = self._lanes
+        first, second = (others, patient) if self._turn % 4 else (patient, others)
+        return (first or second).popleft()
+
+
+def channel_class(draining: threading.Event, waiting: Waiting, threads: int) -> type[HTTPChannel]:
     """waitress's connection, stricter.
 
     It ends after a large answer, of which many in a queue would hold the thread that makes them

@@ -16,10 +16,11 @@ from waitress import wasyncore
 from waitress.server import BaseWSGIServer, create_server
 from werkzeug.serving import WSGIRequestHandler, is_running_from_reloader, run_simple
 
-from .connections import channel_class
+from .connections import Waiting, channel_class
 from .core.context import Service
 from .core.settings import Settings
 from .listeners import has_input, stop_listening
+from .web import guard
 from .web.admission import MAX_BODY
 
 log = logging.getLogger(__name__)
@@ -88,8 +89,9 @@ def _serve(app: Flask, settings: Settings) -> None:
         clear_untrusted_proxy_headers=False,  # our envelope decides whom to trust
     )
     draining = app.extensions["backend"].draining
+    waiting = Waiting(guard.hashing_paths(app))
     for listener in _listeners(polled):
-        waiting = listener.task_dispatcher.queue
+        listener.task_dispatcher.queue = waiting
         listener.channel_class = channel_class(draining, waiting, settings.threads)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

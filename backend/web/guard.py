@@ -108,6 +108,13 @@ def init_app(app: Flask) -> None:
     app.before_request(functools.partial(_guard, app.view_functions))
 
 
+def hashing_paths(app: Flask) -> frozenset[str]:
+    """The paths whose requests take a password to be hashed, and anybody may send."""
+    views: dict[str, Any] = app.view_functions
+    rules = app.url_map.iter_rules()
+    return frozenset(rule.rule for rule in rules if views[rule.endpoint].access.hashes)
+
+
 def _guard(views: dict[str, Any]) -> ResponseReturnValue | None:
     rule, environ = request.url_rule, request.environ
     if rule is None:
