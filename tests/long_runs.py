@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,14 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from .conftest import client_of
+from .conftest import MEMORY, client_of
 from .test_servers import Server
 
 Site = tuple[FlaskClient, list[Server]]
 
 
 @pytest.fixture
-def site_on(
-    app_on: Callable[..., Any], tree: Path, tmp_path: Path
-) -> Iterator[Callable[..., Site]]:
+def site_on(app_on: Callable[..., Any], tree: Path) -> Iterator[Callable[..., Site]]:
     """A function that starts server processes on the database of a URL, with the settings given.
 
     `site_on(url, "waitress", 2, bcrypt_rounds=10)` returns two, and a client of a third application
@@ -47,13 +46,15 @@ def site_on(
         client = client_of(app_on(url, **settings))
         each = {"database_url": url, **settings}
         own = [first or {}] + [{}] * (processes - 1)
-        servers = [Server(kind, tree, tmp_path, **each | more) for more in own]
+        servers = [Server(kind, tree, Path(logs), **each | more) for more in own]
         started.extend(servers)
         return client, [server.wait_until_it_serves() for server in servers]
 
-    yield make
-    for server in started:
-        server.end()
+    # In memory: a line of the log waits for a disk that others keep busy, and all with it.
+    with tempfile.TemporaryDirectory(dir=MEMORY) as logs:
+        yield make
+        for server in started:
+            server.end()
 
 
 @pytest.fixture
