@@ -69,7 +69,7 @@ def test_a_flood(
         spread = f"p50 {median(times):.1f} ms, p95 {at(0.95, times):.1f} ms"
         figure(f"logins {status}", f"{len(times):,}, {spread}")
     assert set(answers) <= {"401", "429", "503"}
-    if FULL:  # on a machine that does nothing else
+    if FULL and throttles:  # on a machine that does nothing else
         assert median(found) <= 25
         assert at(0.99, found) <= 100
         assert median(answers["503"]) <= 50
