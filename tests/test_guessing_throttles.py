@@ -197,6 +197,8 @@ def test_a_guess_that_could_not_be_looked_at_does_not_count(
     hasher = service_of(client.application).hasher
     with hasher.place():  # as if another request were at it
         assert guesses(client, "alice", 12) == [503] * 12
+        # Before anything is read, so that it costs next to nothing.
+        assert_problem(client.post("/v1/auth/login", data=b"{"), 503, "unavailable")
     assert guesses(client, "alice", 11) == [401] * 10 + [429]
 
 

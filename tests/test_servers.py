@@ -11,9 +11,12 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from backend.connections import Waiting
 
 from .conftest import PASSWORD, copy_tree, migrate, process_environ, run, until
 from .processes import Process, free_port
@@ -232,6 +235,14 @@ def readiness(connection: http.client.HTTPConnection) -> int:
 
 
 # --- refusing to start ---
+
+
+def test_requests_that_sign_in_let_others_pass_but_for_every_fourth() -> None:
+    waiting = Waiting({"/login"})
+    for path in ["/login"] * 3 + ["/me"] * 5:
+        waiting.append(SimpleNamespace(requests=[SimpleNamespace(path=path)]))
+    order = [waiting.popleft().requests[0].path for _ in range(len(waiting))]
+    assert order == ["/me"] * 3 + ["/login"] + ["/me"] * 2 + ["/login"] * 2
 
 
 def test_the_process_refuses_to_start_when_that_would_be_unsafe(tree: Path) -> None:

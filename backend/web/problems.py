@@ -145,6 +145,8 @@ def refuse(failure: Failure) -> Response:
 
 def from_http(error: HTTPException) -> Response:
     """The response for what Werkzeug raised, with the headers it set (`Allow` of a 405)."""
+    if error.code == 304:  # no failure: what the client has is good
+        return Response(status=304, headers=error.get_headers())
     code = _OF_STATUS.get(error.code or 500)
     if code is None:
         log.error("no error code stands for HTTP %s", error.code)

@@ -1,0 +1,82 @@
+"""What a view may return under `@blp.response`, and what the schema of an answer may hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask, redirect, url_for
+from flask.testing import FlaskClient
+from marshmallow import fields
+
+from backend.web.api import Answer, Blueprint
+from backend.web.guard import public
+
+blp = Blueprint("shapes", __name__, url_prefix="/shapes", description="Of answers.")
+
+
+class Shape(Answer):
+    """A shape."""
+
+    sometimes = frozenset({"corners"})
+
+    name = fields.String()
+    corners = fields.Integer(attribute="edges")
+
+
+@blp.route("/one")
+@public
+@blp.etag
+@blp.response(200, Shape)
+def one() -> dict[str, Any]:
+    return {"name": "square", "edges": 4, "secret": "x"}
+
+
+@blp.route("/made", methods=["POST"])
+@public
+@blp.response(201, Shape)
+def made() -> Any:
+    return {"name": "point"}, {"X-Made": "yes"}
+
+
+@blp.route("/elsewhere")
+@public
+@blp.response(200, Shape)
+def elsewhere() -> Any:
+    return redirect(url_for("shapes.one", _external=True))
+
+
+@pytest.fixture
+def shapes(make_bare_app: Callable[..., Flask]) -> FlaskClient:
+    app = make_bare_app(public_url="https://id.example.com")
+    app.extensions["flask-smorest"]["apis"][""]["ext_obj"].register_blueprint(blp)
+    return app.test_client()
+
+
+def test_members_come_from_their_attributes_and_others_stay_inside(shapes: FlaskClient) -> None:
+    answer = shapes.get("/shapes/one")
+    assert answer.json == {"name": "square", "corners": 4}
+    assert shapes.get("/shapes/one", headers={"If-None-Match": answer.headers["ETag"]}).text == ""
+
+
+def test_status_and_headers_are_those_of_the_route_and_the_view(shapes: FlaskClient) -> None:
+    answer = shapes.post("/shapes/made")
+    assert (answer.status_code, answer.headers["X-Made"]) == (201, "yes")
+    assert answer.json == {"name": "point"}
+
+
+def test_a_response_is_passed_on_and_links_lead_to_public_url(shapes: FlaskClient) -> None:
+    answer = shapes.get("/shapes/elsewhere", headers={"Host": "evil.example"})
+    assert answer.status_code == 302
+    assert answer.headers["Location"] == "https://id.example.com/shapes/one"
+
+
+@pytest.mark.parametrize(
+    "field",
+    [fields.String(data_key="other"), fields.String(dump_default="x"), fields.Constant("x")],
+    ids=["data key", "default", "constant"],
+)
+def test_what_an_answer_would_leave_out_is_refused_at_once(field: fields.Field) -> None:
+    with pytest.raises(TypeError, match="named"):
+        Answer.from_dict({"named": field})()
