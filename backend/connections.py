@@ -96,7 +96,8 @@ class Waiting:
 
     def append(self, channel: Any) -> None:
         """Have the connection's next request wait."""
-        self._lanes[channel.requests[0].path in self._patient].append(channel)
+        path = getattr(channel.requests[0], "path", "")  # what cannot be parsed has none
+        self._lanes[path in self._patient].append(channel)
 
     def popleft(self) -> Any:
         """The connection whose turn it is; IndexError if none waits."""
