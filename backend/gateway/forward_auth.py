@@ -18,6 +18,7 @@ from ..api_keys.scopes import PATTERN
 from ..core.errors import Failure
 from ..core.identity import Identity
 from ..web import problems
+from ..web.application import Empty
 from ..web.credentials import Asked, admit, denied
 from ..web.guard import by_itself
 
@@ -33,12 +34,6 @@ def init_app(app: Flask, api: Api) -> None:
     app.url_map.add(rule)
     app.view_functions[rule.endpoint] = verify
     api.spec.path(rule=rule, operations={"get": _documentation()})
-
-
-class Empty(Response):
-    """A response without a body, and so of no type."""
-
-    default_mimetype = None
 
 
 @by_itself

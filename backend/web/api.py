@@ -29,6 +29,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from . import problems
 from .admission import AdmittedParser
+from .application import Empty
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -283,9 +284,7 @@ class Blueprint(flask_smorest.Blueprint):
             @functools.wraps(view)
             def wrapper(*args: Any, **kwargs: Any) -> Response:
                 view(*args, **kwargs)
-                response = Response(status=status)
-                del response.headers["Content-Type"]
-                return response
+                return Empty(status=status)
 
             return document(wrapper)
 

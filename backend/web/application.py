@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
-from flask import Flask, Request
+from flask import Flask, Request, Response
 from flask.json.provider import DefaultJSONProvider
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import MapAdapter, Rule
@@ -24,6 +24,12 @@ class JSON(DefaultJSONProvider):
     def dumps(self, obj: Any, **kwargs: Any) -> str:
         """`obj` as JSON text. Flask's own would make an encoder for each."""
         return self._encode(obj)
+
+
+class Empty(Response):
+    """A response without a body, and so of no type."""
+
+    default_mimetype = None
 
 
 class NoSessions(SessionInterface):
