@@ -35,6 +35,7 @@ def ask(client: FlaskClient, headers: Headers, query: str = "", **kwargs: Any) -
     """The answer to a question, which never has a body."""
     response = client.get(f"/v1/verify{query}", headers=headers, **kwargs)
     assert response.data == b""
+    assert response.headers.getlist("Content-Length") == ["0"]
     assert "Content-Type" not in response.headers
     return response
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Flask, redirect, url_for
+from flask import Flask, Response, after_this_request, redirect, url_for
 from flask.testing import FlaskClient
 from marshmallow import fields
 
@@ -47,6 +47,22 @@ def elsewhere() -> Any:
     return redirect(url_for("shapes.one", _external=True))
 
 
+@blp.route("/late")
+@public
+@blp.response(200, Shape)
+def late() -> dict[str, Any]:
+    after_this_request(remember_its_end)
+    return {"name": "line"}
+
+
+def remember_its_end(response: Response) -> Response:
+    response.call_on_close(lambda: ended.append(response.status_code))
+    return response
+
+
+ended: list[int] = []
+
+
 @pytest.fixture
 def shapes(make_bare_app: Callable[..., Flask]) -> FlaskClient:
     app = make_bare_app(public_url="https://id.example.com")
@@ -70,6 +86,22 @@ def test_a_response_is_passed_on_and_links_lead_to_public_url(shapes: FlaskClien
     answer = shapes.get("/shapes/elsewhere", headers={"Host": "evil.example"})
     assert answer.status_code == 302
     assert answer.headers["Location"] == "https://id.example.com/shapes/one"
+
+
+@pytest.mark.parametrize(
+    ("method", "body"), [("GET", b'{"name":"square","corners":4}\n'), ("HEAD", b"")]
+)
+def test_the_length_is_told_once_with_and_without_the_body(
+    shapes: FlaskClient, method: str, body: bytes
+) -> None:
+    answer = shapes.open("/shapes/one", method=method)
+    assert (answer.headers.getlist("Content-Length"), answer.data) == (["30"], body)
+
+
+def test_what_is_to_be_done_at_the_end_of_an_answer_is_done(shapes: FlaskClient) -> None:
+    ended.clear()
+    shapes.get("/shapes/late").close()
+    assert ended == [200]
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from . import problems
 from .admission import AdmittedParser
-from .application import Empty
+from .application import Empty, Ready
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -69,12 +69,18 @@ class Answer(ma.Schema):
         if many:
             return [self._serialize(each) for each in obj]
         read = obj.get if isinstance(obj, dict) else functools.partial(getattr, obj)
-        dumped = {}
-        for name, field in self.dump_fields.items():
-            value = read(field.attribute or name, ma.missing)
-            if value is not ma.missing:
-                dumped[name] = field._serialize(value, name, obj)
+        missing, dumped = ma.missing, {}
+        for name, attribute, serialize in self._members:
+            value = read(attribute, missing)
+            if value is not missing:
+                dumped[name] = serialize(value, name, obj)
         return dumped
+
+    @functools.cached_property
+    def _members(self) -> list[tuple[str, str, Callable[..., Any]]]:
+        """(name, the attribute it is read from, what makes JSON of it)."""
+        named = self.dump_fields.items()
+        return [(name, field.attribute or name, field._serialize) for name, field in named]
 
 
 class Pattern(validate.Regexp):
@@ -271,7 +277,7 @@ class Blueprint(flask_smorest.Blueprint):
                     return result
                 dumped = get_appcontext()["result_dump"] = instance.dump(result)  # for ETags
                 body = current_app.json.dumps(dumped) + "\n"
-                return Response(body, code or status, headers, mimetype="application/json")
+                return Ready(body, code or status, headers, mimetype="application/json")
 
             return wrapper  # type: ignore[return-value]
 

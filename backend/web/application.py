@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 from flask import Flask, Request, Response
 from flask.json.provider import DefaultJSONProvider
@@ -26,7 +27,22 @@ class JSON(DefaultJSONProvider):
         return self._encode(obj)
 
 
-class Empty(Response):
+class Ready(Response):
+    """A response whose body lies ready."""
+
+    def __call__(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        """Hand it to the server. Werkzeug would copy its headers and wrap its body for that."""
+        is_plain = self.status_code == 200 and type(self.response) is list and not self._on_close
+        if not is_plain or environ["REQUEST_METHOD"] == "HEAD":
+            return super().__call__(environ, start)
+        headers = list(self.headers)
+        if not self.response:
+            headers.append(("Content-Length", "0"))
+        start(self.status, headers)
+        return self.response  # type: ignore[return-value]
+
+
+class Empty(Ready):
     """A response without a body, and so of no type."""
 
     default_mimetype = None
