@@ -170,5 +170,6 @@ def _caller(row: tuple) -> Caller:
     )
 
 
+@functools.lru_cache(4096)
 def _uuid(value: str | UUID) -> UUID:
     return UUID(int=int(value, 16)) if isinstance(value, str) else value

@@ -277,7 +277,7 @@ class Blueprint(flask_smorest.Blueprint):
                     return result
                 dumped = get_appcontext()["result_dump"] = instance.dump(result)  # for ETags
                 body = current_app.json.dumps(dumped) + "\n"
-                return Ready(body, code or status, headers, mimetype="application/json")
+                return Ready(body, code or status, headers, content_type="application/json")
 
             return wrapper  # type: ignore[return-value]
 
