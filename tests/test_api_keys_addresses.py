@@ -9,7 +9,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from .conftest import Person, add_user, assert_problem, by_key, client_of, sign_in
+from .conftest import Person, add_user, assert_problem, by_key, client_of, service_of, sign_in
 
 KEYS = "/v1/api-keys"
 
@@ -94,6 +94,12 @@ def test_blocks_come_back_as_they_are_written_best(alice: Person) -> None:
         None,
         "192.0.2.0/24 ",
         "192.0.2.0/255.255.255.1",
+        "192.0.0.0/255.255.0.0",
+        "192.0.0.0/0.0.255.255",
+        "0.0.0.0/0.0.0.0",
+        "192.0.2.0/024",
+        "2001:db8::/032",
+        "192.0.2.0/",
         "١٩٢.0.2.0/24",
     ],
 )
@@ -177,3 +183,14 @@ def test_keys_that_expire_or_are_not_used_are_found(
     assert_problem(
         alice.get(f"{KEYS}?expires_before=x"), 422, "validation_error", "query.expires_before"
     )
+
+
+def test_keys_that_were_never_used_are_found(client: FlaskClient, alice: Person) -> None:
+    used, unused = alice.new_key(), alice.new_key()
+    assert client.get("/v1/auth/me", headers=by_key(used["key"])).status_code == 200
+    service_of(client.application).last_used.flush()
+    for asked, wanted in (("true", unused), ("false", used)):
+        [found] = alice.get(f"{KEYS}?never_used={asked}").json["items"]
+        assert found["id"] == wanted["id"]
+    answer = alice.get(f"{KEYS}?never_used=yes")
+    assert_problem(answer, 422, "validation_error", "query.never_used")

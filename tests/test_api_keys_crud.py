@@ -133,7 +133,6 @@ BEYOND_LIMITS = [
     ({"name": "x", "expires_in_days": 1.0}, "json.expires_in_days"),
     ({"name": "x", "expires_in_days": "1"}, "json.expires_in_days"),
     ({"name": "x", "expires_in_days": True}, "json.expires_in_days"),
-    ({"name": "x", "expires_in_days": None}, "json.expires_in_days"),
     (
         {"name": "x", "expires_in_days": 1, "expires_at": "2999-01-01T00:00:00Z"},
         "json.expires_at",
@@ -161,6 +160,17 @@ def test_a_scope_is_an_area_and_an_act(alice: Person, subtests: pytest.Subtests)
         with subtests.test(scope=scope):
             refused = alice.post("/v1/api-keys", {"name": "x", "scopes": ["a:b", scope]})
             assert_problem(refused, 422, "validation_error", "json.scopes")
+
+
+def test_what_is_asked_is_judged_before_for_whom(root: Person, alice: Person) -> None:
+    for owner in (alice.id, "0192d3a4-8888-7d8e-9f01-23456789abcd"):
+        wanted = {"name": "x", "owner_id": owner, "expires_at": "2020-01-01T00:00:00Z"}
+        refused = root.post("/v1/api-keys", wanted)
+        assert_problem(refused, 422, "validation_error", "json.expires_at")
+
+
+def test_a_key_without_days_never_expires(alice: Person) -> None:
+    assert alice.new_key(expires_in_days=None)["expires_at"] is None
 
 
 @pytest.mark.parametrize("days", [1, 3650])

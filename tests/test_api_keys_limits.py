@@ -45,7 +45,7 @@ def codes(asker: Person, key: dict[str, Any], times: int, **asked: Any) -> dict[
 
 def test_a_limit_is_what_was_set(alice: Person) -> None:
     assert alice.new_key()["rate_limit"] is None
-    for wanted in (limit(1, 1), limit(100, 60), limit(1_000_000_000, 86_400)):
+    for wanted in (limit(1, 1), limit(100, 60), limit(1_000_000, 86_400)):
         key = alice.new_key(rate_limit=wanted)
         assert key["rate_limit"] == wanted
         assert alice.get(path_of(key)).json["rate_limit"] == wanted
@@ -58,7 +58,7 @@ def test_a_limit_is_what_was_set(alice: Person) -> None:
 NO_LIMITS: list[Any] = [
     limit(0),
     limit(-1),
-    limit(1_000_000_001),
+    limit(1_000_001),
     limit(10**300),
     limit(5, 0),
     limit(5, -60),
@@ -284,7 +284,7 @@ def test_in_redis_two_processes_count_together_and_without_it_each_alone(
         (limit(100, 60), limit(2, 1), False),
         (limit(100, 60), limit(1, 1), True),
         (limit(100, 60), None, False),
-        (None, limit(1_000_000_000, 1), True),
+        (None, limit(1_000_000, 1), True),
         (None, None, True),
     ],
 )

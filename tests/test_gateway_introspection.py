@@ -359,9 +359,14 @@ def test_a_form_that_lacks_the_token_or_cannot_be_read(root: Person, body: bytes
     assert answer.json["error"] == "invalid_request"
 
 
-def test_what_the_rfc_does_not_name_is_refused(root: Person) -> None:
-    answer = posted(root.client, "token=x&resource=y&Token=z", headers=root.headers)
-    assert_problem(answer, 422, "validation_error", "form.resource", "form.Token")
+def test_parameters_that_nobody_knows_are_ignored(root: Person) -> None:
+    """RFC 6749 section 3.2: clients of OAuth send `client_id` and others."""
+    key = root.new_key()["key"]
+    assert ask(root, key, client_id="reports", resource="x", Token="y")["active"]
+    assert ask(root, "nobody's", client_id="reports") == INACTIVE
+
+
+def test_what_cannot_be_in_a_token_is_refused(root: Person) -> None:
     for text in ("%00", "%0A", "%1B", "%C2%9B"):
         answer = posted(root.client, f"token=a{text}b", headers=root.headers)
         assert_problem(answer, 422, "validation_error", "form.token")

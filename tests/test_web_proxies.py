@@ -272,6 +272,11 @@ def test_machines_may_ask_for_health_at_any_host(strict: FlaskClient) -> None:
         assert ask(strict, CLIENT, "/readyz", host=host).status_code == 503  # and not 400
 
 
+def test_a_proxy_asks_under_the_host_of_what_stands_behind_it(strict: FlaskClient) -> None:
+    answer = ask(strict, CLIENT, "/v1/verify", host="shop.example")
+    assert (answer.status_code, answer.headers["X-Auth-Code"]) == (401, "unauthenticated")
+
+
 def test_the_host_that_counts_is_the_one_a_trusted_proxy_tells(strict: FlaskClient) -> None:
     good, evil = "accounts.example.com", "evil.example"
     assert ask(strict, PROXY, "/", host="backend:8000", x_forwarded_host=good).status_code == 200

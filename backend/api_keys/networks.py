@@ -13,6 +13,9 @@ _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 def parse_network(text: str) -> Network:
     """The block that `text` is, one in IPv4-mapped form as IPv4; ValueError for host bits."""
+    length = text.partition("/")[2]
+    if "/" in text and str(int(length)) != length:
+        raise ValueError("a mask is no length of a prefix")
     network = ipaddress.ip_network(text)
     if isinstance(network, ipaddress.IPv6Network):
         if network.network_address.scope_id:

@@ -7,7 +7,7 @@ from marshmallow import ValidationError, fields, validate, validates_schema
 
 from ..core.quotas import INTERVALS
 from ..core.tokens import read_digest
-from ..web.api import Answer, Choice, Flag, Id, Integer, PageQuery, Pattern, Schema, Time
+from ..web.api import Answer, Choice, Flag, Id, Integer, PageQuery, Pattern, QueryFlag, Schema, Time
 from .networks import parse_address, parse_network
 from .scopes import PATTERN
 
@@ -94,9 +94,7 @@ def _expires_at() -> Time:
 class RateLimitSchema(Schema):
     """How often a key may be used."""
 
-    limit = Integer(
-        required=True, validate=validate.Range(1, 1_000_000_000), metadata={"example": 100}
-    )
+    limit = Integer(required=True, validate=validate.Range(1, 1_000_000), metadata={"example": 100})
     window_seconds = Integer(
         required=True, validate=validate.Range(1, 86_400), metadata={"example": 60}
     )
@@ -238,7 +236,9 @@ class CreateKeySchema(Schema):
     quota = _quota()
     owner_id = Id(metadata={"description": "A service account, for an administrator's session."})
     expires_in_days = Integer(
-        validate=validate.Range(1, 3650), metadata={"description": "Instead of expires_at."}
+        validate=validate.Range(1, 3650),
+        allow_none=True,
+        metadata={"description": "Instead of expires_at. Null: never."},
     )
     expires_at = _expires_at()
 
@@ -317,6 +317,7 @@ class KeyQuery(PageQuery):
     )
     expires_before = Time()
     unused_since = Time(metadata={"description": "Not used since then; unused ones by creation."})
+    never_used = QueryFlag()
 
 
 class UsageQuery(Schema):

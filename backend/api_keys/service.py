@@ -82,11 +82,11 @@ def _draft(
     owner_id: UUID | None = None,
 ) -> ApiKey:
     """A key that is not stored yet, if the actor may make one like it."""
-    owner = _owner(actor, owner_id)
-    if expires_in_days is not None:
-        expires_at = clock.now() + timedelta(days=expires_in_days)
-    _require_future(expires_at)
     now = clock.now()
+    if expires_in_days is not None:
+        expires_at = now + timedelta(days=expires_in_days)
+    _require_future(expires_at)
+    owner = _owner(actor, owner_id)
     wanted = sorted(set(scopes or ()))
     _require_allowed(actor, owner, wanted)
     return ApiKey(
@@ -176,6 +176,7 @@ def listing(
     search: str | None = None,
     expires_before: datetime | None = None,
     unused_since: datetime | None = None,
+    never_used: bool | None = None,
 ) -> tuple[list[ApiKey], UUID | None]:
     """A page of the actor's keys, newest first, and the next cursor.
 
@@ -191,6 +192,8 @@ def listing(
     if unused_since:
         last = pw.fn.COALESCE(ApiKey.last_used_at, ApiKey.created_at)
         query = query.where(last < db_time(unused_since))
+    if never_used is not None:
+        query = query.where(ApiKey.last_used_at.is_null(never_used))
     if search:
         query = query.where(ApiKey.name.contains(search) | ApiKey.description.contains(search))
     return newest(_with_secrets(query), limit, cursor)

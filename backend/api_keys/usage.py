@@ -60,7 +60,6 @@ def listing(
     From the one that holds `since` to the one that `until` ends; without them the last 24 hours, or
     30 days. Invalid for more than 31 days by the hour, or 400.
     """
-    service.get(actor, key_id)
     size, usual, most = INTERVALS[interval]
     end = (until or clock.now()).timestamp()
     start = since.timestamp() if since else end - usual
@@ -68,6 +67,7 @@ def listing(
         raise Invalid("since", "Must lie before until.", place="query")
     if end - start > most:
         raise Invalid("since", f"At most {most // DAY} days before until.", place="query")
+    service.get(actor, key_id)
     hours = size // HOUR
     slot = (KeyUsage.hour / hours).alias("slot")
     rows = (

@@ -84,7 +84,7 @@ def _rate(text: str) -> Limit | None:
     if not text:
         return None
     most, _, seconds = text.partition("/")
-    return Limit(_whole(1, 1_000_000_000)(most), _whole(1, 86_400)(seconds))
+    return Limit(_whole(1, 1_000_000)(most), _whole(1, 86_400)(seconds))
 
 
 def _redis_url(text: str) -> str:

@@ -1,6 +1,6 @@
 """What goes in and out of verification, introspection and revocation."""
 
-from marshmallow import fields, validate
+from marshmallow import EXCLUDE, fields, validate
 
 from ..api_keys.schemas import KEY, Address, api_key_text, metadata, scopes
 from ..auth.decide import CODES
@@ -96,7 +96,10 @@ class VerifiedSchema(Answer):
 
 
 class PresentedTokenSchema(Schema):
-    """A token that one holds, or was shown."""
+    """A token that one holds, or was shown. Other parameters are ignored (RFC 6749 section 3.2)."""
+
+    class Meta:
+        unknown = EXCLUDE
 
     token = fields.String(
         required=True,

@@ -136,7 +136,7 @@ class QueryInteger(fields.Integer):
     """A whole number in plain decimal digits."""
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> int:
-        if not re.fullmatch("[0-9]{1,9}", value):
+        if not re.fullmatch("0|[1-9][0-9]{0,8}", value):
             raise self.make_error("invalid", input=value)
         return int(value)
 

@@ -33,7 +33,8 @@ _TRACE = re.compile(
 )
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9a-f:.]+\](:[0-9]{1,5})?")
-_ALWAYS_OPEN = frozenset({"/healthz", "/readyz"})  # asked by machines that know no host name
+# Asked by machines that know no host name, or by proxies under that of what stands behind them.
+_ALWAYS_OPEN = frozenset({"/healthz", "/readyz", "/v1/verify"})
 
 
 class Envelope:
