@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def echo(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     return [json.dumps({**line, "headers": headers}).encode()]
 
 
-@contextmanager
+@contextlib.contextmanager
 def serving(app: Any) -> Iterator[int]:
     """The port on which the application is served."""
     server = create_server(
@@ -57,6 +58,28 @@ def serving(app: Any) -> Iterator[int]:
     yield server.effective_port
     server.trigger.pull_trigger(server.close)
     thread.join(30)
+
+
+@contextlib.contextmanager
+def upgrading() -> Iterator[int]:
+    """The port of an application that takes one upgrade, then says all that it is told."""
+
+    def answer() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += connection.recv(65536)
+            connection.sendall(
+                b"HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+            )
+            connection.sendall(head + connection.recv(65536))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(30)
 
 
 class Proxy(Process):
@@ -88,6 +111,11 @@ class Proxy(Process):
         text = answer.read()
         connection.close()
         return answer, json.loads(text) if answer.getheader("X-Own") and text else None
+
+
+def told(seen: Any) -> dict[str, str]:
+    """What the application was told of the caller."""
+    return {name: text for name, text in seen["headers"].items() if name.startswith("X_AUTH")}
 
 
 @pytest.fixture(params=PROXIES)
@@ -139,8 +167,7 @@ def test_who_may_passes_with_what_the_service_says(proxy: Proxy, alice: Person) 
     answer, seen = proxy.ask("/x?role=admin&x=1", "POST", b"a body", **sent)
     assert answer.status == 200
     assert (seen["method"], seen["query"], seen["body"]) == ("POST", "role=admin&x=1", "a body")
-    said = {name: text for name, text in seen["headers"].items() if name.startswith("X_AUTH")}
-    assert said == {
+    assert told(seen) == {
         "X_AUTH_USER_ID": alice.id,
         "X_AUTH_USERNAME": "alice",
         "X_AUTH_ROLE": "user",
@@ -196,6 +223,36 @@ def test_what_the_client_says_of_itself_is_taken_away(proxy: Proxy, alice: Perso
         assert seen["headers"].get("X_AUTH_ROLE", "") == ("user" if method == "GET" else "")
 
 
+def test_what_the_service_says_cannot_be_taken_away(proxy: Proxy, alice: Person) -> None:
+    sent = by_key(alice.new_key(scopes=["reports:read"])["key"])
+    whole = told(proxy.ask(**sent)[1])
+    assert len(whole) == 6
+    names = ", ".join(whole).replace("_", "-")
+    for named in (f"close, {names}", "x-auth-key-id ,X-Auth-Scopes", "x-auth-role"):
+        answer, seen = proxy.ask(**sent, Connection=named)
+        assert (answer.status, told(seen)) == (200, whole)
+
+
+@pytest.mark.parametrize("kind", ["caddy"])  # the file of nginx lets no upgrade through
+def test_a_connection_is_upgraded(
+    kind: str, service: Counted, alice: Person, tmp_path: Path
+) -> None:
+    sent = {"Upgrade": "websocket", "Connection": "keep-alive, Upgrade", **alice.headers}
+    with (
+        serving(service) as asked,
+        upgrading() as application,
+        Proxy(kind, tmp_path, asked, application) as proxy,
+        contextlib.closing(proxy.connect()) as connection,
+    ):
+        connection.request("GET", "/", headers=sent)
+        answer = connection.getresponse()
+        assert answer.status == 101
+        connection.sock.sendall(b"a frame")
+        said = connection.sock.makefile("rb").read()
+        assert b"\r\nX-Auth-Username: alice\r\n" in said
+        assert said.endswith(b"a frame")
+
+
 def test_preflights_are_the_applications_to_answer(proxy: Proxy, service: Counted) -> None:
     sent = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
     answer, seen = proxy.ask("/x", "OPTIONS", **sent)
@@ -206,7 +263,7 @@ def test_preflights_are_the_applications_to_answer(proxy: Proxy, service: Counte
 def test_the_address_is_the_clients_whatever_it_says(proxy: Proxy, alice: Person) -> None:
     for block, status in (("127.0.0.2/32", 200), ("192.0.2.0/24", 403), ("127.0.0.1/32", 403)):
         key = alice.new_key(scopes=["reports:read"], allowed_ips=[block])["key"]
-        for said in ({}, {"X-Forwarded-For": "192.0.2.7"}):
+        for said in ({}, {"X-Forwarded-For": "192.0.2.7"}, {"Connection": "X-Forwarded-For"}):
             assert proxy.ask(**by_key(key), **said)[0].status == status
 
 
