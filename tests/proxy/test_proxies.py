@@ -302,3 +302,20 @@ def test_without_the_service_nobody_passes(
             answer, seen = proxy.ask(**by_key(token))
         assert (answer.status, seen, answer.getheader("X-Own")) == (503, None, None)
         assert int(answer.getheader("Retry-After")) > 0
+
+
+def test_a_service_that_serves_named_hosts_only_is_asked_as_one_of_them(
+    kind: str, make_app: Callable[..., Flask], tmp_path: Path
+) -> None:
+    app = make_app(trusted_proxies="127.0.0.1", trusted_hosts="localhost")
+    client = client_of(app)
+    add_user(client, "alice")
+    sent = sign_in(client, "alice").headers
+    with (
+        serving(app) as asked,
+        serving(echo) as application,
+        Proxy(kind, tmp_path, asked, application) as proxy,
+    ):
+        for said in ({}, {"X-Forwarded-Host": "a.example"}):
+            answer, seen = proxy.ask(**sent, **said)
+            assert (answer.status, bool(seen)) == (200, True)
