@@ -1,6 +1,7 @@
 """A Django application of your own, all of which but the front page is guarded by the service.
 
-Run it with the settings of the service: `.venv/bin/waitress-serve examples.django_app:application`
+Run it with the settings of the service:
+`.venv/bin/gunicorn -b 127.0.0.1:8080 --threads 8 examples.django_app:application`
 """
 
 from django.conf import settings

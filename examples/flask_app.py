@@ -1,6 +1,7 @@
 """A Flask application of your own, with a view that only callers whom the service knows may see.
 
-Run it with the settings of the service: `.venv/bin/waitress-serve examples.flask_app:app`
+Run it with the settings of the service:
+`.venv/bin/gunicorn -b 127.0.0.1:8080 --threads 8 examples.flask_app:app`
 """
 
 from flask import Flask, request

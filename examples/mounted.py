@@ -1,6 +1,7 @@
 """A Flask application of your own that has the whole service mounted under /accounts.
 
-Run it with the settings of the service: `.venv/bin/waitress-serve examples.mounted:app`
+Run it with the settings of the service:
+`.venv/bin/gunicorn -b 127.0.0.1:8080 --threads 8 examples.mounted:app`
 """
 
 from flask import Flask, request

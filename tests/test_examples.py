@@ -18,22 +18,36 @@ from backend.core.settings import ROOT
 
 from .conftest import Person, by_key, copy_tree, process_environ, url_of
 from .processes import Process, free_port
+from .test_api_keys_usage import counts
 
 EXAMPLES = ["flask_app:app", "django_app:application", "mounted:app"]
 
+# As docs/protect.md has it.
+WAITRESS = """
+import signal, sys, waitress
+from examples.{module} import {app}
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+waitress.serve({app}, listen="127.0.0.1:{port}")
+"""
+
 
 class Host(Process):
-    """A process that serves an example."""
+    """A process that serves an example, with gunicorn as the example says, or with waitress."""
 
-    def __init__(self, tree: Path, name: str, **settings: object) -> None:
+    def __init__(self, tree: Path, name: str, server: str, **settings: object) -> None:
         port = free_port()
-        program = Path(sys.executable).parent / "waitress-serve"
+        module, _, app = name.partition(":")
+        programs: dict[str, list[str]] = {
+            "gunicorn": ["-b", f"127.0.0.1:{port}", "--threads", "8", f"examples.{name}"],
+            "python": ["-c", WAITRESS.format(module=module, app=app, port=port)],
+        }
         super().__init__(
-            [program, f"--listen=127.0.0.1:{port}", f"examples.{name}"],
+            [Path(sys.executable).parent / server, *programs[server]],
             port,
             tree / f"{port}.log",
             cwd=tree,
-            env=process_environ(environment="testing", secret_key=None, **settings),
+            # gunicorn puts a socket there, by which it can be told things.
+            env=process_environ(environment="testing", secret_key=None, home=tree, **settings),
         )
 
     def ask(
@@ -52,21 +66,21 @@ class Host(Process):
 
 
 @pytest.fixture
-def start(client: FlaskClient, tmp_path: Path) -> Iterator[Callable[[str], Host]]:
+def start(client: FlaskClient, tmp_path: Path) -> Iterator[Callable[..., Host]]:
     """A function that serves an example, beside the service of `client`."""
     shutil.copytree(ROOT / "examples", copy_tree(tmp_path) / "examples")
     with ExitStack() as started:
 
-        def start(name: str) -> Host:
+        def start(name: str, server: str = "gunicorn") -> Host:
             url = url_of(client.application)
-            return started.enter_context(Host(tmp_path, name, database_url=url))
+            return started.enter_context(Host(tmp_path, name, server, database_url=url))
 
         yield start
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_host_lets_those_pass_whom_the_service_knows(
-    start: Callable[[str], Host], alice: Person, name: str
+    start: Callable[..., Host], alice: Person, name: str
 ) -> None:
     host = start(name)
     assert host.ask("/")[0] == 200
@@ -85,8 +99,22 @@ def test_a_host_lets_those_pass_whom_the_service_knows(
     assert host.ask("/reports", alice.headers)[0] == 401
 
 
+@pytest.mark.parametrize("server", ["gunicorn", "python"])
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_host_that_is_told_to_end_has_counted_all_uses(
+    start: Callable[..., Host], alice: Person, name: str, server: str
+) -> None:
+    host = start(name, server)
+    key = alice.new_key(scopes=["reports:read"])
+    for _ in range(5):
+        assert host.ask("/reports", by_key(key["key"]))[0] == 200
+    host.process.terminate()
+    assert host.process.wait(40) == 0
+    assert counts(alice, key) == {"valid": 5}
+
+
 def test_the_mounted_service_works_under_its_prefix(
-    start: Callable[[str], Host], alice: Person
+    start: Callable[..., Host], alice: Person
 ) -> None:
     host = start("mounted:app")
     _, front, _ = host.ask("/accounts/")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
+import re
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,19 @@ from ..conftest import Person, add_user, by_key, client_of, sign_in
 from ..processes import Process, free_port, nginx, program
 
 Answer = tuple[http.client.HTTPResponse, Any]
+
+# What a client may forge: names of the service in other spellings, which applications do not all
+# tell apart; names that look like its; and names that nobody has thought of.
+SPELLED = ["X-Auth-User-Id", "x-auth-username", "X-AUTH-ROLE", "X-Auth-Method", "X-Auth-Key-Id"]
+SPELLED += ["X-Auth-Scopes", "X-Auth-Code", "X_Auth_Role", "x_auth_key_id", "X-Auth_Scopes"]
+SPELLED += ["X.Auth.Role", "x-auth.key-id", "X_Auth.Scopes"]
+ALIKE = ["X-Auth", "X-Auth-User", "X-Auth-Session-Id", "x-auth-roles", "X-Auth-Scope"]
+ALIKE += ["X-Auth-Name", "X-Auth-Email", "X-Auth-Groups", "X-Auth-Subject", "X-Auth-Token"]
+ALIKE += [f"X-Auth-Request-{name}" for name in ("User", "Email", "Groups", "Access-Token")]
+ALIKE += ["X-Auth-Request-Preferred-Username"]
+UNHEARD_OF = ["X-Auth-Foo", "x-auth-role-2"]
+# Those that reach the application all the same: nginx knows names, and no beginnings of names.
+REACHING = {"nginx": {"X_AUTH_FOO", "X_AUTH_ROLE_2"}, "caddy": set()}
 
 
 def caddy(text: str, folder: Path) -> list[str]:
@@ -46,7 +61,7 @@ def echo(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     return [json.dumps({**line, "headers": headers}).encode()]
 
 
-@contextmanager
+@contextlib.contextmanager
 def serving(app: Any) -> Iterator[int]:
     """The port on which the application is served."""
     server = create_server(
@@ -57,6 +72,28 @@ def serving(app: Any) -> Iterator[int]:
     yield server.effective_port
     server.trigger.pull_trigger(server.close)
     thread.join(30)
+
+
+@contextlib.contextmanager
+def upgrading() -> Iterator[int]:
+    """The port of an application that takes one upgrade, then says all that it is told."""
+
+    def answer() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += connection.recv(65536)
+            connection.sendall(
+                b"HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+            )
+            connection.sendall(head + connection.recv(65536))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(30)
 
 
 class Proxy(Process):
@@ -88,6 +125,11 @@ class Proxy(Process):
         text = answer.read()
         connection.close()
         return answer, json.loads(text) if answer.getheader("X-Own") and text else None
+
+
+def told(seen: Any) -> dict[str, str]:
+    """What the application was told of the caller."""
+    return {name: text for name, text in seen["headers"].items() if name.startswith("X_AUTH")}
 
 
 @pytest.fixture(params=PROXIES)
@@ -139,8 +181,7 @@ def test_who_may_passes_with_what_the_service_says(proxy: Proxy, alice: Person) 
     answer, seen = proxy.ask("/x?role=admin&x=1", "POST", b"a body", **sent)
     assert answer.status == 200
     assert (seen["method"], seen["query"], seen["body"]) == ("POST", "role=admin&x=1", "a body")
-    said = {name: text for name, text in seen["headers"].items() if name.startswith("X_AUTH")}
-    assert said == {
+    assert told(seen) == {
         "X_AUTH_USER_ID": alice.id,
         "X_AUTH_USERNAME": "alice",
         "X_AUTH_ROLE": "user",
@@ -185,15 +226,47 @@ def test_who_has_used_up_a_limit_is_told_when_to_come_back(proxy: Proxy, alice: 
             assert refused.getheader("RateLimit-Policy") == '"key";q=1;w=60'
 
 
-def test_what_the_client_says_of_itself_is_taken_away(proxy: Proxy, alice: Person) -> None:
-    names = ("X-Auth-User-Id", "x-auth-role", "X-AUTH-SCOPES", "X-Auth-Code", "X-Auth-Key-Id")
-    forged = dict.fromkeys(names, "forged")
-    forged |= {"X_Auth_Role": "forged", "x_auth_key_id": "forged", "X-Auth_Scopes": "forged"}
+def test_what_the_client_says_of_itself_is_taken_away(
+    kind: str, proxy: Proxy, alice: Person
+) -> None:
+    forged = dict.fromkeys([*SPELLED, *ALIKE, *UNHEARD_OF], "forged")
     for method in ("GET", "OPTIONS"):
         answer, seen = proxy.ask(method=method, **alice.headers, **forged)
         assert answer.status == 200
-        assert "forged" not in seen["headers"].values()
+        assert {name for name, text in seen["headers"].items() if "forged" in text} == REACHING[
+            kind
+        ]
         assert seen["headers"].get("X_AUTH_ROLE", "") == ("user" if method == "GET" else "")
+
+
+def test_what_the_service_says_cannot_be_taken_away(proxy: Proxy, alice: Person) -> None:
+    sent = by_key(alice.new_key(scopes=["reports:read"])["key"])
+    whole = told(proxy.ask(**sent)[1])
+    assert len(whole) == 6
+    names = ", ".join(whole).replace("_", "-")
+    for named in (f"close, {names}", "x-auth-key-id ,X-Auth-Scopes", "x-auth-role"):
+        answer, seen = proxy.ask(**sent, Connection=named)
+        assert (answer.status, told(seen)) == (200, whole)
+
+
+@pytest.mark.parametrize("kind", ["caddy"])  # the file of nginx lets no upgrade through
+def test_a_connection_is_upgraded(
+    kind: str, service: Counted, alice: Person, tmp_path: Path
+) -> None:
+    sent = {"Upgrade": "websocket", "Connection": "keep-alive, Upgrade", **alice.headers}
+    with (
+        serving(service) as asked,
+        upgrading() as application,
+        Proxy(kind, tmp_path, asked, application) as proxy,
+        contextlib.closing(proxy.connect()) as connection,
+    ):
+        connection.request("GET", "/", headers=sent)
+        answer = connection.getresponse()
+        assert answer.status == 101
+        connection.sock.sendall(b"a frame")
+        said = connection.sock.makefile("rb").read()
+        assert b"\r\nX-Auth-Username: alice\r\n" in said
+        assert said.endswith(b"a frame")
 
 
 def test_preflights_are_the_applications_to_answer(proxy: Proxy, service: Counted) -> None:
@@ -206,7 +279,7 @@ def test_preflights_are_the_applications_to_answer(proxy: Proxy, service: Counte
 def test_the_address_is_the_clients_whatever_it_says(proxy: Proxy, alice: Person) -> None:
     for block, status in (("127.0.0.2/32", 200), ("192.0.2.0/24", 403), ("127.0.0.1/32", 403)):
         key = alice.new_key(scopes=["reports:read"], allowed_ips=[block])["key"]
-        for said in ({}, {"X-Forwarded-For": "192.0.2.7"}):
+        for said in ({}, {"X-Forwarded-For": "192.0.2.7"}, {"Connection": "X-Forwarded-For"}):
             assert proxy.ask(**by_key(key), **said)[0].status == status
 
 
@@ -245,3 +318,30 @@ def test_without_the_service_nobody_passes(
             answer, seen = proxy.ask(**by_key(token))
         assert (answer.status, seen, answer.getheader("X-Own")) == (503, None, None)
         assert int(answer.getheader("Retry-After")) > 0
+
+
+def test_a_service_that_serves_named_hosts_only_is_asked_as_one_of_them(
+    kind: str, make_app: Callable[..., Flask], tmp_path: Path
+) -> None:
+    app = make_app(trusted_proxies="127.0.0.1", trusted_hosts="localhost")
+    client = client_of(app)
+    add_user(client, "alice")
+    sent = sign_in(client, "alice").headers
+    with (
+        serving(app) as asked,
+        serving(echo) as application,
+        Proxy(kind, tmp_path, asked, application) as proxy,
+    ):
+        for said in ({}, {"X-Forwarded-Host": "a.example"}):
+            answer, seen = proxy.ask(**sent, **said)
+            assert (answer.status, bool(seen)) == (200, True)
+
+
+def test_traefik_is_told_to_take_away_all_that_looks_like_it() -> None:
+    # There is no Traefik to run it in: the file alone is looked at.
+    text = (ROOT / "config" / "proxy" / "traefik_routes.yml").read_text("utf-8")
+    patterns = re.findall('authResponseHeadersRegex: "(.*)"', text)
+    assert len(patterns) == text.count("forwardAuth:") == text.count("middlewares: [") == 2
+    for pattern in patterns:
+        assert all(re.search(pattern, name) for name in [*SPELLED, *ALIKE, *UNHEARD_OF])
+        assert not any(re.search(pattern, name) for name in ("X-API-Key", "Authorization"))
