@@ -16,6 +16,8 @@ from .contenders import ENVIRONMENTS
 from .measure import Cell
 
 TABLES = ("peers", "servers", "keys", "threads", "start")
+USUAL = (7, 3)  # rounds, and seconds of each measurement
+USUAL_KEYS = (20, 1)  # what is held against a limit takes more rounds, and steadier ones
 
 
 def main() -> None:
@@ -23,35 +25,44 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("tables", nargs="*", metavar="TABLE", help=", ".join(TABLES))
     parser.add_argument("--short", action="store_true", help="a round of a second")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=int, default=3, help="of each measurement")
+    parser.add_argument("--rounds", type=int, help="7; of keys 20")
+    parser.add_argument("--seconds", type=int, help="of each measurement: 3; of keys 1")
     asked = parser.parse_args()
     tables = asked.tables or TABLES
     if unknown := set(tables) - set(TABLES):
         parser.error(f"no table is called {', '.join(sorted(unknown))}")
     load.require_wrk()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by which the servers are ended too
-    into = ENVIRONMENTS / "short" if asked.short else report.RESULTS
-    rounds, seconds = (1, 1) if asked.short else (asked.rounds, asked.seconds)
-    powers = range(2, 3 if asked.short else 7)
-    threads = (8,) if asked.short else (1, 2, 4, 8, 16, 32, 64)
-    cells: list[Cell] = []
+    faults: list[str] = []
     with tempfile.TemporaryDirectory() as name:
-        here = Path(name)
         for table in tables:
-            if table == "peers":
-                cells += compare.against_others(here, into, rounds, seconds)
-            elif table == "servers":
-                asked_of = ((16,), ("me by key", "refresh")) if asked.short else ((1, 16, 64),)
-                cells += compare.under_servers(here, into, rounds, seconds, *asked_of)
-            elif table == "keys":
-                cells += growth.by_keys(here, into, rounds, seconds, powers)
-            elif table == "threads":
-                cells += growth.by_threads(here, into, rounds, seconds, threads)
-            else:
-                start.of_all(here, into, rounds)
-    if any(sample.errors for cell in cells for sample in cell.samples):
-        sys.exit("There were errors: the figures are worth nothing.")
+            usual = USUAL_KEYS if table == "keys" else USUAL
+            rounds, seconds = asked.rounds or usual[0], asked.seconds or usual[1]
+            if asked.short:
+                rounds, seconds = 1, 1
+            cells = _measure(table, Path(name), rounds, seconds, asked.short)
+            if any(sample.errors for cell in cells for sample in cell.samples):
+                faults.append(f"There were errors: the figures of {table} are worth nothing.")
+            if table == "keys":
+                faults += growth.grown(cells)
+    if faults:
+        sys.exit("\n".join(faults))
+
+
+def _measure(table: str, folder: Path, rounds: int, seconds: int, short: bool) -> list[Cell]:
+    into = ENVIRONMENTS / "short" if short else report.RESULTS
+    if table == "peers":
+        return compare.against_others(folder, into, rounds, seconds)
+    if table == "servers":
+        asked_of = ((16,), ("me by key", "refresh")) if short else ((1, 16, 64),)
+        return compare.under_servers(folder, into, rounds, seconds, *asked_of)
+    if table == "keys":
+        return growth.by_keys(folder, into, rounds, seconds, (2,) if short else (2, 4, 6))
+    if table == "threads":
+        threads = (8,) if short else (1, 2, 4, 8, 16, 32, 64)
+        return growth.by_threads(folder, into, rounds, seconds, threads)
+    start.of_all(folder, into, rounds)
+    return []
 
 
 if __name__ == "__main__":

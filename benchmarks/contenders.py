@@ -73,6 +73,7 @@ def production(site: Site, workers: int, threads: int) -> dict[str, str]:
         "THREADS": str(threads),
         "METRICS_ENABLED": "true",
         "JWT_ACCESS_TOKEN_EXPIRE_MINUTES": "1440",  # longer than the whole run
+        "MAX_KEYS_PER_USER": "1000000",  # as long as they are made, none is refused
     }
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from uuid import UUID
 
 from backend.api_keys.models import ApiKey
 from backend.app import create_app
+from backend.core.context import Service
+from backend.core.database import execute, on_postgres, release
 from backend.core.settings import Settings
 
 from . import charts, contenders, report
@@ -21,9 +24,13 @@ PAGE = 10_000  # the page that lies deep; in a smaller database the last full on
 SIZE = 50  # keys a page
 
 VERIFICATION, FIRST, DEEP, MINTING = "verification", "first page", "deep page", "key creation"
+WORKS = (VERIFICATION, FIRST, DEEP, MINTING)
+MOST = 1.5  # times what a work takes in the smallest database
 
 
-def by_keys(folder: Path, into: Path, rounds: int, seconds: int, powers: range) -> list[Cell]:
+def by_keys(
+    folder: Path, into: Path, rounds: int, seconds: int, powers: Sequence[int]
+) -> list[Cell]:
     """The table `keys`: one connection, two processes, 10 to each of the powers keys."""
     with ExitStack() as stack:
         cells: list[Cell] = []
@@ -31,35 +38,89 @@ def by_keys(folder: Path, into: Path, rounds: int, seconds: int, powers: range) 
             for keys in (10**power for power in powers):
                 site = stack.enter_context(contenders.site(engine, folder, keys, OWNERS))
                 ours = stack.enter_context(contenders.running(site, folder, "sync 2"))
-                asked = Contender(ours.server, _always(_work(site, keys)))
-                for work in (VERIFICATION, FIRST, DEEP, MINTING):
-                    one = cell(work, f"{engine}, {keys:,} keys", asked, 1, seconds)
-                    cells += [one] if one else []
+                cells += _cells(f"{engine}, {keys:,} keys", site, ours, keys, seconds)
+        # Side by side in time, so that what is compared meets the same machine.
+        cells.sort(key=lambda each: WORKS.index(each.work))
         take_turns([each for each in cells if each.work != MINTING], rounds)
-        take_turns([each for each in cells if each.work == MINTING], rounds)  # as it adds keys
-    table = [["work", "who", *report.HEAD]]
-    table += [[each.work, each.who, *report.figures(each)] for each in cells]
+        take_turns([each for each in cells if each.work == MINTING], rounds)
+    table = [["work", "who", "p50, times", "CPU, times", *report.HEAD]]
+    table += [[each.work, each.who, *_times(each, cells), *report.figures(each)] for each in cells]
     drawn = {
         f"keys-{work.replace(' ', '-')}": charts.lines(
             f"{work}: milliseconds (p50, one connection)",
             "keys in the database",
             [(engine, _points(cells, work, engine)) for engine in ENGINES],
         )
-        for work in (VERIFICATION, FIRST, DEEP, MINTING)
+        for work in WORKS
     }
     report.publish("keys", table, report.found(cells), drawn, into)
     return cells
 
 
-def _always(work: dict[str, Work]) -> Callable[[int], dict[str, Work]]:
-    return lambda number: work
+def grown(cells: list[Cell]) -> list[str]:
+    """A sentence for each work of the table `keys` that takes too long with more keys."""
+    times = [(each, each.over(_smallest(each, cells), "p50")) for each in cells]
+    return [
+        f"{each.work} takes {ratio:.2f} times as long on {each.who} as in the smallest database;"
+        f" {MOST} times are allowed."
+        for each, ratio in times
+        if ratio > MOST
+    ]
 
 
-def _work(site: Site, keys: int) -> dict[str, Work]:
-    """Keys from all over the table; an administrator's pages of all keys; keys for everybody."""
+def _cells(who: str, site: Site, ours: Contender, keys: int, seconds: int) -> list[Cell]:
+    settings = Settings.load(contenders.production(site, 1, 1), dotenv=None)
+    service = create_app(settings).extensions["backend"]
+    newest = _id_at(service, 0)
+    work = _work(site, _id_at(service, min(PAGE - 1, keys // SIZE - 1) * SIZE - 1))
+    asked = Contender(ours.server, lambda number: work)
+    cells = [one for each in WORKS if (one := cell(each, who, asked, 1, seconds))]
+    for each in cells:
+        if each.work == MINTING:
+            each.measure = _removing(each.measure, service, newest)
+    return cells
+
+
+def _removing(
+    measure: Callable[[int], Sample], service: Service, newest: UUID
+) -> Callable[[int], Sample]:
+    """`measure`, after which the keys that came behind the newest are taken out again.
+
+    A hundred keys would be thousands in the end.
+    """
+
+    def measure_and_remove(number: int) -> Sample:
+        taken = measure(number)
+        with service.active():
+            ApiKey.delete().where(ApiKey.id > newest).execute()
+            if on_postgres():  # which would do so by itself later, and sooner in a small table
+                execute("VACUUM api_keys")
+                execute("VACUUM api_key_secrets")
+            release(service.database)
+        service.database.close_all()
+        return taken
+
+    return measure_and_remove
+
+
+def _id_at(service: Service, place: int) -> UUID:
+    """The id of the key that is so many behind the newest."""
+    with service.active():
+        newest = ApiKey.select(ApiKey.id).order_by(ApiKey.id.desc())
+        [key] = newest.offset(max(0, place)).limit(1)  # get() would begin at the first again
+        release(service.database)
+    service.database.close_all()
+    return key.id
+
+
+def _work(site: Site, last: UUID) -> dict[str, Work]:
+    """Keys from all over the table; an administrator's pages of all keys; keys for everybody.
+
+    `last` is the last key of the page before the deep one.
+    """
     is_admin = {"Authorization": f"Bearer {site.known[0].access_token}"}
     pages = f"/v1/api-keys?owner_id=any&limit={SIZE}"
-    cursor = _cursor(site, min(PAGE - 1, keys // SIZE - 1) * SIZE)
+    cursor = base64.urlsafe_b64encode(last.bytes).rstrip(b"=").decode()
     shown = [Request("/v1/auth/me", headers={"X-API-Key": each.api_key}) for each in site.known]
     return {
         VERIFICATION: Work(shown),
@@ -69,20 +130,23 @@ def _work(site: Site, keys: int) -> dict[str, Work]:
     }
 
 
-def _cursor(site: Site, rows: int) -> str:
-    """The cursor behind so many rows: the id of the last of them."""
-    settings = Settings.load(contenders.production(site, 1, 1), dotenv=None)
-    service = create_app(settings).extensions["backend"]
-    with service.active():
-        newest = ApiKey.select(ApiKey.id).order_by(ApiKey.id.desc())
-        last = newest.offset(max(0, rows - 1)).limit(1).get().id
-    service.database.close_all()
-    return base64.urlsafe_b64encode(last.bytes).rstrip(b"=").decode()
+def _times(each: Cell, cells: list[Cell]) -> list[str]:
+    """How many times what the work takes in the smallest database."""
+    return [f"{each.over(_smallest(each, cells), name):.2f}" for name in ("p50", "cpu")]
+
+
+def _smallest(one: Cell, cells: list[Cell]) -> Cell:
+    """The cell of the same work in the smallest database on the same engine, which comes first."""
+    return next(each for each in cells if (each.work, _engine(each)) == (one.work, _engine(one)))
+
+
+def _engine(each: Cell) -> str:
+    return each.who.partition(",")[0]
 
 
 def _points(cells: list[Cell], work: str, engine: str) -> list[tuple[float, float]]:
     """(number of keys, p50) of a work on a database."""
-    rows = [each for each in cells if each.work == work and each.who.startswith(f"{engine},")]
+    rows = [each for each in cells if (each.work, _engine(each)) == (work, engine)]
     return [(float(each.who.split()[1].replace(",", "")), each.median("p50")) for each in rows]
 
 
@@ -131,7 +195,7 @@ def _started(
         work = service_work(site.known, number)
         line = ["gunicorn", "-k", "gthread"]
         with contenders.serving(site, folder, line, processes, threads) as server:
-            contender = Contender(server, _always(work))
+            contender = Contender(server, lambda number: work)
             return sample(contender, work["me by key"], 64, seconds)
 
     return measure

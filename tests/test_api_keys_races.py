@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from flask import Flask
 from flask.testing import FlaskClient
@@ -23,6 +23,8 @@ from .conftest import (
     url_of,
 )
 
+T = TypeVar("T")
+
 OLD, NEW = "the-first-" * 5, "the-second-" * 5
 
 
@@ -30,11 +32,11 @@ def path_of(key: dict[str, Any]) -> str:
     return f"/v1/api-keys/{key['id']}"
 
 
-def at_once(*calls: Callable[[], TestResponse]) -> list[TestResponse]:
+def at_once(*calls: Callable[[], T]) -> list[T]:
     """What the calls answer, all of them begun at the same moment, in their order."""
     gate = threading.Barrier(len(calls))
 
-    def wait_and(call: Callable[[], TestResponse]) -> TestResponse:
+    def wait_and(call: Callable[[], T]) -> T:
         gate.wait(10)
         return call()
 
