@@ -167,6 +167,31 @@ def test_a_key_of_another_system_moves_to_a_new_secret_at_its_next_use(
         assert me(sign_in(client_of(after), "alice"), text).status_code == 200
 
 
+@pytest.mark.parametrize("text", FORMS, ids=["django", "better-auth", "plain"])
+def test_a_key_that_moved_to_a_new_secret_is_known_again_and_stays_revoked(
+    make_app: Callable[..., Flask], text: str
+) -> None:
+    first = make_app(secret_key=OLD)
+    add_user(client_of(first), "alice")
+    key = taken(sign_in(client_of(first), "alice"), text)
+    between = make_app(database_url=url_of(first), secret_key=NEW, secret_key_fallbacks=OLD)
+    after = make_app(database_url=url_of(first), secret_key=NEW)
+    there = sign_in(client_of(between), "alice")
+
+    def assert_known(*apps: Flask) -> None:
+        for app in apps:
+            again = take_over(app, line(text))
+            assert again.stderr == "Error: line 1: That key is there already.\n"
+
+    assert_known(first, between)
+    assert me(there, text).status_code == 200
+    assert_known(between, after)
+    assert there.post(f"/v1/api-keys/{key['id']}/revoke").status_code == 200
+    assert_known(between, after)
+    for app in (between, after):
+        assert_problem(me(sign_in(client_of(app), "alice"), text), 401, "invalid_credentials")
+
+
 def test_one_faulty_line_is_told_and_nothing_is_taken_over(app: Flask, alice: Person) -> None:
     good = line(PLAIN)
     for fault, sentence in [
