@@ -192,6 +192,73 @@ def test_a_key_that_moved_to_a_new_secret_is_known_again_and_stays_revoked(
         assert_problem(me(sign_in(client_of(app), "alice"), text), 401, "invalid_credentials")
 
 
+BOTH = [(sha512_django, sha256_hex), (sha256_hex, sha512_django)]
+
+
+def twice(person: Person, forms: Any) -> list[dict[str, Any]]:
+    """The two keys that one text has after it was taken over in both forms, the first one first."""
+    return [taken(person, DJANGO, digest=form(DJANGO)) for form in forms]
+
+
+@pytest.mark.parametrize("forms", BOTH, ids=["sha512-first", "sha256-first"])
+def test_of_a_text_taken_over_in_both_forms_the_first_counts_and_moves_to_a_new_secret(
+    make_app: Callable[..., Flask], forms: Any
+) -> None:
+    first = make_app(secret_key=OLD)
+    add_user(client_of(first), "alice")
+    key, other = twice(sign_in(client_of(first), "alice"), forms)
+    between = make_app(database_url=url_of(first), secret_key=NEW, secret_key_fallbacks=OLD)
+    for app in (first, between, between, make_app(database_url=url_of(first), secret_key=NEW)):
+        there = sign_in(client_of(app), "alice")
+        assert me(there, DJANGO).json["auth"]["key_id"] == key["id"]
+    service_of(first).last_used.flush()
+    service_of(between).last_used.flush()
+    assert there.get(f"/v1/api-keys/{key['id']}").json["last_used_at"]
+    assert there.get(f"/v1/api-keys/{other['id']}").json["last_used_at"] is None
+
+
+@pytest.mark.parametrize("forms", BOTH, ids=["sha512-first", "sha256-first"])
+@pytest.mark.parametrize("by", ["first", "second", "possession"])
+def test_a_text_taken_over_in_both_forms_is_refused_once_it_was_revoked(
+    app: Flask, make_app: Callable[..., Flask], alice: Person, root: Person, forms: Any, by: str
+) -> None:
+    found = twice(alice, forms)
+    assert me(alice, DJANGO).status_code == 200
+    if by == "possession":
+        assert alice.client.post("/v1/api-keys/revoke", json={"key": DJANGO}).status_code == 204
+    else:
+        alice.post(f"/v1/api-keys/{found[by == 'second']['id']}/revoke")
+    states = [alice.get(f"/v1/api-keys/{key['id']}").json["status"] for key in found]
+    assert (
+        states
+        == {
+            "first": ["revoked", "active"],
+            "second": ["active", "revoked"],
+            "possession": ["revoked", "revoked"],
+        }[by]
+    )
+    assert_problem(me(alice, DJANGO), 401, "invalid_credentials")
+    assert root.post("/v1/api-keys/verify", {"key": DJANGO}).json["code"] == "revoked"
+    for form in forms:
+        again = take_over(app, line(DJANGO, digest=form(DJANGO)))
+        assert again.stderr == "Error: line 1: That key is there already.\n"
+
+
+def test_a_key_taken_over_again_where_its_secret_was_not_known_is_no_fault_of_ours(
+    make_app: Callable[..., Flask],
+) -> None:
+    first = make_app(secret_key=OLD)
+    add_user(client_of(first), "alice")
+    key = taken(sign_in(client_of(first), "alice"), DJANGO)
+    taken(sign_in(client_of(make_app(database_url=url_of(first), secret_key=NEW)), "alice"), DJANGO)
+    between = make_app(database_url=url_of(first), secret_key=NEW, secret_key_fallbacks=OLD)
+    there = sign_in(client_of(between), "alice")
+    for _ in range(2):
+        assert me(there, DJANGO).json["auth"]["key_id"] == key["id"]
+    assert there.client.post("/v1/api-keys/revoke", json={"key": DJANGO}).status_code == 204
+    assert_problem(me(there, DJANGO), 401, "invalid_credentials")
+
+
 def test_one_faulty_line_is_told_and_nothing_is_taken_over(app: Flask, alice: Person) -> None:
     good = line(PLAIN)
     for fault, sentence in [

@@ -265,7 +265,7 @@ def revoke(actor: Identity, key_id: UUID) -> ApiKey:
 def revoke_by_possession(text: str) -> None:
     """Revoke the key whose text is given, if there is one: who holds it may only kill it.
 
-    Its owner is told: it may have leaked.
+    Its owner is told: it may have leaked. A text that was imported in two forms has two keys.
     """
     digests = [digest for _, digest in context.service().keyring.digests(text)]
     if digests:
@@ -275,7 +275,7 @@ def revoke_by_possession(text: str) -> None:
 @atomic
 def _revoke_held(digests: list[str]) -> None:
     held = ApiKeySecret.select().where(ApiKeySecret.digest.in_(digests))
-    for secret in held:
+    for secret in held.order_by(ApiKeySecret.key):  # in one order, as `_acting_key` locks
         for key in lock(ApiKey.select().where(ApiKey.id == secret.key_id)):
             if secret.id in key.accepted_secrets and _revoke(None, key):
                 hygiene.tell_owner(key, "key_leaked")
