@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,11 @@ def line(text: str, **more: Any) -> dict[str, Any]:
     return {"owner": "alice", "name": "taken over", "digest": form(text), **more}
 
 
-def take_over(app: Flask, *lines: Any) -> Result:
+def take_over(app: Flask, *lines: Any, options: Sequence[str] = ()) -> Result:
     """What `flask keys import -` does with these lines."""
     texts = [each if isinstance(each, str) else json.dumps(each) for each in lines]
     runner = app.test_cli_runner()
-    return runner.invoke(args=["keys", "import", "-"], input="\n".join(texts))
+    return runner.invoke(args=["keys", "import", *options, "-"], input="\n".join(texts))
 
 
 def taken(person: Person, text: str, **more: Any) -> dict[str, Any]:
