@@ -372,6 +372,11 @@ def test_a_file_is_read_and_one_that_is_missing_is_told(
     assert (missing.exit_code, missing.stdout) == (2, "")
     path.write_text(json.dumps(line(DJANGO)) + "\r\n" + json.dumps(line(PLAIN)) + "\n", "utf-8")
     assert runner.invoke(args=["keys", "import", str(path)]).stdout == "2 keys imported.\n"
+    path.write_text(json.dumps(line("a text")) + "\n\n", "utf-8-sig")  # as Windows writes it
+    assert runner.invoke(args=["keys", "import", str(path)]).stdout == "1 keys imported.\n"
+    path.write_text(f"\n\ufeff{json.dumps(line('another'))}\n", "utf-8")
+    refused = runner.invoke(args=["keys", "import", str(path)])
+    assert refused.stderr == "Error: line 2: that is not a JSON object.\n"
     path.write_bytes(b"\xff\n")
     refused = runner.invoke(args=["keys", "import", str(path)])
     assert refused.stderr == "Error: line 1: that is not a JSON object.\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
 import sys
 import time
@@ -147,9 +148,10 @@ def _read(file: BinaryIO) -> tuple[dict[int, Draft], dict[int, ValidationError |
     refused: dict[int, ValidationError | Failure] = {}
     schema, owner_called = ImportKeySchema(), functools.cache(user_called)
     for number, line in enumerate(file, 1):
+        text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
         try:
-            if line.strip():
-                wanted = load(schema, _object(line))
+            if text.strip():
+                wanted = load(schema, _object(text))
                 owner = owner_called(wanted.pop("owner"))
                 drafts[number] = adoption.draft(CONSOLE, owner, **wanted)
         except (ValidationError, Failure) as refusal:
