@@ -17,6 +17,7 @@ from backend.core.identity import CONSOLE
 from backend.users import service as users
 
 from .conftest import Person, by_key, service_of
+from .test_api_keys_import import line, take_over
 from .test_api_keys_races import path_of
 
 OWNERS, KEYS_EACH = 100, 40
@@ -79,11 +80,13 @@ def test_every_statement_about_keys_is_led_by_an_index(
 ) -> None:
     key = root.new_key(quota={"remaining": 5})
     new = root.post(f"{path_of(key)}/rotate").json
+    assert take_over(crowded, line("foreign", owner="root")).exit_code == 0
     page = root.get("/v1/api-keys?owner_id=any").json
     of_one = f"/v1/api-keys?owner_id={page['items'][-1]['owner_id']}"
     acts: dict[str, Callable[[], TestResponse]] = {
         "first use": lambda: client.get("/v1/auth/me", headers=by_key(new["key"])),
         "use": lambda: client.get("/v1/auth/me", headers=by_key(new["key"])),
+        "use of an imported one": lambda: client.get("/v1/auth/me", headers=by_key("foreign")),
         "page": lambda: root.get(f"/v1/api-keys?owner_id=any&cursor={page['next']}"),
         "one": lambda: root.get(path_of(key)),
         "an owner's": lambda: root.get(of_one),
