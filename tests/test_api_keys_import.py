@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,11 @@ def line(text: str, **more: Any) -> dict[str, Any]:
     return {"owner": "alice", "name": "taken over", "digest": form(text), **more}
 
 
-def take_over(app: Flask, *lines: Any) -> Result:
+def take_over(app: Flask, *lines: Any, options: Sequence[str] = ()) -> Result:
     """What `flask keys import -` does with these lines."""
     texts = [each if isinstance(each, str) else json.dumps(each) for each in lines]
     runner = app.test_cli_runner()
-    return runner.invoke(args=["keys", "import", "-"], input="\n".join(texts))
+    return runner.invoke(args=["keys", "import", *options, "-"], input="\n".join(texts))
 
 
 def taken(person: Person, text: str, **more: Any) -> dict[str, Any]:
@@ -165,6 +165,98 @@ def test_a_key_of_another_system_moves_to_a_new_secret_at_its_next_use(
     after = make_app(database_url=url_of(first), secret_key=NEW)
     for text in (DJANGO, PLAIN):
         assert me(sign_in(client_of(after), "alice"), text).status_code == 200
+
+
+@pytest.mark.parametrize("text", FORMS, ids=["django", "better-auth", "plain"])
+def test_a_key_that_moved_to_a_new_secret_is_known_again_and_stays_revoked(
+    make_app: Callable[..., Flask], text: str
+) -> None:
+    first = make_app(secret_key=OLD)
+    add_user(client_of(first), "alice")
+    key = taken(sign_in(client_of(first), "alice"), text)
+    between = make_app(database_url=url_of(first), secret_key=NEW, secret_key_fallbacks=OLD)
+    after = make_app(database_url=url_of(first), secret_key=NEW)
+    there = sign_in(client_of(between), "alice")
+
+    def assert_known(*apps: Flask) -> None:
+        for app in apps:
+            again = take_over(app, line(text))
+            assert again.stderr == "Error: line 1: That key is there already.\n"
+
+    assert_known(first, between)
+    assert me(there, text).status_code == 200
+    assert_known(between, after)
+    assert there.post(f"/v1/api-keys/{key['id']}/revoke").status_code == 200
+    assert_known(between, after)
+    for app in (between, after):
+        assert_problem(me(sign_in(client_of(app), "alice"), text), 401, "invalid_credentials")
+
+
+BOTH = [(sha512_django, sha256_hex), (sha256_hex, sha512_django)]
+
+
+def twice(person: Person, forms: Any) -> list[dict[str, Any]]:
+    """The two keys that one text has after it was taken over in both forms, the first one first."""
+    return [taken(person, DJANGO, digest=form(DJANGO)) for form in forms]
+
+
+@pytest.mark.parametrize("forms", BOTH, ids=["sha512-first", "sha256-first"])
+def test_of_a_text_taken_over_in_both_forms_the_first_counts_and_moves_to_a_new_secret(
+    make_app: Callable[..., Flask], forms: Any
+) -> None:
+    first = make_app(secret_key=OLD)
+    add_user(client_of(first), "alice")
+    key, other = twice(sign_in(client_of(first), "alice"), forms)
+    between = make_app(database_url=url_of(first), secret_key=NEW, secret_key_fallbacks=OLD)
+    for app in (first, between, between, make_app(database_url=url_of(first), secret_key=NEW)):
+        there = sign_in(client_of(app), "alice")
+        assert me(there, DJANGO).json["auth"]["key_id"] == key["id"]
+    service_of(first).last_used.flush()
+    service_of(between).last_used.flush()
+    assert there.get(f"/v1/api-keys/{key['id']}").json["last_used_at"]
+    assert there.get(f"/v1/api-keys/{other['id']}").json["last_used_at"] is None
+
+
+@pytest.mark.parametrize("forms", BOTH, ids=["sha512-first", "sha256-first"])
+@pytest.mark.parametrize("by", ["first", "second", "possession"])
+def test_a_text_taken_over_in_both_forms_is_refused_once_it_was_revoked(
+    app: Flask, make_app: Callable[..., Flask], alice: Person, root: Person, forms: Any, by: str
+) -> None:
+    found = twice(alice, forms)
+    assert me(alice, DJANGO).status_code == 200
+    if by == "possession":
+        assert alice.client.post("/v1/api-keys/revoke", json={"key": DJANGO}).status_code == 204
+    else:
+        alice.post(f"/v1/api-keys/{found[by == 'second']['id']}/revoke")
+    states = [alice.get(f"/v1/api-keys/{key['id']}").json["status"] for key in found]
+    assert (
+        states
+        == {
+            "first": ["revoked", "active"],
+            "second": ["active", "revoked"],
+            "possession": ["revoked", "revoked"],
+        }[by]
+    )
+    assert_problem(me(alice, DJANGO), 401, "invalid_credentials")
+    assert root.post("/v1/api-keys/verify", {"key": DJANGO}).json["code"] == "revoked"
+    for form in forms:
+        again = take_over(app, line(DJANGO, digest=form(DJANGO)))
+        assert again.stderr == "Error: line 1: That key is there already.\n"
+
+
+def test_a_key_taken_over_again_where_its_secret_was_not_known_is_no_fault_of_ours(
+    make_app: Callable[..., Flask],
+) -> None:
+    first = make_app(secret_key=OLD)
+    add_user(client_of(first), "alice")
+    key = taken(sign_in(client_of(first), "alice"), DJANGO)
+    taken(sign_in(client_of(make_app(database_url=url_of(first), secret_key=NEW)), "alice"), DJANGO)
+    between = make_app(database_url=url_of(first), secret_key=NEW, secret_key_fallbacks=OLD)
+    there = sign_in(client_of(between), "alice")
+    for _ in range(2):
+        assert me(there, DJANGO).json["auth"]["key_id"] == key["id"]
+    assert there.client.post("/v1/api-keys/revoke", json={"key": DJANGO}).status_code == 204
+    assert_problem(me(there, DJANGO), 401, "invalid_credentials")
 
 
 def test_one_faulty_line_is_told_and_nothing_is_taken_over(app: Flask, alice: Person) -> None:
@@ -280,6 +372,11 @@ def test_a_file_is_read_and_one_that_is_missing_is_told(
     assert (missing.exit_code, missing.stdout) == (2, "")
     path.write_text(json.dumps(line(DJANGO)) + "\r\n" + json.dumps(line(PLAIN)) + "\n", "utf-8")
     assert runner.invoke(args=["keys", "import", str(path)]).stdout == "2 keys imported.\n"
+    path.write_text(json.dumps(line("a text")) + "\n\n", "utf-8-sig")  # as Windows writes it
+    assert runner.invoke(args=["keys", "import", str(path)]).stdout == "1 keys imported.\n"
+    path.write_text(f"\n\ufeff{json.dumps(line('another'))}\n", "utf-8")
+    refused = runner.invoke(args=["keys", "import", str(path)])
+    assert refused.stderr == "Error: line 2: that is not a JSON object.\n"
     path.write_bytes(b"\xff\n")
     refused = runner.invoke(args=["keys", "import", str(path)])
     assert refused.stderr == "Error: line 1: that is not a JSON object.\n"

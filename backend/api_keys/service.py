@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -30,45 +31,22 @@ from . import scopes as rules
 from .models import ApiKey, ApiKeySecret
 
 
-def issue(actor: Identity, **wanted: Any) -> ApiKey:
+def issue(actor: Identity, *, owner_id: UUID | None = None, **wanted: Any) -> ApiKey:
     """A new key of the actor's. Its text, as `key.key`, is not kept and never shown again.
 
     Conflict `limit_reached` at MAX_KEYS_PER_USER keys that are not revoked. With `owner_id` an
     administrator's session makes it for a service account: nobody else holds a person's secret.
     """
-    key = _draft(actor, **wanted)
+    _require_future(wanted.get("expires_at"))  # whoever the owner is
+    key = draft(actor, _owner(actor, owner_id), **wanted)
     key.key, secret = _new_secret()
-    _insert(actor, key, secret, "key.create")
+    _insert(actor, key, secret)
     return key
 
 
-@atomic
-def adopt(
+def draft(
     actor: Identity,
-    *,
-    digest: str,
-    hint: str = "imported",
-    created_at: datetime | None = None,
-    **wanted: Any,
-) -> ApiKey:
-    """A key that another system made, of whose text `digest` is known: see tokens.read_digest.
-
-    Refuses as `issue` does; Conflict if the key is there already.
-    """
-    key, now = _draft(actor, **wanted), clock.now()
-    if created_at is not None and created_at > now:
-        raise Invalid("created_at", "Must not lie in the future.")
-    key.created_at, key.enabled_at = created_at or now, now
-    sealed = context.service().keyring.seal(digest)
-    _hold_owner(key)
-    if ApiKeySecret.select().where(ApiKeySecret.digest.in_([text for _, text in sealed])).exists():
-        raise Conflict("conflict", "That key is there already.")
-    _insert(actor, key, _secret(hint, *sealed[0]), "key.import")
-    return key
-
-
-def _draft(
-    actor: Identity,
+    owner: Any,
     *,
     name: str,
     description: str | None = None,
@@ -79,14 +57,13 @@ def _draft(
     quota: dict[str, Any] | None = None,
     expires_in_days: int | None = None,
     expires_at: datetime | None = None,
-    owner_id: UUID | None = None,
 ) -> ApiKey:
-    """A key that is not stored yet, if the actor may make one like it."""
+    """A key of the owner's that is not stored yet, if the actor may make one like it."""
     now = clock.now()
     if expires_in_days is not None:
         expires_at = now + timedelta(days=expires_in_days)
     _require_future(expires_at)
-    owner = _owner(actor, owner_id)
+    _require_holder(actor, owner)
     wanted = sorted(set(scopes or ()))
     _require_allowed(actor, owner, wanted)
     return ApiKey(
@@ -113,7 +90,6 @@ def _owner(actor: Identity, owner_id: UUID | None) -> Any:
     owner = User.get_or_none(User.id == owner_id)
     if owner is None:
         raise NotFound("There is no such owner.")
-    _require_holder(actor, owner)
     return owner
 
 
@@ -124,32 +100,50 @@ def _require_holder(actor: Identity, owner: Any) -> None:
 
 
 @atomic
-def _insert(actor: Identity, key: ApiKey, secret: ApiKeySecret, action: str) -> None:
-    _hold_owner(key)
+def _insert(actor: Identity, key: ApiKey, secret: ApiKeySecret) -> None:
+    if not hold_owners([key.owner_id]):
+        raise NotFound("There is no such owner.")
     _require_within(actor, key)
-    most = context.settings().max_keys_per_user
-    if _of(key.owner_id).where(ApiKey.revoked_at.is_null()).count() >= most:
-        raise Conflict("limit_reached", f"At most {most} keys that are not revoked.")
+    require_room(count_kept([key.owner_id]).get(key.owner_id, 0))
     key.current, key.current_secret = secret, secret.id
     key.save(force_insert=True)
     _add(key, secret)
-    _record(actor, action, key)
+    record(actor, "key.create", key)
 
 
-def _hold_owner(key: ApiKey) -> None:
-    """Lock the row of the key's owner: for others, looking and inserting is one step then."""
-    if not lock(User.select(User.id).where(User.id == key.owner_id)):
-        raise NotFound("There is no such owner.")
+def hold_owners(ids: Collection[UUID]) -> set[UUID]:
+    """Lock the rows of these owners: for others, looking and inserting is one step then.
+
+    In one order, so that two do not wait for each other for ever. The ids of those that there are.
+    """
+    return {
+        owner.id for owner in lock(User.select(User.id).where(User.id.in_(ids)).order_by(User.id))
+    }
+
+
+def count_kept(owners: Collection[UUID]) -> dict[UUID, int]:
+    """How many keys that are not revoked each of these owners has; who has none is left out."""
+    return count_by(
+        ApiKey.owner, ApiKey.select().where(ApiKey.owner.in_(owners), ApiKey.revoked_at.is_null())
+    )
+
+
+def require_room(kept: int) -> None:
+    """Conflict `limit_reached` if an owner with so many keys may have no further one."""
+    most = context.settings().max_keys_per_user
+    if kept >= most:
+        raise Conflict("limit_reached", f"At most {most} keys that are not revoked.")
 
 
 def _new_secret() -> tuple[str, ApiKeySecret]:
     """A text that is made up now, and what is kept of it."""
     keyring = context.service().keyring
     text = keyring.new_api_key()
-    return text, _secret(tokens.hint(text), *keyring.digests(text)[0])
+    return text, secret_of(tokens.hint(text), *keyring.digests(text)[0])
 
 
-def _secret(hint: str, secret_id: str, digest: str) -> ApiKeySecret:
+def secret_of(hint: str, secret_id: str, digest: str) -> ApiKeySecret:
+    """What is kept of a text: its digest under the SECRET_KEY of that id, and a hint."""
     return ApiKeySecret(id=new_id(), hint=hint, secret_id=secret_id, digest=digest)
 
 
@@ -228,7 +222,7 @@ def _change(actor: Identity, key_id: UUID, changes: dict[str, Any]) -> ApiKey:
         key.updated_at = clock.now()
         key.save()
         action = "key.disable" if changes.get("disabled") else "key.update"
-        _record(actor, action, key, changed=sorted(changes))
+        record(actor, action, key, changed=sorted(changes))
     return key
 
 
@@ -253,7 +247,7 @@ def rotate(actor: Identity, key_id: UUID, *, grace_seconds: int = 86_400) -> Api
     ApiKeySecret.delete().where((ApiKeySecret.key == key) & others).execute()
     _add(key, secret)
     key.key = text
-    _record(actor, "key.rotate", key, grace_seconds=grace_seconds)
+    record(actor, "key.rotate", key, grace_seconds=grace_seconds)
     return key
 
 
@@ -268,7 +262,7 @@ def revoke(actor: Identity, key_id: UUID) -> ApiKey:
 def revoke_by_possession(text: str) -> None:
     """Revoke the key whose text is given, if there is one: who holds it may only kill it.
 
-    Its owner is told: it may have leaked.
+    Its owner is told: it may have leaked. A text that was imported in two forms has two keys.
     """
     digests = [digest for _, digest in context.service().keyring.digests(text)]
     if digests:
@@ -278,7 +272,7 @@ def revoke_by_possession(text: str) -> None:
 @atomic
 def _revoke_held(digests: list[str]) -> None:
     held = ApiKeySecret.select().where(ApiKeySecret.digest.in_(digests))
-    for secret in held:
+    for secret in held.order_by(ApiKeySecret.key):  # in one order, as `_acting_key` locks
         for key in lock(ApiKey.select().where(ApiKey.id == secret.key_id)):
             if secret.id in key.accepted_secrets and _revoke(None, key):
                 hygiene.tell_owner(key, "key_leaked")
@@ -290,7 +284,7 @@ def _revoke(actor: Identity | None, key: ApiKey) -> bool:
         return False
     key.revoked_at = key.updated_at = clock.now()
     key.save()
-    _record(actor, "key.revoke", key)
+    record(actor, "key.revoke", key)
     return True
 
 
@@ -299,7 +293,7 @@ def delete(actor: Identity, key_id: UUID) -> None:
     """Remove the key and its secrets."""
     key = _for_update(actor, key_id)
     key.delete_instance()
-    _record(actor, "key.delete", key)
+    record(actor, "key.delete", key)
 
 
 def write_last_used(notes: dict[str, tuple[datetime, str]]) -> None:
@@ -330,9 +324,10 @@ def secrets_in_use() -> dict[str, int]:
     return count_by(ApiKeySecret.secret_id, accepted)
 
 
-def _record(actor: Identity | None, action: str, key: ApiKey, **detail: Any) -> None:
-    target = ("api_key", key.id)
-    audit.record(actor, action, target=target, owner_id=str(key.owner_id), **detail)
+def record(actor: Identity | None, action: str, *keys: ApiKey, **detail: Any) -> None:
+    """Store that the actor did this to each of the keys."""
+    acts = [(("api_key", key.id), {"owner_id": str(key.owner_id), **detail}) for key in keys]
+    audit.record_each(actor, action, acts)
 
 
 def _with_secrets(keys: pw.ModelSelect) -> pw.ModelSelect:

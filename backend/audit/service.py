@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -12,7 +12,7 @@ from uuid import UUID
 import peewee as pw
 
 from ..core import context
-from ..core.database import current, newest
+from ..core.database import current, insert_all, newest
 from ..core.errors import Unavailable
 from ..core.identity import Identity
 from .models import AuditEvent
@@ -62,25 +62,41 @@ def record(
     cannot be stored: then the act must not happen either. `detail` is for ids, numbers, codes and
     names of fields, never for what is secret or was typed in. ValueError for an unknown action.
     """
+    record_each(actor, action, [(target, detail)], outcome=outcome)
+
+
+def record_each(
+    actor: Identity | None,
+    action: str,
+    acts: Sequence[tuple[tuple[str, UUID | None] | None, dict[str, Any]]],
+    *,
+    outcome: str = "success",
+) -> None:
+    """As `record`, an event for each (target, detail), all in one statement."""
     if action not in ACTIONS:
         raise ValueError(f"not an audit action: {action}")
+    who: dict[str, Any] = {}
     if actor is not None and actor.method == "console":
-        actor, detail = None, {"actor": "console", **detail}
+        actor, who = None, {"actor": "console"}
     elif actor is not None and actor.key_id is not None:
-        detail = {"key_id": actor.key_id, **detail}
+        who = {"key_id": actor.key_id}
     call = context.call.get()
-    facts: dict[str, Any] = {
-        "outcome": outcome,
-        "actor_id": actor.user_id if actor else None,
-        "target_type": target[0] if target else None,
-        "target_id": target[1] if target else None,
-        "ip": (call and call.address) or None,
-    }
-    text = json.dumps(detail, default=str)
+    events, lines = [], []
+    for target, detail in acts:
+        facts: dict[str, Any] = {
+            "outcome": outcome,
+            "actor_id": actor.user_id if actor else None,
+            "target_type": target[0] if target else None,
+            "target_id": target[1] if target else None,
+            "ip": (call and call.address) or None,
+        }
+        detail = {**who, **detail}
+        request_id = call and call.request_id
+        text = json.dumps(detail, default=str)
+        events.append(AuditEvent(action=action, request_id=request_id, detail=text, **facts))
+        lines.append({"event_id": events[-1].id, **facts, "detail": detail or None})
     try:
-        event = AuditEvent.create(
-            action=action, request_id=call and call.request_id, detail=text, **facts
-        )
+        insert_all(events)
     except (pw.DatabaseError, pw.InterfaceError) as error:
         log.exception("not recorded, so not done: %s", action)
         raise Unavailable("The audit trail cannot be written. Try again shortly.") from error
@@ -88,8 +104,8 @@ def record(
 
     def tell() -> None:
         level = logging.INFO if outcome == "success" else logging.WARNING
-        extra = {"event_id": event.id, **facts, "detail": detail or None}
-        log.log(level, action, extra=extra)
+        for extra in lines:
+            log.log(level, action, extra=extra)
         chores.wake()
 
     current.obj.after_commit(tell)

@@ -42,8 +42,13 @@ _BY_ID = f"{_KEY} WHERE k.id = ? AND s.id = k.current_secret"
 
 @functools.cache
 def _by_digest(number: int) -> str:
-    """One of so many. Between two statements, another request may move the row to another."""
-    return f"{_KEY} WHERE s.digest IN ({', '.join('?' * number)})"
+    """One of so many. Between two statements, another request may move the row to another.
+
+    Several may be stored: nobody can tell that two digests of another system are of one text. Then
+    a key that is revoked goes before others, so that the text is refused from then on.
+    """
+    order = " ORDER BY k.revoked_at IS NULL, s.id LIMIT 1" if number > 1 else ""
+    return f"{_KEY} WHERE s.digest IN ({', '.join('?' * number)}){order}"
 
 
 class Caller(NamedTuple):

@@ -8,9 +8,12 @@ digest that moves to the present SECRET_KEY; all else is written behind.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from math import ceil
 from typing import NamedTuple
+
+import peewee as pw
 
 from ..api_keys.models import ApiKeySecret
 from ..core import clock, context
@@ -160,10 +163,13 @@ def _move_on(key: Key, text: str) -> None:
     keyring, secret = context.service().keyring, key.secret
     if secret.digested_by == keyring.secret_ids[0]:
         return
-    present, digest = keyring.digests(text)[0]
-    ApiKeySecret.update(secret_id=present, digest=digest).where(
+    # In the form that it has, which the text does not tell, and by which an import knows it again.
+    digest = pw.Case(ApiKeySecret.digest, list(keyring.renewed(text).items()))
+    moving = ApiKeySecret.update(secret_id=keyring.secret_ids[0], digest=digest).where(
         (ApiKeySecret.id == secret.id) & (ApiKeySecret.secret_id == secret.digested_by)
-    ).execute()
+    )
+    with suppress(pw.IntegrityError):  # imported again where the earlier SECRET_KEY was not known
+        moving.execute()
 
 
 def _note(key: Key, code: str, address: str | None) -> None:

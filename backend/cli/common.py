@@ -63,10 +63,10 @@ def sentences(refusal: ValidationError | Failure) -> list[str]:
     return said or [str(refusal)]
 
 
-def load(schema: type[Schema], given: dict[str, Any]) -> dict[str, Any]:
+def load(schema: Schema, given: dict[str, Any]) -> dict[str, Any]:
     """What the schema makes of the input, judged as if it had come by HTTP."""
     admission.require_printable(given)
-    return schema().load(given)
+    return schema.load(given)
 
 
 def read_password(*, stdin: bool) -> str:

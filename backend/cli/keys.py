@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
+import functools
 import sys
+import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from string import Template
 from typing import Any, BinaryIO
@@ -10,14 +14,16 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import click
+import peewee as pw
 from flask.cli import AppGroup
 from marshmallow import ValidationError
 
+from ..api_keys import adoption
 from ..api_keys import service as keys
+from ..api_keys.adoption import Draft
 from ..api_keys.schemas import ApiKeySchema, CreateKeySchema, ImportKeySchema
 from ..core import context, tokens
-from ..core.database import atomic
-from ..core.errors import Failure
+from ..core.errors import Conflict, Failure
 from ..core.identity import CONSOLE
 from ..web import admission
 from .common import every_row, fail, inside, load, print_json, sentences, user_called
@@ -25,6 +31,7 @@ from .common import every_row, fail, inside, load, print_json, sentences, user_c
 group = AppGroup("keys", help="API keys.")
 
 MOST_FAULTS = 20  # that are told of in sentences
+REST = 0.02  # seconds between two batches of an import: who waits for SQLite asks every 0.01
 
 
 @group.command("create")
@@ -37,7 +44,7 @@ def create_key(owner: str, name: str, scopes: tuple[str, ...], expires_in_days: 
     """Create a key for the account OWNER. Its text is printed, this once."""
     wanted: dict[str, Any] = {"name": name, "scopes": list(scopes)}
     wanted |= {"expires_in_days": expires_in_days} if expires_in_days is not None else {}
-    key = keys.issue(CONSOLE, **load(CreateKeySchema, wanted), owner_id=user_called(owner).id)
+    key = keys.issue(CONSOLE, **load(CreateKeySchema(), wanted), owner_id=user_called(owner).id)
     click.echo(key.key)
 
 
@@ -109,40 +116,71 @@ def scanner_rules() -> None:
 
 @group.command("import")
 @click.argument("file", type=click.File("rb"))
+@click.option("--skip-existing", is_flag=True, help="Pass over keys that are there already.")
 @inside
-def import_keys(file: BinaryIO) -> None:
-    """Take over keys of another system by their digests: a JSON object a line. All, or none."""
-    wanted: dict[int, dict[str, Any]] = {}
-    faults: list[str] = []
+def import_keys(file: BinaryIO, *, skip_existing: bool) -> None:
+    """Take over keys of another system by their digests: a JSON object a line.
+
+    All lines are judged first: if one is faulty, none is taken over. They are stored in their
+    order, a few at a time, so that others get their turn. If that is interrupted, the keys stored
+    so far stay; --skip-existing takes over the rest.
+    """
+    drafts, refused = _read(file)
+    refused |= adoption.refusals(drafts)
+    _tell(refused, skip_existing)
+    wanted = [(number, each) for number, each in drafts.items() if number not in refused]
+    imported = 0
+    try:
+        for some in pw.chunked(wanted, adoption.BATCH):
+            late = adoption.adopt(CONSOLE, dict(some))
+            imported += len(some) - len(late)
+            refused |= late
+            time.sleep(REST)
+    finally:  # interrupted or not
+        passed = sum(map(_is_there, refused.values())) if skip_existing else 0
+        click.echo(f"{imported} keys imported{f', {passed} were there already' if passed else ''}.")
+    _tell(refused, skip_existing)
+
+
+def _read(file: BinaryIO) -> tuple[dict[int, Draft], dict[int, ValidationError | Failure]]:
+    """What stands in the lines, by their numbers; and why some are faulty."""
+    drafts: dict[int, Draft] = {}
+    refused: dict[int, ValidationError | Failure] = {}
+    schema, owner_called = ImportKeySchema(), functools.cache(user_called)
     for number, line in enumerate(file, 1):
+        text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
         try:
-            if line.strip():
-                wanted[number] = _wanted(line)
+            if text.strip():
+                wanted = load(schema, _object(text))
+                owner = owner_called(wanted.pop("owner"))
+                drafts[number] = adoption.draft(CONSOLE, owner, **wanted)
         except (ValidationError, Failure) as refusal:
-            faults += [f"line {number}: {sentence}" for sentence in sentences(refusal)]
-    if faults:
-        more = len(faults) - MOST_FAULTS
-        fail(*faults[:MOST_FAULTS], *([f"and {more} more."] if more > 0 else []))
-    _adopt(wanted)
-    click.echo(f"{len(wanted)} keys imported.")
+            refused[number] = refusal
+    return drafts, refused
 
 
-def _wanted(line: bytes) -> dict[str, Any]:
+def _object(line: bytes) -> dict[str, Any]:
     try:
         given = admission.parse_json(line)
     except Failure:
         given = None
     if not isinstance(given, dict):
         raise Failure("malformed_json", "that is not a JSON object.")
-    wanted = load(ImportKeySchema, given)
-    wanted["owner_id"] = user_called(wanted.pop("owner")).id
-    return wanted
+    return given
 
 
-@atomic
-def _adopt(wanted: dict[int, dict[str, Any]]) -> None:
-    for number, each in wanted.items():
-        try:
-            keys.adopt(CONSOLE, **each)
-        except Failure as refusal:
-            fail(*[f"line {number}: {sentence}" for sentence in sentences(refusal)])
+def _tell(refused: Mapping[int, ValidationError | Failure], skip_existing: bool) -> None:
+    """End the command with the faults, if there are any."""
+    faults = [
+        f"line {number}: {sentence}"
+        for number, refusal in sorted(refused.items())
+        for sentence in sentences(refusal)
+        if not (skip_existing and _is_there(refusal))
+    ]
+    if faults:
+        more = len(faults) - MOST_FAULTS
+        fail(*faults[:MOST_FAULTS], *([f"and {more} more."] if more > 0 else []))
+
+
+def _is_there(refusal: ValidationError | Failure) -> bool:
+    return isinstance(refusal, Conflict) and refusal.code == "conflict"

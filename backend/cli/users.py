@@ -34,7 +34,7 @@ def bootstrap() -> None:
         password = secrets.token_urlsafe(18)
     account = {"username": settings.admin_username, "email": settings.admin_email}
     try:
-        users.create(CONSOLE, **load(RegisterSchema, account), password=password, role="admin")
+        users.create(CONSOLE, **load(RegisterSchema(), account), password=password, role="admin")
     except Conflict:
         if not users.admins().exists():
             raise
@@ -60,7 +60,7 @@ def create(
     account |= {"email": email} if email else {}
     account |= {"role": "admin"} if admin else {}
     account |= {"kind": "service"} if service else {"password": read_password(stdin=password_stdin)}
-    click.echo(users.create(CONSOLE, **load(RegisterSchema, account)).id)
+    click.echo(users.create(CONSOLE, **load(RegisterSchema(), account)).id)
 
 
 @group.command("list")

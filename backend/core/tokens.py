@@ -192,6 +192,12 @@ class Keyring:
             for each in self.seal(f"{name}:{hashlib.new(name, text.encode()).hexdigest()}")
         ]
 
+    def renewed(self, text: str) -> dict[str, str]:
+        """For each of `digests(text)`, that of the same form under the present secret."""
+        sealed = [digest for _, digest in self.digests(text)]
+        number = len(self._secrets)
+        return {digest: sealed[place - place % number] for place, digest in enumerate(sealed)}
+
     def seal(self, text: str) -> list[tuple[str, str]]:
         """(id of the secret, HMAC in hex) of a key's text, or of a digest, under each secret."""
         sealed = []

@@ -1,0 +1,228 @@
+"""Many keys of other systems: all are judged first, then stored a few at a time, beside others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from backend.api_keys import adoption
+
+from .conftest import (
+    ON_POSTGRES,
+    ON_SQLITE,
+    PASSWORD,
+    Person,
+    add_user,
+    client_of,
+    service_of,
+    sign_in,
+    statements,
+    url_of,
+)
+from .test_api_keys_import import line, me, take_over
+from .test_api_keys_races import at_once, path_of, statuses
+
+TEXTS = [f"text-{number}" for number in range(5)]
+THERE = "That key is there already."
+
+
+def numbered(texts: list[str], **more: Any) -> list[dict[str, Any]]:
+    """Lines that take the keys with these texts over, each called like its text."""
+    return [line(text, name=text, **more) for text in texts]
+
+
+def names(person: Person) -> list[str]:
+    """What the person's keys are called, the oldest first."""
+    return [key["name"] for key in person.get("/v1/api-keys").json["items"]][::-1]
+
+
+@contextmanager
+def behind(app: Flask, start: str, act: Callable[[], Any], number: int = 1) -> Iterator[None]:
+    """Act once, behind the query of this number on the app's database that starts so."""
+    hooks, seen = service_of(app).database.query_hooks, []
+
+    def hook(event: Any) -> None:
+        if event.sql.startswith(start):
+            seen.append(event.sql)
+            if len(seen) == number:
+                act()
+
+    hooks.append(hook)
+    yield
+    hooks.remove(hook)
+    assert len(seen) >= number
+
+
+def elsewhere(act: Callable[[], Any]) -> Callable[[], Any]:
+    """A function that lets `act` run in another thread, and waits for it."""
+
+    def run() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(act).result(10)
+
+    return run
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_import_that_was_interrupted_is_gone_on_with(
+    app: Flask, alice: Person, root: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adoption, "BATCH", 2)
+    lines = numbered(TEXTS)
+    with behind(app, "INSERT INTO audit_events", interrupt, 2):
+        result = take_over(app, *lines)
+    assert (result.exit_code, result.stdout) == (1, "2 keys imported.\n")
+    assert names(alice) == TEXTS[:2]
+    alice.post(f"{path_of(alice.get('/v1/api-keys').json['items'][0])}/revoke")
+    again = take_over(app, *lines)
+    assert (again.exit_code, again.stdout) == (1, "")
+    assert again.stderr == f"Error: line 1: {THERE}\nError: line 2: {THERE}\n"
+    assert names(alice) == TEXTS[:2]
+    rest = take_over(app, *lines, options=["--skip-existing"])
+    assert (rest.exit_code, rest.stdout) == (0, "3 keys imported, 2 were there already.\n")
+    assert names(alice) == TEXTS
+    assert [me(alice, text).status_code for text in TEXTS] == [200, 401, 200, 200, 200]
+    events = root.get("/v1/audit-events?action=key.import").json["items"]
+    kept = alice.get("/v1/api-keys").json["items"]
+    assert [event["target_id"] for event in events] == [key["id"] for key in kept]
+
+
+def test_keys_that_are_there_are_passed_over_and_faults_are_told_all_the_same(
+    app: Flask, alice: Person
+) -> None:
+    lines = numbered(TEXTS[:2])
+    skipping = partial(take_over, app, options=["--skip-existing"])
+    result = skipping(*lines, lines[0], line("x", name=""))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "Error: line 4: name: Length must be between 1 and 100.\n"
+    assert skipping(*lines, lines[0]).stdout == "2 keys imported, 1 were there already.\n"
+    assert skipping(*lines).stdout == "0 keys imported, 2 were there already.\n"
+    assert names(alice) == TEXTS[:2]
+
+
+def test_all_faults_are_told_in_the_order_of_the_lines(app: Flask, alice: Person) -> None:
+    take_over(app, line("old"))
+    result = take_over(app, line("old"), "[]", line("new"), line("new"), line("x", owner="nobody"))
+    assert result.stderr.splitlines() == [
+        f"Error: line 1: {THERE}",
+        "Error: line 2: that is not a JSON object.",
+        f"Error: line 4: {THERE}",
+        "Error: line 5: There is no such user.",
+    ]
+    assert names(alice) == ["taken over"]
+
+
+def test_what_changes_while_lines_are_judged_is_told_and_the_others_are_stored(
+    make_app: Callable[..., Flask],
+) -> None:
+    app = make_app(max_keys_per_user=2)
+    client = client_of(app)
+    for username in ("alice", "bob"):
+        add_user(client, username)
+    add_user(client, "root", role="admin")
+    alice, bob, root = (sign_in(client, name) for name in ("alice", "bob", "root"))
+    lines = [*numbered(TEXTS[:2]), line("bob's", owner="bob"), line("root's", owner="root")]
+
+    def meanwhile() -> None:
+        alice.new_key()
+        assert root.delete(f"/v1/users/{bob.id}").status_code == 204
+
+    with behind(app, 'SELECT "t1"."owner_id", COUNT', elsewhere(meanwhile)):
+        result = take_over(app, *lines)
+    assert (result.exit_code, result.stdout) == (1, "2 keys imported.\n")
+    assert result.stderr.splitlines() == [
+        "Error: line 2: At most 2 keys that are not revoked.",
+        "Error: line 3: There is no such owner.",
+    ]
+    assert set(names(alice)) == {"test", TEXTS[0]}
+    assert me(alice, "root's").status_code == 200
+
+
+def test_an_import_beside_creations_makes_exactly_as_many_as_are_allowed(
+    make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adoption, "BATCH", 2)
+    app = make_app(max_keys_per_user=10)
+    add_user(client_of(app), "alice")
+    alice = sign_in(client_of(app), "alice")
+    other = make_app(database_url=url_of(app), max_keys_per_user=10)
+    lines = numbered([f"text-{number}" for number in range(8)])
+    with ThreadPoolExecutor(1) as pool:
+        taking: Future[Any] = pool.submit(take_over, other, *lines)
+        answers = at_once(*[lambda: alice.post("/v1/api-keys", {"name": "x"})] * 8)
+        result = taking.result(30)
+    assert set(statuses(answers)) <= {201, 409}
+    kept = names(alice)
+    assert kept.count("x") == statuses(answers).get(201, 0)
+    if result.stdout:
+        assert result.stdout == f"{10 - kept.count('x')} keys imported.\n"
+        assert len(kept) == 10
+    else:  # the creations were there when the lines were judged, and left too little room
+        assert set(kept) == {"x"}
+    assert "At most 10 keys that are not revoked." in result.stderr or result.exit_code == 0
+
+
+@ON_POSTGRES
+def test_two_imports_that_take_over_the_same_key_at_once_agree(
+    app: Flask, make_app: Callable[..., Flask], alice: Person, bob: Person
+) -> None:
+    other = make_app(database_url=url_of(app))
+
+    def meanwhile() -> None:
+        assert take_over(other, line("same", owner="bob")).stdout == "1 keys imported.\n"
+
+    with behind(app, "INSERT INTO api_keys", elsewhere(meanwhile)):
+        result = take_over(app, line("first"), line("same"))
+    assert (result.exit_code, result.stdout) == (1, "1 keys imported.\n")
+    assert result.stderr == f"Error: line 2: {THERE}\n"
+    assert me(alice, "same").json["username"] == "bob"
+
+
+def test_without_its_event_no_key_is_taken_over(
+    app: Flask, alice: Person, audit_refused: None
+) -> None:
+    result = take_over(app, *numbered(TEXTS))
+    assert (result.exit_code, result.stdout) == (1, "0 keys imported.\n")
+    assert "The audit trail cannot be written." in result.stderr
+    assert names(alice) == []
+
+
+@ON_SQLITE
+def test_somebody_signs_in_in_the_middle_of_a_large_import(
+    app: Flask,
+    make_app: Callable[..., Flask],
+    alice: Person,
+    root: Person,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(adoption, "BATCH", 10)
+    importing = make_app(database_url=url_of(app), max_keys_per_user=500)
+    wanted = {"username": "alice", "password": PASSWORD}
+    with ThreadPoolExecutor(1) as pool:
+        sign_in_now = partial(pool.submit, alice.client.post, "/v1/auth/login", json=wanted)
+        begun: list[Future[Any]] = []
+        with behind(importing, "INSERT INTO api_keys", lambda: begun.append(sign_in_now())):
+            result = take_over(importing, *numbered([f"text-{number}" for number in range(300)]))
+        assert result.stdout == "300 keys imported.\n"
+        assert begun[0].result(10).status_code == 200
+    # It did not wait until all was stored.
+    [newest] = root.get("/v1/audit-events?limit=1").json["items"]
+    assert newest["action"] == "key.import"
+
+
+def test_a_line_costs_no_statement_of_its_own(app: Flask, alice: Person) -> None:
+    counts = []
+    for texts in (TEXTS[:1], [f"many-{number}" for number in range(50)]):
+        with statements(app) as ran:
+            assert take_over(app, *numbered(texts)).exit_code == 0
+        counts.append(len(ran))
+    assert counts[0] == counts[1]
