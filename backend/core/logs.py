@@ -135,9 +135,21 @@ def _utc(seconds: int, form: str) -> str:
     return time.strftime(form, time.gmtime(seconds))
 
 
+class Console(logging.StreamHandler):
+    """Lines on the console, each at once."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record. The library's own takes its lock once more to flush."""
+        try:
+            self.stream.write(f"{self.format(record)}\n")
+            self.stream.flush()
+        except Exception:
+            self.handleError(record)
+
+
 def configure(settings: Settings, console: TextIO = sys.stdout) -> None:
     """Send all logs of this process to the console, and to LOG_FILE if that is set."""
-    on_console = logging.StreamHandler(console)
+    on_console = Console(console)
     as_text = settings.log_format == "text"
     on_console.setFormatter(TextFormatter() if as_text else JSONFormatter())
     handlers: list[logging.Handler] = [on_console]

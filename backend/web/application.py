@@ -86,8 +86,10 @@ class Application(Flask):
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         """What finds the request's route, and makes links that no Host header leads elsewhere."""
         config = self.config
-        if request is None or config["SERVER_NAME"] or config["TRUSTED_HOSTS"]:
+        if config["SERVER_NAME"] or config["TRUSTED_HOSTS"]:
             return super().create_url_adapter(request)
+        if request is None:
+            return None
         return MapAdapter(
             self.url_map,
             server_name=self._public.netloc,

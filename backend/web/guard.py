@@ -116,7 +116,8 @@ def hashing_paths(app: Flask) -> frozenset[str]:
 
 
 def _guard(views: dict[str, Any]) -> ResponseReturnValue | None:
-    rule, environ = request.url_rule, request.environ
+    asked = request._get_current_object()  # type: ignore[attr-defined]
+    rule, environ = asked.url_rule, asked.environ
     if rule is None:
         return None  # 404 or 405, which the dispatch raises
     if environ["PATH_INFO"].startswith("//"):
