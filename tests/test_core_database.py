@@ -325,8 +325,10 @@ def test_a_pool_whose_connections_were_all_cut_heals_by_itself(postgres_app: Fla
 
 
 def test_requests_that_are_cut_off_from_the_database_are_told_503_and_never_500(
-    postgres_app: Flask,
+    new_york: str, app_on: Callable[..., Flask]
 ) -> None:
+    # An attempt is booked first: where the link is cut before that is taken back, it counts.
+    postgres_app = app_on(new_york, login_attempts="100/300")
     add_user(client_of(postgres_app), "alice")
     login = {"username": "alice", "password": PASSWORD}
     over = threading.Event()
