@@ -365,6 +365,24 @@ def test_a_pool_that_is_empty_is_told_503(make_app: Callable[..., Flask]) -> Non
         assert ask.result().status_code == 401
 
 
+def test_a_connection_that_was_just_taken_is_waited_for_however_quiet_it_was_before(
+    make_app: Callable[..., Flask],
+) -> None:
+    app = make_app(database_pool_size=1)
+    database = service_of(app).database
+    database.connect()
+    release(database)
+    database._moved_at -= 60  # a minute in which nobody came
+    database.connect()
+    with ThreadPoolExecutor(1) as pool:
+        login = {"username": "alice", "password": PASSWORD}
+        ask = pool.submit(client_of(app).post, "/v1/auth/login", json=login)
+        while not (ask.done() or database._pool_available._waiters):
+            pass
+        release(database)
+        assert ask.result().status_code == 401
+
+
 def test_a_database_without_our_tables_is_told_503(
     empty_database: str, app_on: Callable[..., Flask]
 ) -> None:

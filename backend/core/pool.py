@@ -12,7 +12,7 @@ from typing import Any
 import peewee as pw
 from playhouse.pool import MaxConnectionsExceeded, PoolConnection, PooledDatabase
 
-STALL_SECONDS = 0.5  # in which no connection is opened or given back
+STALL_SECONDS = 0.5  # in which no connection is taken or given back
 
 
 class BoundedPool(PooledDatabase):
@@ -53,6 +53,7 @@ class BoundedPool(PooledDatabase):
                 return False
             self._in_use[id(connection)] = PoolConnection(since, connection, time.time())
         self._state.set_connection(connection)
+        self._moved_at = time.monotonic()
         return True
 
     def _close(self, conn: Any, close_conn: bool = False) -> None:
