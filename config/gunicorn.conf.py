@@ -2,6 +2,7 @@
 
 import atexit
 import functools
+import gc
 import logging
 import os
 import shutil
@@ -84,6 +85,7 @@ def post_worker_init(worker):
     """Tell the other workers what only this one knows."""
     service = worker.wsgi.extensions["backend"]
     service.metrics.keep_sampling(service)
+    gc.freeze()  # as backend/server.py does, and for its reason
 
 
 def child_exit(server, worker):
