@@ -35,7 +35,7 @@ def serve(app: Flask, settings: Settings) -> None:
     # Under a flood many threads want to run: each then waits for its turn behind all others, which
     # at Python's 5 ms is the 50 ms that the tenth waits (make attack measures it).
     sys.setswitchinterval(0.0005)
-    # What is here by now stays: looking through it for garbage took 30 ms, once in 250 pages of keys.
+    # What is here by now stays: to look through it for garbage took 30 ms, once in 250 pages.
     gc.freeze()
     if not is_running_from_reloader():
         docs = f", documentation at {settings.public_url}/v1/docs" if settings.docs_enabled else ""
