@@ -36,6 +36,7 @@ _LONGEST = 8192  # characters of one value
 
 _encode = json.JSONEncoder(default=str, separators=(",", ":")).encode
 _quote = json.encoder.encode_basestring_ascii
+_ANSWERS = "backend.web.envelope"  # the logger of the lines that tell of whole requests
 
 
 def redact(text: str) -> str:
@@ -75,7 +76,7 @@ class JSONFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line of ASCII."""
         call = context.call.get()
-        if call and "ms" in record.__dict__:
+        if call and record.name == _ANSWERS and "ms" in record.__dict__:
             return _answer(record, call)
         line: dict[str, object] = {
             "ts": _timestamp(record),
@@ -90,7 +91,7 @@ class JSONFormatter(logging.Formatter):
 
 
 def _answer(record: Any, call: context.Call) -> str:
-    """The line of a request's end, put together by hand: each request pays for it.
+    """The line of a request's end, as `format` has it, put together by hand: each pays for it.
 
     What the client says of itself is redacted; the rest is the service's own.
     """
@@ -138,13 +139,9 @@ def _utc(seconds: int, form: str) -> str:
 class Console(logging.StreamHandler):
     """Lines on the console, each at once."""
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write the record. The library's own takes its lock once more to flush."""
-        try:
-            self.stream.write(f"{self.format(record)}\n")
-            self.stream.flush()
-        except Exception:
-            self.handleError(record)
+    def flush(self) -> None:
+        """Flush. Whoever does has the handler's lock; the library's own takes it once more."""
+        self.stream.flush()
 
 
 def configure(settings: Settings, console: TextIO = sys.stdout) -> None:
