@@ -152,6 +152,15 @@ def test_no_header_names_a_server_and_its_version(server: Server) -> None:
         assert "x-powered-by" not in names
 
 
+def test_no_header_moves_the_path_or_the_scheme(server: Server) -> None:
+    connection = server.connect()
+    forged = {"SCRIPT_NAME": "/healthz", "PATH_INFO": "/nowhere", "X-Forwarded-Proto": "https"}
+    connection.request("GET", "/healthz", headers=forged | {"X-Forwarded-Ssl": "off"})
+    answer = read(connection)
+    connection.close()
+    assert json.loads(answer.content) == {"status": "ok"}
+
+
 def test_a_body_in_chunks_that_grows_too_large_is_refused(server: Server) -> None:
     for size in (1024 * 1024, 1536 * 1024):
         answer = server.ask("POST", "/v1/auth/login", padded(LOGIN, size))

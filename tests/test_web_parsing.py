@@ -327,7 +327,7 @@ def test_a_body_too_large_is_refused_where_none_is_read(bare: FlaskClient) -> No
 
 
 NOT_UNDERSTOOD = [
-    *((f"limit={text}", "limit") for text in ["0", "101", "-1", "%2B1", "01", "1.0", "1e1"]),
+    *((f"limit={text}", "limit") for text in ["0", "101", "-1", "%2B1", "+1", "01", "1.0", "1e1"]),
     *((f"limit={text}", "limit") for text in ["", "abc", "%201", "1%20", "0x10", "1_0"]),
     *((f"limit={text}", "limit") for text in ["9" * 30, "9" * 5000, "%D9%A1", "true"]),
     ("limit", "limit"),
