@@ -98,8 +98,9 @@ def _adopt(actor: Identity, drafts: Mapping[int, Draft]) -> dict[int, Failure]:
         for number, each in drafts.items()
         if each.key.owner_id not in present
     }
-    refused |= refusals({no: each for no, each in drafts.items() if no not in refused})
-    taken = [each for number, each in drafts.items() if number not in refused]
+    owned = {number: each for number, each in drafts.items() if number not in refused}
+    refused |= refusals(owned)
+    taken = [each for number, each in owned.items() if number not in refused]
     insert_all([each.key for each in taken])
     insert_all([each.secret for each in taken])
     keys.record(actor, "key.import", *[each.key for each in taken])

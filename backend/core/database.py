@@ -156,14 +156,14 @@ def insert_all(rows: Sequence[Model]) -> None:
     if not rows:
         return
     table = type(rows[0])._meta
-    places = f"({', '.join('?' * len(table.sorted_fields))})"
     names = ", ".join(field.column_name for field in table.sorted_fields)
     values = (
         field.db_value(getattr(row, field.safe_name))
         for row in rows
         for field in table.sorted_fields
     )
-    places = ", ".join([places] * len(rows))
+    row_places = f"({', '.join('?' * len(table.sorted_fields))})"
+    places = ", ".join([row_places] * len(rows))
     execute(f"INSERT INTO {table.table_name} ({names}) VALUES {places}", *values)  # noqa: S608
 
 
