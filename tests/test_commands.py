@@ -260,6 +260,23 @@ def test_users_set_password_ends_the_sessions(flask: Flasks, alice: Person) -> N
     assert sign_in(alice.client, "alice", OTHER_PASSWORD).id == alice.id
 
 
+def test_users_set_password_lets_an_owner_in_whom_strangers_locked_out(
+    flask: Flasks, alice: Person
+) -> None:
+    def sign_in_from(address: str, password: str) -> int:
+        body = {"username": "alice", "password": password}
+        where = {"REMOTE_ADDR": address}
+        return alice.client.post("/v1/auth/login", json=body, environ_overrides=where).status_code
+
+    for number in range(100):
+        assert sign_in_from(f"198.51.100.{number}", "wrong") == 401
+    assert sign_in_from("192.0.2.1", PASSWORD) == 429
+    assert_done(
+        flask("users", "set-password", "alice", "--password-stdin", stdin=OTHER_PASSWORD + "\n")
+    )
+    assert sign_in_from("192.0.2.1", OTHER_PASSWORD) == 200
+
+
 def test_users_set_password_refuses_in_sentences(flask: Flasks, alice: Person) -> None:
     short = "At least 15 characters."
     weak = flask("users", "set-password", "alice", "--password-stdin", stdin="short\n")

@@ -11,13 +11,18 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from .conftest import (
+    NEW_PASSWORD,
     PASSWORD,
     Person,
     add_user,
     assert_problem,
     client_of,
+    code_of,
+    enrol,
+    mails_of,
     service_of,
     sign_in,
+    token_in,
     url_of,
 )
 
@@ -225,3 +230,96 @@ def test_signing_in_again_is_not_limited(client: FlaskClient) -> None:
     add_user(client, "alice")
     for _ in range(12):
         sign_in(client, "alice")
+
+
+# --- an owner whose address is not known ---
+
+
+@pytest.fixture
+def besieged(make_app: Callable[..., Flask]) -> FlaskClient:
+    """A service whose accounts take few failures a day."""
+    return client_of(make_app(login_attempts_per_account="5/86400"))
+
+
+def besiege(client: FlaskClient, name: str) -> None:
+    """Strangers spend all the failures that the account may have in a day."""
+    spent = [guess(client, name, address=f"198.51.100.{n}").status_code for n in range(6)]
+    assert spent == [401] * 5 + [429]
+    assert_problem(guess(client, name, PASSWORD, HOME), 429, "rate_limited")
+
+
+def use_link(client: FlaskClient, what: str, address: str = HOME) -> None:
+    """Use the link of the newest mail from an address: to set NEW_PASSWORD, or as it is."""
+    body = {"token": token_in(mails_of(client)[-1])}
+    body |= {"new_password": NEW_PASSWORD} if what == "password/reset" else {}
+    where = {"REMOTE_ADDR": address}
+    answer = client.post(f"/v1/auth/{what}", json=body, environ_overrides=where)
+    assert answer.status_code == 204
+
+
+def test_an_owner_whom_strangers_locked_out_signs_in_after_a_reset(besieged: FlaskClient) -> None:
+    add_user(besieged, "alice")
+    besiege(besieged, "alice")
+    besieged.post("/v1/auth/password/forgot", json={"email": "alice@example.com"})
+    use_link(besieged, "password/reset")
+    # Strangers who go on lock out other addresses, and not the one at which the link was used.
+    spent = [guess(besieged, "alice", address=f"203.0.113.{n}").status_code for n in range(6)]
+    assert spent == [401] * 5 + [429]
+    assert_problem(guess(besieged, "alice", NEW_PASSWORD, AWAY), 429, "rate_limited")
+    assert guess(besieged, "alice", NEW_PASSWORD, HOME).status_code == 200
+
+
+def test_an_invited_owner_whom_strangers_locked_out_signs_in_after_the_invitation(
+    besieged: FlaskClient,
+) -> None:
+    add_user(besieged, "carol", password=None)
+    besiege(besieged, "carol")
+    use_link(besieged, "password/reset")
+    assert guess(besieged, "carol", NEW_PASSWORD, HOME).status_code == 200
+
+
+def test_a_confirmed_address_lets_its_owner_sign_in_where_it_was_confirmed(
+    besieged: FlaskClient,
+) -> None:
+    add_user(besieged, "alice")
+    alice = sign_in(besieged, "alice")
+    change = {"email": "alice@new.example.com", "current_password": PASSWORD}
+    assert alice.patch("/v1/auth/me", change).status_code == 200
+    besiege(besieged, "alice")
+    use_link(besieged, "email/confirm")
+    assert guess(besieged, "alice", PASSWORD, HOME).status_code == 200
+
+
+def test_a_reset_forgives_the_owners_own_wrong_guesses(client: FlaskClient) -> None:
+    add_user(client, "alice")
+    assert guesses(client, "alice", 11) == [401] * 10 + [429]
+    client.post("/v1/auth/password/forgot", json={"email": "alice@example.com"})
+    use_link(client, "password/reset")
+    assert guess(client, "alice", NEW_PASSWORD).status_code == 200
+
+
+def test_whoever_reads_the_mail_gets_no_more_guesses_at_the_second_factor(
+    besieged: FlaskClient, travel: Callable[..., None]
+) -> None:
+    add_user(besieged, "alice")
+    alice = sign_in(besieged, "alice")  # from 127.0.0.1
+    secret, _ = enrol(alice)
+    travel(seconds=60)
+
+    def guess_codes(address: str, password: str, *codes: str) -> list[int]:
+        token = guess(besieged, "alice", password, address).json["mfa_token"]
+        return [
+            besieged.post(
+                "/v1/auth/login/mfa",
+                json={"mfa_token": token, "code": code},
+                environ_overrides={"REMOTE_ADDR": address},
+            ).status_code
+            for code in codes
+        ]
+
+    assert guess_codes(AWAY, PASSWORD, "abcdef", "abcdef", "abcdef") == [401] * 3
+    besieged.post("/v1/auth/password/forgot", json={"email": "alice@example.com"})
+    use_link(besieged, "password/reset", AWAY)
+    assert guess_codes(AWAY, NEW_PASSWORD, *["abcdef"] * 3) == [401, 401, 429]
+    assert guess_codes(AWAY, NEW_PASSWORD, code_of(secret)) == [429]
+    assert guess_codes("127.0.0.1", NEW_PASSWORD, code_of(secret)) == [200]

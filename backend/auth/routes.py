@@ -167,7 +167,7 @@ def reset_password(body: dict[str, str]) -> None:
 @blp.fails("invalid_token", "email_taken")
 def confirm_email(body: dict[str, str]) -> None:
     """Confirm a new e-mail address by the link that was mailed to it"""
-    users.confirm_email(body["token"])
+    service.confirm_email(body["token"])
 
 
 def _me(identity: Identity) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def login_mfa(mfa_token: str, code: str) -> dict[str, Any]:
     five wrong codes.
     """
     user, step = _halfway_in(mfa_token), f"second step {mfa_token}"
-    with guessing.attempt(user, "login.mfa"):
+    with guessing.attempt(user, "login.mfa", code=True):
         if not guessing.allow(step, SECOND_STEP_TRIES) or not mfa.check(user, code):
             raise InvalidCredentials
     guessing.use_up(step, SECOND_STEP_TRIES)  # it has served
@@ -364,7 +364,14 @@ def _reset_password(user: User, new: str) -> None:
     unused = (User.password_link_epoch == user.password_link_epoch) & User.is_active
     if not users.replace_password(user, new, unused, keys.count_active(user.id)):
         raise InvalidLink
+    guessing.trust_address(user)
     audit.record(None, "password.reset", target=("user", user.id))
+
+
+@atomic
+def confirm_email(token: str) -> None:
+    """Make the pending address of the link's user their address; refuses as users does."""
+    guessing.trust_address(users.confirm_email(token))
 
 
 def prune(limit: int) -> int:

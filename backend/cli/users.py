@@ -12,6 +12,7 @@ from flask.cli import AppGroup
 from ..core import context
 from ..core.errors import Conflict
 from ..core.identity import CONSOLE
+from ..guessing import service as guessing
 from ..users import service as users
 from ..users.schemas import RegisterSchema, UserSchema
 from .common import every_row, fail, inside, load, print_json, read_password, user_called
@@ -81,9 +82,10 @@ def list_users(*, as_json: bool) -> None:
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 @inside
 def set_password(username: str, *, password_stdin: bool) -> None:
-    """Set a password, and end all sessions of the account."""
+    """Set a password, end all sessions of the account, and forget its failed sign-ins."""
     user = user_called(username)
     users.set_password(CONSOLE, user, read_password(stdin=password_stdin))
+    guessing.clear_failures(user)
 
 
 @group.command()

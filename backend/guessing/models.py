@@ -19,7 +19,10 @@ class Throttle(Model):
 
 
 class KnownAddress(Model):
-    """An address (IPv6: a /64 network) from which the user signed in, and when it last was so."""
+    """An address (IPv6: a /64 network) from which the user signed in, and when they last did.
+
+    Or, with " by mail" after it, one at which they used a link that only their mailbox held.
+    """
 
     user = pw.ForeignKeyField(User, on_delete="CASCADE", index=False)
     address = pw.CharField(max_length=45)

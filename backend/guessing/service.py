@@ -25,22 +25,22 @@ from ..users import service as users
 from ..users.models import User
 from .models import KnownAddress, Throttle
 
-KNOWN_FOR = timedelta(days=30)  # how long an address is remembered after a sign-in
+KNOWN_FOR = timedelta(days=30)  # how long an address is remembered
 
-_USED = (
-    "SELECT bucket, used, expires_at FROM throttles WHERE bucket IN (?, ?, ?) AND expires_at > ?"
-)
+_USED = "SELECT bucket, used, expires_at FROM throttles WHERE bucket IN ({}) AND expires_at > ?"
 
 
 @contextmanager
-def attempt(account: User | str, action: str, actor: Identity | None = None) -> Iterator[None]:
-    """Let one guess at the account's password or code be made from the present address.
+def attempt(
+    account: User | str, action: str, actor: Identity | None = None, *, code: bool = False
+) -> Iterator[None]:
+    """Let one guess at the account's password, or `code`, be made from the present address.
 
     The block raises InvalidCredentials or Forbidden for a wrong one: it counts then, and `action`
     has failed. `account` is the name that was given if there is no such user: it has its limits
     too, or the difference would tell. Failure `rate_limited` if there were too many.
     """
-    booked = _book(account)
+    booked = _book(account, code=code)
     try:
         yield
     except (InvalidCredentials, Forbidden) as refusal:
@@ -82,30 +82,57 @@ def use_up(what: str, limit: Limit) -> None:
 
 def remember_address(user: User) -> None:
     """Note that the user signed in from the present address."""
+    _remember(user, _address())
+
+
+def _remember(user: User, address: str) -> None:
     now = clock.now()
-    KnownAddress.insert(user=user, address=_address(), last_used_at=now).on_conflict(
+    KnownAddress.insert(user=user, address=address, last_used_at=now).on_conflict(
         conflict_target=[KnownAddress.user, KnownAddress.address],
         update={KnownAddress.last_used_at: now},
     ).execute()
 
 
-def _book(account: User | str) -> list[tuple[str, datetime]]:
+def clear_failures(user: User) -> None:
+    """Forget the failed guesses at the user's account: of a day, and from the present address."""
+    who, blind = _who(user), context.service().keyring.blind
+    # In the order in which guesses are booked, so that the two never wait for each other for ever.
+    for bucket in (blind(f"{who} from {_address()}"), blind(who)):
+        Throttle.delete().where(Throttle.bucket == bucket).execute()
+
+
+def trust_address(user: User) -> None:
+    """Let the user sign in from the present address, however many failures others have caused.
+
+    For a user who has just proved, by a link or a code, that they read the account's mail. Whoever
+    reads it without being the owner still has to guess the second factor, and gets no more guesses
+    at that: failed codes are also counted apart, where neither this nor the address helps.
+    """
+    clear_failures(user)
+    _remember(user, _by_mail(_address()))
+
+
+def _book(account: User | str, *, code: bool) -> list[tuple[str, datetime]]:
     """The buckets that count this attempt, each with its end; Failure if one of them is full."""
     settings, blind = context.settings(), context.service().keyring.blind
-    who = f"user {account.id}" if isinstance(account, User) else f"name {_folded(account)}"
-    address = _address()
+    who, address = _who(account), _address()
     limits = {
         blind(f"{who} from {address}"): settings.login_attempts,
         blind(f"address {address}"): settings.login_attempts_per_address,
         blind(who): settings.login_attempts_per_account,
     }
+    exempt = {blind(who): [address, _by_mail(address)]}
+    if code:
+        limits[blind(f"codes of {who}")] = settings.login_attempts_per_account
+        exempt[blind(f"codes of {who}")] = [address]
 
     def refuse(bucket: str, ends: datetime | None = None) -> None:
-        if bucket != blind(who) or not _is_known(account, address):
+        if bucket not in exempt or not _is_known(account, exempt[bucket]):
             raise _too_many(bucket, ends)
 
     # Most of a flood ends here: it costs no write, and no query is built.
-    rows = execute(_USED, *limits, db_time(clock.now())).fetchall()
+    statement = _USED.format(", ".join("?" * len(limits)))
+    rows = execute(statement, *limits, db_time(clock.now())).fetchall()
     used = {bucket: (times, from_db_time(ends)) for bucket, times, ends in rows}
     for bucket, limit in limits.items():
         times, ends = used.get(bucket, (0, None))
@@ -167,15 +194,15 @@ def _too_many(bucket: str, ends: datetime | None) -> Failure:
     return Failure("rate_limited", "Too many attempts. Try again later.", retry_after=max(1, left))
 
 
-def _is_known(account: User | str, address: str) -> bool:
-    """True if the user signed in from this address lately: nobody else may lock them out of it."""
+def _is_known(account: User | str, addresses: list[str]) -> bool:
+    """True if the user used one of these lately: others cannot lock them out there."""
     since = clock.now() - KNOWN_FOR
     return (
         isinstance(account, User)
         and KnownAddress.select()
         .where(
             (KnownAddress.user == account)
-            & (KnownAddress.address == address)
+            & KnownAddress.address.in_(addresses)
             & (KnownAddress.last_used_at > since)
         )
         .exists()
@@ -189,6 +216,16 @@ def _address() -> str:
     if ":" not in text:
         return text
     return str(ipaddress.ip_network((text, 64), strict=False))
+
+
+def _by_mail(address: str) -> str:
+    """How an address is remembered at which the user read their mail, and did not sign in yet."""
+    return f"{address} by mail"
+
+
+def _who(account: User | str) -> str:
+    """The account as its buckets name it: one for all names of a user."""
+    return f"user {account.id}" if isinstance(account, User) else f"name {_folded(account)}"
 
 
 def _folded(name: str) -> str:

@@ -73,7 +73,7 @@ def confirm(actor: Identity, code: str) -> list[str]:
     factor = SecondFactor.get_or_none(SecondFactor.user == user)
     if factor is None or user.mfa_enabled:
         raise Conflict("conflict", "There is no second factor to confirm.")
-    with guessing.attempt(user, "mfa.enable", actor):
+    with guessing.attempt(user, "mfa.enable", actor, code=True):
         if not _use_one_time_code(factor, code):
             raise _wrong_code()
     with current.atomic():
@@ -145,7 +145,7 @@ def _prove(actor: Identity, current_password: str, code: str, action: str) -> Us
     user = guessing.require_password(actor, current_password, action)
     if not user.mfa_enabled:
         raise _conflict(enabled=False)
-    with guessing.attempt(user, action, actor):
+    with guessing.attempt(user, action, actor, code=True):
         if not check(user, code):
             raise _wrong_code()
     return user

@@ -203,22 +203,23 @@ def _rename(actor: Identity, proven: User, username: str | None, email: str | No
     return user
 
 
-def confirm_email(token: str) -> None:
-    """Make the pending address of the link's user their address; the old one is told.
+def confirm_email(token: str) -> User:
+    """The link's user, whose pending address becomes their address; the old one is notified.
 
     InvalidLink, or Conflict if another account has the address by now: the link stays good then.
     """
     with _unique():
-        _confirm_email(token)
+        return _confirm_email(token)
 
 
 @atomic
-def _confirm_email(token: str) -> None:
+def _confirm_email(token: str) -> User:
     user = links.holder(EMAIL_LINK, token)
     _readdress(user, user.pending_email)
     user.updated_at = clock.now()
     user.save()
     audit.record(None, "email.change", target=("user", user.id))
+    return user
 
 
 @atomic
