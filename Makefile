@@ -5,13 +5,15 @@ BIN := .venv/bin
 # Without the .env of some folder above, which `flask` would read and the server would not.
 FLASK := FLASK_SKIP_DOTENV=1 $(BIN)/flask --app wsgi
 
+# For `make run`: development, unless the environment or .env says otherwise.
+DEVELOPMENT = export ENVIRONMENT=$${ENVIRONMENT:-$$($(BIN)/dotenv get ENVIRONMENT 2>/dev/null \
+	|| echo development)}
+
 .PHONY: run test lint format fuzz attack faults soak browser clients proxy bench bench-path lock clean
 .DEFAULT_GOAL := run
 
 run: .venv/runtime
-	ENVIRONMENT=$${ENVIRONMENT:-development} $(FLASK) db upgrade
-	ENVIRONMENT=$${ENVIRONMENT:-development} $(FLASK) users bootstrap
-	ENVIRONMENT=$${ENVIRONMENT:-development} $(BIN)/python wsgi.py
+	$(DEVELOPMENT); $(FLASK) db upgrade && $(FLASK) users bootstrap && exec $(BIN)/python wsgi.py
 
 test: .venv/development
 	$(BIN)/pytest -n auto

@@ -1,6 +1,7 @@
 """Tokens as text: what is accepted, and in which place; everything else is refused alike."""
 
 import base64
+import itertools
 import random
 import string
 from collections.abc import Callable
@@ -147,6 +148,33 @@ def test_a_new_secret_with_the_old_one_as_fallback_keeps_sessions_alive(
     assert_problem(me(client, moved.json["access_token"]), 401, "invalid_credentials")
     assert me(new, moved.json["access_token"]).status_code == 200
     assert refresh(new, moved.json["refresh_token"]).status_code == 200
+
+
+def test_two_instances_rotate_the_secret_one_by_one_and_refuse_nothing_meanwhile(
+    app: Flask, alice: Person, make_app: Callable[..., Flask]
+) -> None:
+    url, old, new = url_of(app), service_of(app).settings.secret_key, "n" * 40
+    knows = {"secret_key": old, "secret_key_fallbacks": new}
+    signs = {"secret_key": new, "secret_key_fallbacks": old}
+    # README's two rolling restarts: what runs side by side in each.
+    for settings in ({"secret_key": old}, knows), (knows, knows), (knows, signs), (signs, signs):
+        instances = [client_of(make_app(database_url=url, **each)) for each in settings]
+        for here, there in itertools.permutations(instances):
+            at_here = sign_in(here, "alice")
+            key = at_here.new_key()["key"]
+            assert me(there, at_here.access_token).status_code == 200
+            assert refresh(there, at_here.refresh_token).status_code == 200
+            assert there.get("/v1/auth/me", headers=by_key(key)).status_code == 200
+            assert here.get("/v1/auth/me", headers=by_key(key)).status_code == 200
+
+
+def test_a_secret_that_is_promoted_at_once_is_not_known_to_the_other_instance(
+    app: Flask, client: FlaskClient, alice: Person, make_app: Callable[..., Flask]
+) -> None:
+    old = service_of(app).settings.secret_key
+    promoted = make_app(database_url=url_of(app), secret_key=OTHER_SECRET, secret_key_fallbacks=old)
+    fresh = sign_in(client_of(promoted), "alice")
+    assert_problem(me(client, fresh.access_token), 401, "invalid_credentials")
 
 
 # --- access tokens ---

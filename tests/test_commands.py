@@ -207,6 +207,13 @@ def test_users_create_makes_administrators_and_service_accounts(app: Flask, flas
     }
 
 
+def test_users_create_drops_no_password_in_silence(flask: Flasks) -> None:
+    done = flask("users", "create", "robot", "--service", "--password-stdin", stdin=PASSWORD)
+    assert done.exit_code != 0
+    assert "a service account has no password" in done.stderr
+    assert flask("users", "list").stdout == ""
+
+
 def test_users_create_refuses_in_sentences(flask: Flasks, alice: Person) -> None:
     def create(*arguments: str, password: str = PASSWORD) -> Result:
         return flask("users", "create", *arguments, "--password-stdin", stdin=f"{password}\n")

@@ -1,6 +1,8 @@
 """Settings: where they come from, what cannot be parsed, what production refuses."""
 
+import os
 import secrets
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -93,7 +95,6 @@ def test_production_is_the_default_and_shows_no_documentation() -> None:
     assert (settings.environment, settings.strict) == ("production", True)
     assert (settings.docs_enabled, settings.flask_debug) == (False, False)
     assert (settings.log_level, settings.log_format) == ("INFO", "json")
-    assert load(ENVIRONMENT="staging").strict is True
 
 
 def test_development_shows_documentation_and_logs_text() -> None:
@@ -159,7 +160,12 @@ def test_a_file_that_cannot_be_read_is_told_by_name(name: str, tmp_path: Path) -
     ("name", "text"),
     [
         ("ENVIRONMENT", "../production"),
+        ("ENVIRONMENT", "prodction"),
         ("ENVIRONMENT", "Production"),
+        ("HOST", "a b"),
+        ("HOST", "https://x"),
+        ("HOST", "127.0.0.1:8000"),
+        ("HOST", "::x"),
         ("PORT", "0"),
         ("PORT", "65536"),
         ("PORT", "-1"),
@@ -171,6 +177,12 @@ def test_a_file_that_cannot_be_read_is_told_by_name(name: str, tmp_path: Path) -
         ("PUBLIC_URL", "https://"),
         ("PUBLIC_URL", "https://id.example/?a=b"),
         ("PUBLIC_URL", "http://[::1"),
+        ("PUBLIC_URL", "https://a b"),
+        ("PUBLIC_URL", "https://user:password@id.example"),
+        ("PUBLIC_URL", "https://id.example:65536"),
+        ("PUBLIC_URL", "https://id.example/a b"),
+        ("ADMIN_USERNAME", "a b"),
+        ("ADMIN_EMAIL", "admin"),
         ("ALLOW_HTTP", "perhaps"),
         ("THREADS", "0"),
         ("DATABASE_URL", "mysql://u:p@db/app"),
@@ -195,8 +207,21 @@ def test_a_file_that_cannot_be_read_is_told_by_name(name: str, tmp_path: Path) -
         ("CORS_ORIGINS", "https://*.example"),
         ("CORS_ORIGINS", "https://a.example/"),
         ("CORS_ORIGINS", "null"),
+        ("CORS_ORIGINS", "https://:::"),
+        ("CORS_ORIGINS", "https://a..example"),
+        ("CORS_ORIGINS", "https://a.example:0"),
+        ("CORS_ORIGINS", "https://A.example"),
         ("TRUSTED_PROXIES", "proxy"),
         ("TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("TRUSTED_PROXIES", "10.0.0.0/255.0.0.0"),
+        ("TRUSTED_PROXIES", "10.0.0.0/0.255.255.255"),
+        ("TRUSTED_HOSTS", "https://x"),
+        ("TRUSTED_HOSTS", "a b"),
+        ("TRUSTED_HOSTS", "id.example,id.example/path"),
+        ("TRUSTED_HOSTS", "*.example"),
+        ("TRUSTED_HOSTS", "user@id.example"),
+        ("TRUSTED_HOSTS", "id.example:http"),
+        ("TRUSTED_HOSTS", "b\u00fccher.example"),
         ("PASSWORD_MIN_LENGTH", "7"),
         ("BCRYPT_ROUNDS", "3"),
         ("BCRYPT_ROUNDS", "twelve"),
@@ -219,12 +244,67 @@ def test_a_file_that_cannot_be_read_is_told_by_name(name: str, tmp_path: Path) -
         ("PASSWORD_URL", "javascript://id.example/password"),
         ("LOG_LEVEL", "info"),
         ("LOG_FORMAT", "xml"),
+        ("METRICS_TOKEN", "two words"),
         ("DOCS_ENABLED", "yes"),
     ],
 )
 def test_a_value_that_cannot_be_parsed_is_told_by_name_and_form(name: str, text: str) -> None:
     [form] = [each.metadata["form"] for each in fields(Settings) if each.name == name.lower()]
     assert refusals(**{name: text}) == [f"{name} is not of the form: {form}."]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("HOST", "*"),
+        ("HOST", "::"),
+        ("HOST", "localhost"),
+        ("PUBLIC_URL", "http://[::1]:8000/accounts"),
+        ("CORS_ORIGINS", "https://[2001:db8::1]:8443"),
+        ("TRUSTED_HOSTS", "id.example:8443,xn--bcher-kva.example,192.0.2.1,[::1]:8000,my_host"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8,2001:db8::/32,192.0.2.1"),
+    ],
+)
+def test_host_names_and_addresses_are_taken_as_people_write_them(name: str, text: str) -> None:
+    assert load(**{name: text})
+
+
+def test_an_environment_of_your_own_needs_a_file_with_its_settings(tmp_path: Path) -> None:
+    tree, start = copy_tree(tmp_path), ["-c", "import wsgi"]
+    refused = run(tree, "python", *start, environment="staging")
+    assert refused.returncode != 0
+    assert "ENVIRONMENT is not of the form: " in refused.stderr
+    (tree / "config" / "staging.env").write_text("METRICS_ENABLED=true\n", "utf-8")
+    tell = "from wsgi import app; s = app.extensions['backend'].settings; "
+    tell += "print(s.environment, s.strict, s.metrics_enabled)"
+    assert run(tree, "python", "-c", tell, environment="staging").stdout == "staging True True\n"
+
+
+def test_make_run_takes_the_environment_from_dotenv_before_it_falls_back_to_development(
+    tmp_path: Path,
+) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    bin_folder = tmp_path / ".venv" / "bin"
+    bin_folder.mkdir(parents=True)
+    for name in ("flask", "python"):
+        (bin_folder / name).write_text("#!/bin/sh\necho $ENVIRONMENT\n", "utf-8")
+        (bin_folder / name).chmod(0o755)
+    (bin_folder / "dotenv").symlink_to(Path(sys.executable).parent / "dotenv")
+    (tmp_path / "requirements.txt").touch()
+    (tmp_path / ".venv" / "runtime").touch()
+
+    def environments(**given: str) -> set[str]:
+        environ = {"PATH": os.environ["PATH"], **given}
+        command = ["make", "--silent", "run"]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
+        )
+        return set(done.stdout.split())
+
+    assert environments() == {"development"}
+    (tmp_path / ".env").write_text("ENVIRONMENT=testing\n", "utf-8")
+    assert environments() == {"testing"}
+    assert environments(ENVIRONMENT="production") == {"production"}
 
 
 def test_all_values_that_cannot_be_parsed_are_told_at_once() -> None:
@@ -293,7 +373,7 @@ KNOWN_EXAMPLES = [
         ({"MAIL_URL": "smtp://user:password@mail.example?starttls=never"}, "MAIL_URL"),
     ],
 )
-@pytest.mark.parametrize("environment", ["", "staging"])
+@pytest.mark.parametrize("environment", ["", "production"])
 def test_production_refuses_what_is_unsafe(
     values: dict[str, str], name: str, environment: str
 ) -> None:

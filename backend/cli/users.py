@@ -57,6 +57,8 @@ def create(
     username: str, email: str | None, *, admin: bool, service: bool, password_stdin: bool
 ) -> None:
     """Create an account. Its id is printed."""
+    if service and password_stdin:
+        raise click.UsageError("--service and --password-stdin: a service account has no password.")
     account: dict[str, Any] = {"username": username}
     account |= {"email": email} if email else {}
     account |= {"role": "admin"} if admin else {}

@@ -21,6 +21,7 @@ from dotenv import dotenv_values
 # Where wsgi.py, config/, migrations/ and instance/ stand: beside this package.
 ROOT = Path(__file__).resolve().parents[2]
 
+ENVIRONMENTS = frozenset({"production", "development", "testing"})
 SECRET_BYTES = 32
 
 # Secrets that stand in well-known tutorials, and words that stand in placeholders.
@@ -41,6 +42,12 @@ class SettingsError(Exception):
         self.problems = problems
 
 
+# A host name (RFC 1123 section 2.1; some closed networks use underscores), or an IPv4 address.
+_LABEL = r"\w([\w-]{0,61}\w)?"
+_HOST_NAME = rf"{_LABEL}(\.{_LABEL})*"
+
+_VISIBLE = "[!-~]+"  # ASCII without blanks, as a header carries it
+
 # An e-mail address to send from.
 _ADDRESS = r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+"
 
@@ -58,6 +65,18 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 # How a text becomes a value. Each raises ValueError for a text that is not of its form.
 def _text(text: str) -> str:
     return text
+
+
+def _environment(text: str) -> str:
+    """One of the three, or a name with a file of its own: a misspelt one must not start."""
+    is_known = text in ENVIRONMENTS or _environment_file(text).is_file()
+    if not re.fullmatch("[a-z]+", text) or not is_known:
+        raise ValueError
+    return text
+
+
+def _environment_file(name: str) -> Path:
+    return ROOT / "config" / f"{name}.env"
 
 
 def _whole(least: int, most: int) -> Callable[[str], int]:
@@ -108,10 +127,42 @@ def _list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def _host(text: str) -> str:
+    """A host name, or an IP address, which may stand in brackets where a port could follow."""
+    address = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if ":" in address:
+        ipaddress.IPv6Address(address)
+    elif address != text or len(text) > 253 or not re.fullmatch(_HOST_NAME, text):
+        raise ValueError
+    return text
+
+
+def _authority(text: str) -> str:
+    """A host, and perhaps a port (RFC 3986 section 3.2), without user and password."""
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:@\[\]]+)(?::([0-9]{1,5}))?", text)
+    if not match:
+        raise ValueError
+    _host(match[1])
+    _whole(1, 65535)(match[2] or "80")
+    return text
+
+
+def _listen_address(text: str) -> str:
+    return text if text == "*" else _host(text)
+
+
+def _hosts(text: str) -> tuple[str, ...]:
+    if not text.isascii():  # a Host header never is: a name in Unicode would match nothing
+        raise ValueError
+    return tuple(map(_authority, _list(text)))
+
+
 def _origins(text: str) -> tuple[str, ...]:
+    """Origins as browsers send them (RFC 6454 section 6.2): in lower case, without a path."""
     origins = _list(text)
     for origin in origins:
-        if not re.fullmatch(r"https?://[a-z0-9.\-\[\]:]+", origin):
+        scheme, _, authority = origin.partition("://")
+        if scheme not in {"http", "https"} or _authority(authority) != authority.lower():
             raise ValueError
     return origins
 
@@ -124,14 +175,19 @@ def _roles(text: str) -> tuple[str, ...]:
 
 
 def _networks(text: str) -> tuple[Network, ...]:
-    return tuple(ipaddress.ip_network(part) for part in _list(text))
+    parts = _list(text)
+    for part in parts:
+        if not re.fullmatch(r"[0-9A-Fa-f:.]+(/[0-9]{1,3})?", part) or part.endswith("/"):
+            raise ValueError  # a mask such as 255.0.0.0 is easily misread
+    return tuple(map(ipaddress.ip_network, parts))
 
 
 def _web_address(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+    match = re.fullmatch(r"https?://([^/?#\s]+)(/[A-Za-z0-9._~%-]+)*/*", text)
+    if not match:
         raise ValueError
-    return parts.geturl().rstrip("/")
+    _authority(match[1])
+    return text.rstrip("/")
 
 
 def _page_address(text: str) -> str:
@@ -180,8 +236,12 @@ def _setting(parse: Callable[[str], Any], default: str, form: str, *, file: bool
 class Settings:
     """All settings, parsed. A field's name in upper case is the setting's name."""
 
-    environment: str = _setting(_match("[a-z]+"), "production", "production, development, testing")
-    host: str = _setting(_text, "127.0.0.1", "address to listen on")
+    environment: str = _setting(
+        _environment,
+        "production",
+        "production, development, testing, or the NAME of a file config/NAME.env",
+    )
+    host: str = _setting(_listen_address, "127.0.0.1", "address to listen on; *: all of them")
     port: int = _setting(_whole(1, 65535), "8000", "1 to 65535")
     public_url: str = _setting(_web_address, "http://127.0.0.1:{PORT}", "http(s)://host[/prefix]")
     password_url: str = _setting(
@@ -208,12 +268,16 @@ class Settings:
     secret_key_fallbacks: tuple[str, ...] = _setting(
         _list, "", "earlier secrets, by comma", file=True
     )
-    admin_username: str = _setting(_text, "admin", "3 to 64 letters, digits, . _ -")
-    admin_email: str = _setting(_text, "admin@example.com", "e-mail address")
+    admin_username: str = _setting(
+        _match("[A-Za-z0-9._-]{3,64}"), "admin", "3 to 64 letters, digits, . _ -"
+    )
+    admin_email: str = _setting(_match(r"[^@\s]+@[^@\s]+"), "admin@example.com", "e-mail address")
     admin_password: str = _setting(_text, "", "the first admin's password", file=True)
     cors_origins: tuple[str, ...] = _setting(_origins, "", "exact origins, by comma; no *")
     trusted_proxies: tuple[Network, ...] = _setting(_networks, "", "addresses or CIDRs, by comma")
-    trusted_hosts: tuple[str, ...] = _setting(_list, "", "host names, by comma; none: any")
+    trusted_hosts: tuple[str, ...] = _setting(
+        _hosts, "", "host names, by comma, in ASCII; none: any"
+    )
     # RSA is known, so that `signing_keys` can say why it is refused.
     jwt_algorithm: str = _setting(
         _match("HS256|EdDSA|ES256|[RP]S(256|384|512)"), "HS256", "HS256, EdDSA, ES256"
@@ -250,7 +314,7 @@ class Settings:
     log_file: str = _setting(_text, "", "path; JSON lines, beside the console")
     metrics_enabled: bool = _setting(_flag, "false", "true or false")
     metrics_token: str = _setting(
-        _text, "", "bearer token of who may read metrics; none: anybody", file=True
+        _match(f"|{_VISIBLE}"), "", "bearer token of who may read metrics; none: anybody", file=True
     )
     docs_enabled: bool = _setting(_flag, "false", "true or false")
     flask_debug: bool = _setting(_flag, "false", "true or false; refused in production")
@@ -270,7 +334,7 @@ class Settings:
                 given = _over(_clean(dotenv_values(dotenv)), given)
             environment = given.get("ENVIRONMENT", "production")
             if re.fullmatch("[a-z]+", environment):
-                given = _over(_clean(dotenv_values(ROOT / "config" / f"{environment}.env")), given)
+                given = _over(_clean(dotenv_values(_environment_file(environment))), given)
         except ValueError:
             raise SettingsError(["The .env file is not UTF-8."]) from None
         settings, problems = _parse(given)
