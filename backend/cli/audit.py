@@ -11,7 +11,7 @@ from flask.cli import AppGroup
 from ..audit import chain
 from ..audit import service as audit
 from ..audit.schemas import AuditEventSchema, SealedEventSchema
-from .common import every_row, fail, inside, print_json, user_id_of
+from .common import every_row, fail, inside, print_json, say, user_id_of
 
 group = AppGroup("audit", help="The audit trail.")
 
@@ -34,7 +34,7 @@ def list_events(
             print_json(AuditEventSchema(), event)
         else:
             target = f"  to {event.target_type} {event.target_id}" if event.target_id else ""
-            click.echo(
+            say(
                 f"{event.created_at:%Y-%m-%d %H:%M:%S}  {event.action:<15} {event.outcome:<7}"
                 f"  by {event.actor_id or '-'}  from {event.ip or '-'}{target}"
             )
@@ -45,9 +45,9 @@ def list_events(
 def verify() -> None:
     """Hold all sealed events against their seals. Exit code 1 if anything was altered."""
     report = chain.verify()
-    click.echo(f"{report.checked} sealed events, up to sequence {report.sequence}")
-    click.echo(f"seal {report.seal or 'none'}   (compare with the newest audit.seal in the log)")
-    click.echo(f"{report.unsealed} not sealed yet, the oldest for {report.oldest_unsealed:.0f} s")
+    say(f"{report.checked} sealed events, up to sequence {report.sequence}")
+    say(f"seal {report.seal or 'none'}   (compare with the newest audit.seal in the log)")
+    say(f"{report.unsealed} not sealed yet, the oldest for {report.oldest_unsealed:.0f} s")
     if report.faults:
         more = [f"and {report.more} more."] if report.more else []
         fail(*report.faults, *more)

@@ -18,15 +18,21 @@ from ..core.context import Service
 from ..core.database import is_unavailable, release
 from ..core.errors import Failure, NotFound
 from ..core.identity import CONSOLE
+from ..core.logs import printable
 from ..users import service as users
 from ..users.models import User
 from ..web import admission
 
 
+def say(line: object, *, err: bool = False) -> None:
+    """Print one line. Names that others chose cannot break it or steer the terminal."""
+    click.echo(printable(str(line)), err=err)
+
+
 def fail(*sentences: str, word: str = "Error") -> NoReturn:
     """End the command with these sentences on stderr and exit code 1."""
     for sentence in sentences:
-        click.echo(f"{word}: {sentence}", err=True)
+        say(f"{word}: {sentence}", err=True)
     sys.exit(1)
 
 
@@ -46,7 +52,7 @@ def inside(command: Callable[..., None]) -> Callable[..., None]:
             except Exception as error:
                 if not is_unavailable(error):
                     raise
-                fail(f"the database does not answer: {str(error).strip()}")
+                fail(f"the database does not answer: {' '.join(str(error).split())}")
             finally:
                 release(service.database)
 
@@ -109,4 +115,4 @@ def every_row(listing: Callable[..., Any], **filters: Any) -> Iterator[Any]:
 
 def print_json(schema: Schema, row: Any) -> None:
     """Print the row as one JSON object, as the API would give it."""
-    click.echo(json.dumps(schema.dump(row)))
+    say(json.dumps(schema.dump(row)))

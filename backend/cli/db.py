@@ -9,7 +9,7 @@ from flask.cli import AppGroup
 
 from ..core import backup as backups
 from ..core import context, migrations
-from .common import fail, inside
+from .common import fail, inside, say
 
 group = AppGroup("db", help="The database and its migrations.")
 
@@ -19,7 +19,10 @@ group = AppGroup("db", help="The database and its migrations.")
 def upgrade() -> None:
     """Apply all pending migrations. Safe to run from several processes at once."""
     done = migrations.upgrade(context.service().database)
-    click.echo("\n".join(f"applied {name}" for name in done) or "The database is up to date.")
+    for name in done:
+        say(f"applied {name}")
+    if not done:
+        say("The database is up to date.")
 
 
 @group.command(context_settings={"ignore_unknown_options": True})
@@ -28,7 +31,7 @@ def upgrade() -> None:
 def downgrade(target: str) -> None:
     """Undo migrations until TARGET is the newest; -1, the default, undoes one."""
     for name in migrations.downgrade(context.service().database, target):
-        click.echo(f"undone {name}")
+        say(f"undone {name}")
 
 
 @group.command()
@@ -37,7 +40,7 @@ def downgrade(target: str) -> None:
 def revision(message: str) -> None:
     """Write the migration that leads to the models as they are now. Read it before you use it."""
     path = migrations.revision(context.service().database, message)
-    click.echo(f"written {path}" if path else "The models match the migrations.")
+    say(f"written {path}" if path else "The models match the migrations.")
 
 
 @group.command()
@@ -45,7 +48,7 @@ def revision(message: str) -> None:
 def current() -> None:
     """Print the newest applied migration."""
     done = migrations.applied(context.service().database)
-    click.echo(done[-1] if done else "none")
+    say(done[-1] if done else "none")
 
 
 @group.command()
@@ -54,7 +57,7 @@ def history() -> None:
     """List all migrations, the applied ones with an x."""
     done = set(migrations.applied(context.service().database))
     for name in migrations.known():
-        click.echo(f"[{'x' if name in done else ' '}] {name}")
+        say(f"[{'x' if name in done else ' '}] {name}")
 
 
 @group.command()
@@ -63,7 +66,7 @@ def history() -> None:
 def stamp(name: str) -> None:
     """Record NAME and all before it as applied, without running them."""
     migrations.stamp(context.service().database, name)
-    click.echo(f"stamped {name}")
+    say(f"stamped {name}")
 
 
 @group.command()
@@ -72,9 +75,9 @@ def check() -> None:
     """Fail if the models differ from the migrations."""
     difference = migrations.drift(context.service().database)
     if difference:
-        click.echo(difference)
+        click.echo(difference)  # many lines of Python, made from the models
         fail("the models differ from the migrations; `flask db revision` writes what is missing.")
-    click.echo("The models match the migrations.")
+    say("The models match the migrations.")
 
 
 @group.command()
@@ -83,7 +86,7 @@ def check() -> None:
 def backup(file: Path) -> None:
     """Copy the database, which may be in use, to a new FILE. On PostgreSQL this is a pg_dump."""
     backups.backup(context.service().database, file)
-    click.echo(f"written {file}")
+    say(f"written {file}")
 
 
 @group.command()
@@ -93,4 +96,4 @@ def verify() -> None:
     faults = backups.verify(context.service().database)
     if faults:
         fail(*faults)
-    click.echo("The database is sound.")
+    say("The database is sound.")

@@ -26,7 +26,7 @@ from ..core import context, tokens
 from ..core.errors import Conflict, Failure
 from ..core.identity import CONSOLE
 from ..web import admission
-from .common import every_row, fail, inside, load, print_json, sentences, user_called
+from .common import every_row, fail, inside, load, print_json, say, sentences, user_called
 
 group = AppGroup("keys", help="API keys.")
 
@@ -45,7 +45,7 @@ def create_key(owner: str, name: str, scopes: tuple[str, ...], expires_in_days: 
     wanted: dict[str, Any] = {"name": name, "scopes": list(scopes)}
     wanted |= {"expires_in_days": expires_in_days} if expires_in_days is not None else {}
     key = keys.issue(CONSOLE, **load(CreateKeySchema(), wanted), owner_id=user_called(owner).id)
-    click.echo(key.key)
+    say(key.key)
 
 
 @group.command("list")
@@ -60,7 +60,7 @@ def list_keys(unused_since: datetime | None, *, as_json: bool) -> None:
             print_json(ApiKeySchema(), key)
         else:
             used = f"{key.last_used_at:%Y-%m-%d}" if key.last_used_at else "never used"
-            click.echo(f"{key.id}  {key.hint:<24} {key.status:<8} {used:<10}  {key.name}")
+            say(f"{key.id}  {key.hint:<24} {key.status:<8} {used:<10}  {key.name}")
 
 
 @group.command()
@@ -80,27 +80,28 @@ def check_text() -> None:
     found = False
     for number, line in enumerate(sys.stdin.buffer, 1):
         for key in tokens.find_api_keys(line.decode("latin-1")):  # which all bytes are; keys: ASCII
-            click.echo(f"line {number}: {tokens.hint(key)}")
+            say(f"line {number}: {tokens.hint(key)}")
             found = True
     if not found:
         fail("there is no API key in that text: none of the right form and checksum.")
 
 
+# Neither `secretGroup` nor `entropy`: scanners that descend from gitleaks refuse unknown members,
+# and all of them take the one group of the pattern for the secret.
 _RULES = Template(r"""
+[extend]
+useDefault = true
+
 [[rules]]
 id = "$prefix-api-key"
 description = "API key of $host"
 regex = '''(?:^|[^0-9A-Za-z])(${prefix}_[0-9A-Za-z]{38})\b'''
-secretGroup = 1
-entropy = 3
 keywords = ["${prefix}_"]
 
 [[rules]]
 id = "$prefix-token"
 description = "Refresh token, or link from a mail, of $host"
 regex = '''(?:^|[^0-9A-Za-z])(${prefix}[rpem]_[A-Za-z0-9_-]{27,38}\.[A-Za-z0-9_-]{43})\b'''
-secretGroup = 1
-entropy = 3
 keywords = ["${prefix}r_", "${prefix}p_", "${prefix}e_", "${prefix}m_"]
 """)
 
@@ -138,7 +139,7 @@ def import_keys(file: BinaryIO, *, skip_existing: bool) -> None:
             time.sleep(REST)
     finally:  # interrupted or not
         passed = sum(map(_is_there, refused.values())) if skip_existing else 0
-        click.echo(f"{imported} keys imported{f', {passed} were there already' if passed else ''}.")
+        say(f"{imported} keys imported{f', {passed} were there already' if passed else ''}.")
     _tell(refused, skip_existing)
 
 

@@ -9,7 +9,7 @@ from flask.cli import AppGroup
 from ..core import signing_keys
 from ..core.context import Service
 from ..core.settings import Settings, SettingsError
-from .common import fail
+from .common import fail, say
 
 group = AppGroup("tokens", help="The key pairs that sign access tokens.")
 
@@ -32,17 +32,17 @@ def rotate_key(*, promote: bool, drop_others: bool) -> None:
     except OSError as error:
         fail(f"JWT_PRIVATE_KEY_FILE cannot be written: {error.strerror}.")
     for key in keys:
-        click.echo(signing_keys.thumbprint(key))
+        say(signing_keys.thumbprint(key))
     if promote:
         wait = settings.jwt_access_token_expire_minutes + 1
-        click.echo(
+        say(
             "The first of these keys signs once all processes are restarted; do that now."
             f" {wait} minutes later run this with --drop-others."
         )
     elif len(keys) > 1:
-        click.echo(
+        say(
             "The last of these keys is new. Restart all processes now; when caches of"
             " /.well-known/jwks.json have it, after 5 minutes, run this with --promote."
         )
     else:
-        click.echo("This key alone signs and verifies once all processes are restarted.")
+        say("This key alone signs and verifies once all processes are restarted.")

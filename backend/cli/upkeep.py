@@ -13,7 +13,7 @@ from ..core import context
 from ..core import doctor as installation
 from ..mfa import service as mfa
 from ..notices import service as notices
-from .common import fail, inside
+from .common import fail, inside, say
 
 
 @click.command("prune")
@@ -25,13 +25,13 @@ def prune() -> None:
     Also disable the keys that nobody uses, and tell the owners of those that soon expire. The
     servers do so little by little while they are called; this does it all at once.
     """
-    click.echo(f"{sum(iter(upkeep.prune, 0))} rows deleted.")
+    say(f"{sum(iter(upkeep.prune, 0))} rows deleted.")
     tended = 0
     while some := upkeep.tend():
         tended += some
         context.service().jobs.join(60)  # mail: only so much may wait
     if tended:
-        click.echo(f"{tended} keys disabled, or soon to expire.")
+        say(f"{tended} keys disabled, or soon to expire.")
 
 
 @click.command("doctor")
@@ -44,10 +44,10 @@ def doctor() -> None:
     if not fatal:
         doubtful += _about_secrets() + chain.doubts() + notices.doubts()
     for sentence in doubtful:
-        click.echo(f"warning: {sentence}")
+        say(f"warning: {sentence}")
     if fatal:
         fail(*fatal, word="fatal")
-    click.echo(f"{len(doubtful)} warnings, nothing fatal.")
+    say(f"{len(doubtful)} warnings, nothing fatal.")
 
 
 def _about_secrets() -> list[str]:

@@ -15,7 +15,7 @@ from ..core.identity import CONSOLE
 from ..guessing import service as guessing
 from ..users import service as users
 from ..users.schemas import RegisterSchema, UserSchema
-from .common import every_row, fail, inside, load, print_json, read_password, user_called
+from .common import every_row, fail, inside, load, print_json, read_password, say, user_called
 
 group = AppGroup("users", help="Accounts.")
 
@@ -25,7 +25,7 @@ group = AppGroup("users", help="Accounts.")
 def bootstrap() -> None:
     """Make the first administrator, unless there is one."""
     if users.admins().exists():
-        click.echo("There is an administrator already.")
+        say("There is an administrator already.")
         return
     settings = context.settings()
     password = settings.admin_password
@@ -39,11 +39,11 @@ def bootstrap() -> None:
     except Conflict:
         if not users.admins().exists():
             raise
-        click.echo("There is an administrator already.")  # of another process, just now
+        say("There is an administrator already.")  # of another process, just now
         return
-    click.echo(f"First administrator: {settings.admin_username}")
+    say(f"First administrator: {settings.admin_username}")
     if not settings.admin_password:
-        click.echo(f"Password:            {password}   (shown this once)")
+        say(f"Password:            {password}   (shown this once)")
 
 
 @group.command()
@@ -63,7 +63,7 @@ def create(
     account |= {"email": email} if email else {}
     account |= {"role": "admin"} if admin else {}
     account |= {"kind": "service"} if service else {"password": read_password(stdin=password_stdin)}
-    click.echo(users.create(CONSOLE, **load(RegisterSchema(), account)).id)
+    say(users.create(CONSOLE, **load(RegisterSchema(), account)).id)
 
 
 @group.command("list")
@@ -76,7 +76,7 @@ def list_users(*, as_json: bool) -> None:
             print_json(UserSchema(), user)
         else:
             state = "active" if user.is_active else "disabled"
-            click.echo(f"{user.id}  {user.username:<24} {user.role:<6} {user.kind:<8} {state}")
+            say(f"{user.id}  {user.username:<24} {user.role:<6} {user.kind:<8} {state}")
 
 
 @group.command()

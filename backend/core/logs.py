@@ -114,16 +114,19 @@ class TextFormatter(logging.Formatter):
         facts = " ".join(
             f"{name}={json.dumps(value, default=str)}" for name, value in _facts(record).items()
         )
-        message = _printable(redact(record.getMessage()))
+        message = printable(redact(record.getMessage()))
         at = _utc(int(record.created), "%H:%M:%S")
         line = f"{at} {record.levelname:<7} {message}  {facts}".rstrip()
         # Indented, so that no message of an exception can pass for a line of the log.
-        below = [f"    {_printable(each)}" for each in _exception(self, record).splitlines()]
+        below = [f"    {printable(each)}" for each in _exception(self, record).splitlines()]
         return "\n".join([line, *below])
 
 
-def _printable(text: str) -> str:
-    """`text` with control characters and their like as escapes: terminals obey them."""
+def printable(text: str) -> str:
+    """`text` with control characters and their like as escapes: terminals obey them.
+
+    That includes characters that turn the direction of writing or end a line.
+    """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

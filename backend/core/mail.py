@@ -21,6 +21,7 @@ import idna
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from . import clock, context, smtp
+from .logs import printable
 from .settings import ROOT, Settings
 
 log = logging.getLogger(__name__)
@@ -134,7 +135,8 @@ def _print(message: EmailMessage) -> None:
     """Write the message to standard error; not to the log, which would redact the link."""
     plain = message.get_body(("plain",))
     assert plain is not None
-    sys.stderr.write(f"To: {message['To']}\nSubject: {message['Subject']}\n\n{plain.get_content()}")
+    text = f"To: {message['To']}\nSubject: {message['Subject']}\n\n{plain.get_content()}"
+    sys.stderr.write("\n".join(map(printable, text.split("\n"))))
     sys.stderr.flush()
 
 
