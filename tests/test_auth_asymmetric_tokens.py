@@ -14,6 +14,8 @@ from typing import Any
 
 import jwt
 import pytest
+from authlib.oauth2.rfc6750 import InvalidTokenError
+from authlib.oauth2.rfc9068 import JWTBearerTokenValidator
 from click.testing import Result
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -32,6 +34,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from flask import Flask
 from flask.testing import FlaskClient
+from joserfc.jwk import KeySet
 from werkzeug.test import TestResponse
 
 from backend.cli import refusing_app
@@ -166,6 +169,29 @@ def test_others_verify_tokens_with_the_public_keys_alone(alice: Person, key: Any
         alice.access_token, found, [algorithm_of(key)], audience=ISSUER, issuer=ISSUER
     )
     assert (claims["sub"], claims["username"], claims["role"]) == (alice.id, "alice", "user")
+
+
+class Strict(JWTBearerTokenValidator):
+    """Authlib's verifier of access tokens, with the public keys of a service."""
+
+    def __init__(self, client: FlaskClient, audience: str = ISSUER) -> None:
+        super().__init__(issuer=ISSUER, resource_server=audience)
+        self.jwks = KeySet.import_key_set(client.get("/.well-known/jwks.json").json)
+
+    def get_jwks(self) -> Any:
+        return self.jwks
+
+
+# Authlib accepts ES256 alone of the two; `make clients` shows EdDSA to other verifiers.
+@pytest.mark.parametrize("key", ["ES256"], indirect=True)
+def test_a_strict_verifier_accepts_an_access_token_and_learns_the_client_id(alice: Person) -> None:
+    verifier = Strict(alice.client)
+    claims = verifier.authenticate_token(alice.access_token)
+    verifier.validate_token(claims, [], None)
+    assert (claims["sub"], claims["client_id"]) == (alice.id, "bt")
+    elsewhere = Strict(alice.client, audience="https://elsewhere.example")
+    with pytest.raises(InvalidTokenError):
+        elsewhere.validate_token(elsewhere.authenticate_token(alice.access_token), [], None)
 
 
 def test_the_public_keys_show_public_members_only(client: FlaskClient, key: Any) -> None:

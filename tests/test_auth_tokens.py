@@ -186,8 +186,10 @@ def test_an_access_token_has_the_claims_that_other_services_read(alice: Person) 
     assert (header["typ"], header["alg"]) == ("at+jwt", "HS256")
     assert header["kid"]
     assert set(claims) == {
-        *("iss", "aud", "sub", "sid", "jti", "iat", "nbf", "exp", "username", "role")
+        *("iss", "aud", "sub", "client_id", "sid", "jti", "iat", "nbf", "exp"),
+        *("username", "role"),
     }
+    assert claims["client_id"] == "bt"
     assert (claims["iss"], claims["aud"], claims["sub"]) == (ISSUER, ISSUER, alice.id)
     assert (claims["username"], claims["role"]) == ("alice", "user")
     assert claims["sid"] == alice.get("/v1/auth/me").json["auth"]["session_id"]

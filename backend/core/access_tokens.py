@@ -92,6 +92,7 @@ class AccessTokens:
             "iss": self._settings.jwt_issuer,
             "aud": self._settings.jwt_audience,
             "sub": str(user_id),
+            "client_id": self._settings.api_key_prefix,  # RFC 9068 requires one; all share it
             "sid": str(session_id),
             "jti": secrets.token_urlsafe(16),
             "iat": now,
