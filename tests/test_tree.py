@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
+import yaml
+
 import backend
 from backend.core import migrations
 from backend.core.settings import ROOT, Settings
@@ -228,6 +230,21 @@ def test_the_example_of_a_dotenv_file_starts_a_development_server(tmp_path: Path
         "from backend.core.settings import Settings; print(Settings.load().check().environment)"
     )
     assert run(tree, "python", "-c", script, secret_key=None).stdout == "development\n"
+
+
+def test_compose_passes_on_every_setting_but_those_that_follow_from_it() -> None:
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))["services"]
+    for name in ("migrate", "app1", "app2"):
+        service = services[name]
+        assert service["env_file"] == [{"path": ".env", "required": False}]
+        assert "instance:/app/instance" in service["volumes"]  # JWT_PRIVATE_KEY_FILE, shared
+        fixed = {
+            setting
+            for setting, value in service["environment"].items()
+            if not str(value).startswith(f"${{{setting}:-")
+        }
+        assert set(service["environment"]) <= set(NAMES)
+        assert fixed == {"ENVIRONMENT", "HOST", "PORT", "DATABASE_URL", "REDIS_URL"}
 
 
 def test_the_files_of_the_environments_name_settings_only() -> None:
