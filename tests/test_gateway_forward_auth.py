@@ -14,6 +14,7 @@ from werkzeug.test import TestResponse
 from backend.core.database import new_id
 
 from .conftest import (
+    PASSWORD,
     Person,
     add_user,
     assert_problem,
@@ -100,9 +101,44 @@ def test_every_method_is_answered_alike_and_no_body_is_read(
 
 def test_the_other_routes_know_their_methods_still(client: FlaskClient, alice: Person) -> None:
     assert_problem(client.open("/v1/auth/me", method="QUERY"), 405, "method_not_allowed")
-    for path in ("/v1/verify/", "//v1/verify", "/v1/verify/x"):
+    for path in ("//v1/verify", "//v1/verify/x", "/v1/verifyx", "/v1//verify"):
         response = client.get(path, headers=alice.headers)
         assert_problem(response, 404, "not_found")
+
+
+BELOW = ["", "x", "a/b/", "/", "//a", "../v1/users", "v1/auth/login", "%2e%2e/x", "a%0ab", "%00"]
+BELOW += ["%ff", "%c3%a4;x=1", "a" * 2000, "x?scope=users:read", "?role=admin&limited=403"]
+BELOW += ["?%ff&="]
+
+
+@pytest.mark.parametrize("rest", BELOW)
+def test_below_it_path_and_query_are_the_clients_and_ask_for_nothing(
+    client: FlaskClient, alice: Person, rest: str
+) -> None:
+    """Envoy's `path_prefix` appends both, and the client must not choose what is asked."""
+    key = alice.new_key(rate_limit={"limit": 1, "window_seconds": 60})["key"]
+    path = f"/v1/verify/{rest}"
+    for method in METHODS:
+        passed = client.open(path, method=method, headers=alice.headers)
+        assert (passed.status_code, passed.data) == (200, b""), method
+        assert passed.headers["X-Auth-User-Id"] == alice.id
+        assert_refused(client.open(path, method=method), 401, "unauthenticated")
+    assert_refused(client.get(path, headers=by_key("garbage")), 401, "invalid_credentials")
+    assert client.get(path, headers=by_key(key)).status_code == 200
+    assert_refused(client.get(path, headers=by_key(key)), 429, "rate_limited")
+
+
+def test_below_it_any_host_is_answered_too(
+    make_app: Callable[..., Flask],
+) -> None:
+    client = client_of(make_app(trusted_hosts="accounts.example.com"))
+    add_user(client, "alice")
+    login = {"username": "alice", "password": PASSWORD}
+    ours = {"Host": "accounts.example.com"}
+    token = client.post("/v1/auth/login", json=login, headers=ours).json["access_token"]
+    for path in ("/v1/verify", "/v1/verify/", "/v1/verify/x"):
+        assert client.get(path, headers=by_token(token)).status_code == 200
+    assert_problem(client.get("/v1/verifyx"), 400, "bad_request")
 
 
 @pytest.mark.parametrize(

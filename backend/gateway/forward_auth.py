@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, quote
 
 from flask import Flask, Response, request
 from flask_smorest import Api
-from werkzeug.routing import Rule
+from werkzeug.routing import BaseConverter, Rule
 
 from ..api_keys.scopes import PATTERN
 from ..core.errors import Failure
@@ -28,20 +28,36 @@ MOST_PARAMETERS = 64
 _STATUS = {"ambiguous_credentials": 401, "bad_request": 403}
 
 
+class _Anything(BaseConverter):
+    """The rest of a path, whatever it holds: several slashes, line feeds, nothing."""
+
+    regex = r"[\s\S]*"
+    part_isolating = False
+
+
 def init_app(app: Flask, api: Api) -> None:
-    """Answer at /v1/verify, whatever the method is."""
-    rule = Rule("/v1/verify", endpoint="gateway.forward_auth", methods=None)
+    """Answer at /v1/verify and below, whatever the method is."""
+    app.url_map.converters["anything"] = _Anything
+    rule, below = (
+        Rule(path, endpoint="gateway.forward_auth", methods=None)
+        for path in ("/v1/verify", "/v1/verify/<anything:rest>")
+    )
     app.url_map.add(rule)
+    app.url_map.add(below)
     app.view_functions[rule.endpoint] = verify
     api.spec.path(rule=rule, operations={"get": _documentation()})
 
 
 @by_itself
-def verify() -> Response:
-    """200 and who is calling, if they may pass; else why not. There is no body."""
+def verify(rest: str | None = None) -> Response:
+    """200 and who is calling, if they may pass; else why not. There is no body.
+
+    Below /v1/verify/ the path and the query are those of the proxy's client and are ignored.
+    """
+    query = request.environ.get("QUERY_STRING", "") if rest is None else ""
     says_429 = True
     try:
-        asked, says_429 = _question(request.environ.get("QUERY_STRING", ""))
+        asked, says_429 = _question(query)
         return Empty(headers=_headers(admit(request.environ, asked)))
     except Exception as error:
         return _refusal(denied(error), says_429=says_429)
@@ -147,6 +163,9 @@ def _documentation() -> dict[str, Any]:
         "tags": ["gateway"],
         "operationId": "gateway_forward_auth",
         "summary": "Tell a proxy whether a request may pass on, whatever its method; no body",
+        "description": "Below it, at `/v1/verify/` and any path that follows, only authentication"
+        " is asked for: proxies such as Envoy append the path and the query of their client there,"
+        " and both are ignored.",
         "security": [{"session": []}, {"apiKey": []}],
         "parameters": parameters,
         "responses": responses,

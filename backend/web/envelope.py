@@ -76,7 +76,7 @@ class Envelope:
             context.call.reset(token)
 
     def _inside(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        if self._hosts and environ.get("PATH_INFO") not in _ALWAYS_OPEN:
+        if self._hosts and not _is_always_open(environ["PATH_INFO"]):
             host = environ.get("HTTP_HOST", "").lower()
             if host not in self._hosts and re.sub(":[0-9]+$", "", host) not in self._hosts:
                 return _refuse("bad_request", "This host name is not served here.", start)
@@ -92,6 +92,10 @@ class Envelope:
         self._is_told = True
         log.warning("X-Forwarded-For arrives, and TRUSTED_PROXIES is not set: it is ignored")
         self._service.jobs.submit(functools.partial(notices.note, notices.FORWARDED))
+
+
+def _is_always_open(path: str) -> bool:
+    return path in _ALWAYS_OPEN or path.startswith("/v1/verify/")
 
 
 def call_of(environ: WSGIEnvironment) -> Call:
