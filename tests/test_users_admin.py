@@ -7,7 +7,16 @@ from typing import Any
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from .conftest import PASSWORD, Person, add_user, assert_problem, sign_in
+from .conftest import (
+    PASSWORD,
+    Person,
+    add_user,
+    assert_problem,
+    enrol,
+    mails_of,
+    sign_in,
+    token_in,
+)
 
 USER = {
     *("id", "username", "email", "pending_email", "role", "kind", "is_active", "mfa_enabled"),
@@ -366,11 +375,49 @@ def test_a_removed_account_frees_its_names_and_takes_its_keys_along(
     assert_problem(alice.get("/v1/auth/me"), 401, "invalid_credentials")
 
 
-def test_an_admin_may_remove_themselves_if_another_remains(root: Person) -> None:
+def test_a_stolen_admin_session_cannot_take_over_the_admins_own_account(root: Person) -> None:
+    """What /v1/auth asks proof for must not be had for nothing by one's id."""
     carol = second_admin(root)
-    assert carol.delete(path_of(carol)).status_code == 204
-    assert_problem(carol.get("/v1/auth/me"), 401, "invalid_credentials")
+    enrol(carol)
+    before = root.get(path_of(carol)).json
+    refused = [
+        carol.patch(path_of(carol), {"email": "mallory@example.com"}),
+        carol.patch(path_of(carol), {"email": before["email"], "username": "carol-2"}),
+        carol.delete(f"{path_of(carol)}/mfa"),
+        carol.delete(f"{path_of(carol)}/sessions"),
+        carol.post(f"{path_of(carol)}/password-reset"),
+        carol.delete(path_of(carol)),
+    ]
+    for response in refused:
+        assert_problem(response, 403, "forbidden")
+    assert root.get(path_of(carol)).json == before
+    assert mails_of(root.client)[-1]["To"] == before["email"]
+    assert "password" not in mails_of(root.client)[-1]["Subject"].lower()
+    assert carol.get("/v1/auth/me").json["mfa_enabled"] is True
+    harmless = {"username": "carol-2", "role": "admin", "is_active": True}
+    assert carol.patch(path_of(carol), harmless).status_code == 200
+
+
+def test_the_last_admin_who_acts_on_their_own_account_is_refused_as_the_last(root: Person) -> None:
+    moved = {"email": "mallory@example.com"}
     assert_problem(root.delete(path_of(root)), 409, "last_admin")
+    assert_problem(root.patch(path_of(root), moved | {"role": "user"}), 409, "last_admin")
+    assert_problem(root.patch(path_of(root), moved | {"is_active": False}), 409, "last_admin")
+    assert_problem(root.patch(path_of(root), moved), 403, "forbidden")
+    for path in ("mfa", "sessions"):
+        assert_problem(root.delete(f"{path_of(root)}/{path}"), 403, "forbidden")
+    assert_problem(root.post(f"{path_of(root)}/password-reset"), 403, "forbidden")
+
+
+def test_an_admin_who_cannot_sign_in_yet_is_not_the_one_that_remains(root: Person) -> None:
+    invited = {"username": "carol", "email": "carol@example.com", "role": "admin"}
+    assert root.post("/v1/auth/register", invited).status_code == 201
+    assert_problem(root.delete(path_of(root)), 409, "last_admin")
+    [message] = mails_of(root.client)
+    link = {"token": token_in(message), "new_password": PASSWORD}
+    assert root.client.post("/v1/auth/password/reset", json=link).status_code == 204
+    carol = sign_in(root.client, "carol")
+    assert carol.delete(path_of(root)).status_code == 204
 
 
 # --- the last administrator ---

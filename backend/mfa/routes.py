@@ -81,5 +81,8 @@ def new_recovery_codes(proof: dict[str, str]) -> dict[str, list[str]]:
 @blp.response(204)
 @blp.fails("session_required")
 def clear(user_id: UUID) -> None:
-    """Take the second factor of an account away, for somebody who has lost it"""
+    """Remove the second factor of another user, who has lost it
+
+    To disable your own, use `POST /v1/auth/mfa/disable`.
+    """
     service.clear(actor(), user_id)

@@ -112,8 +112,8 @@ def new_recovery_codes(actor: Identity, current_password: str, code: str) -> lis
 
 @atomic
 def clear(actor: Identity, user_id: UUID) -> None:
-    """Take a user's second factor away, as an administrator; nothing happens if there is none."""
-    user = users.for_update(actor, user_id)
+    """Remove another user's second factor, as an administrator, if there is one."""
+    user = users.for_update(actor, user_id, not_own=True)
     _remove(user.id)
     if user.mfa_enabled:
         audit.record(actor, "mfa.disable", target=("user", user.id), by_admin=True)

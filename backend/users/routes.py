@@ -35,7 +35,10 @@ def get_user(user_id: UUID) -> User:
 @blp.response(200, UserSchema)
 @blp.fails("session_required", "username_taken", "email_taken", "last_admin")
 def change_user(changes: dict[str, Any], user_id: UUID) -> User:
-    """Change an account; disabling it ends its sessions for good"""
+    """Change an account; disabling it ends its sessions for good
+
+    You cannot change your own e-mail address here: use `PATCH /v1/auth/me`.
+    """
     return service.change(actor(), user_id, **changes)
 
 
@@ -44,7 +47,10 @@ def change_user(changes: dict[str, Any], user_id: UUID) -> User:
 @blp.response(204)
 @blp.fails("session_required")
 def end_sessions(user_id: UUID) -> None:
-    """End all sessions of an account"""
+    """End all sessions of another account
+
+    To end your own, use `POST /v1/auth/logout-all`.
+    """
     service.end_sessions_of(actor(), user_id)
 
 
@@ -53,7 +59,7 @@ def end_sessions(user_id: UUID) -> None:
 @blp.response(202)
 @blp.fails("session_required", "conflict")
 def send_password_link(user_id: UUID) -> None:
-    """Mail a link to set a password"""
+    """Mail another user a link to set a password"""
     service.send_password_link(actor(), user_id)
 
 
@@ -62,5 +68,5 @@ def send_password_link(user_id: UUID) -> None:
 @blp.response(204)
 @blp.fails("session_required", "last_admin")
 def delete_user(user_id: UUID) -> None:
-    """Delete an account with its sessions and keys"""
+    """Delete another account with its sessions and keys"""
     service.delete(actor(), user_id)

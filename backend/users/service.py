@@ -147,7 +147,7 @@ def _change(actor: Identity, user_id: UUID, changes: dict[str, Any]) -> User:
     if changes.get("role") == "admin":
         _require_in_person(actor)
     loses_admin = changes.get("role") == "user" or changes.get("is_active") is False
-    user = for_update(actor, user_id, loses_admin=loses_admin)
+    user = for_update(actor, user_id, loses_admin=loses_admin, not_own="email" in changes)
     if user.kind == "person" and "email" in changes and not changes["email"]:
         raise Invalid("email", "Required for a person.")
     facts = {name: changes[name] for name in ("role", "is_active") if name in changes}
@@ -168,8 +168,8 @@ def _change(actor: Identity, user_id: UUID, changes: dict[str, Any]) -> User:
 
 @atomic
 def delete(actor: Identity, user_id: UUID) -> None:
-    """Remove the user with all sessions and keys. Conflict `last_admin` for the last one."""
-    for_update(actor, user_id, loses_admin=True).delete_instance()
+    """Remove another user with all sessions and keys. Conflict `last_admin` for the last one."""
+    for_update(actor, user_id, loses_admin=True, not_own=True).delete_instance()
     audit.record(actor, "user.delete", target=("user", user_id))
 
 
@@ -224,8 +224,8 @@ def _confirm_email(token: str) -> User:
 
 @atomic
 def send_password_link(actor: Identity, user_id: UUID) -> None:
-    """Mail the user a link to set a password. Conflict if no mail can reach them."""
-    user = for_update(actor, user_id)
+    """Mail another user a link to set a password. Conflict if no mail can reach them."""
+    user = for_update(actor, user_id, not_own=True)
     if not links.reaches(user):
         raise Conflict("conflict", "A link can be mailed to active persons, if there is mail.")
     links.send_password_link(user)
@@ -283,8 +283,8 @@ def rehash(user: User, password: str) -> None:
 
 @atomic
 def end_sessions_of(actor: Identity, user_id: UUID) -> None:
-    """End all sessions of the user, as an administrator."""
-    user = for_update(actor, user_id)
+    """End all sessions of another user, as an administrator."""
+    user = for_update(actor, user_id, not_own=True)
     end_sessions(user.id)
     audit.record(actor, "session.end", target=("user", user_id), sessions="all")
 
@@ -295,7 +295,10 @@ def end_sessions(user_id: UUID) -> None:
 
 
 def admins() -> pw.ModelSelect:
-    """Those who can administer: active persons with the role and a password, in order of id."""
+    """Those who can administer, in order of id: active persons with the role who can sign in.
+
+    A password is the only way to sign in; each new way belongs into this condition.
+    """
     return (
         User.select()
         .where(
@@ -308,10 +311,14 @@ def admins() -> pw.ModelSelect:
     )
 
 
-def for_update(actor: Identity, user_id: UUID, *, loses_admin: bool = False) -> User:
+def for_update(
+    actor: Identity, user_id: UUID, *, loses_admin: bool = False, not_own: bool = False
+) -> User:
     """The user's row, locked, if the actor may touch it.
 
-    Conflict if `loses_admin` would leave nobody to administer.
+    Conflict if `loses_admin` would leave nobody to administer. Forbidden if `not_own` and it is the
+    actor's: a stolen session would be enough to take the account over, where /v1/auth asks for
+    proof.
 
     All administrators are locked first and in one order, so that two who demote each other wait
     for each other instead of both seeing the other still there.
@@ -324,6 +331,8 @@ def for_update(actor: Identity, user_id: UUID, *, loses_admin: bool = False) -> 
         _require_in_person(actor)
     if [admin.id for admin in remaining] == [user_id]:
         raise Conflict("last_admin", "The last administrator cannot be removed.")
+    if not_own and actor.user_id == user_id:
+        raise Forbidden("forbidden", "You cannot do this to your own account here.")
     return rows[0]
 
 
