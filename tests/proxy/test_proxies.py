@@ -35,7 +35,7 @@ ALIKE += [f"X-Auth-Request-{name}" for name in ("User", "Email", "Groups", "Acce
 ALIKE += ["X-Auth-Request-Preferred-Username"]
 UNHEARD_OF = ["X-Auth-Foo", "x-auth-role-2"]
 # Those that reach the application all the same: nginx knows names, and no beginnings of names.
-REACHING = {"nginx": {"X_AUTH_FOO", "X_AUTH_ROLE_2"}, "caddy": set()}
+REACHING = {"nginx": {"X_AUTH_FOO", "X_AUTH_ROLE_2"}, "caddy": set(), "envoy": set()}
 
 
 def caddy(text: str, folder: Path) -> list[str]:
@@ -44,10 +44,23 @@ def caddy(text: str, folder: Path) -> list[str]:
     return [program("caddy"), "run", "--adapter", "caddyfile", "--config", f"{folder}/Caddyfile"]
 
 
+def envoy(text: str, folder: Path) -> list[str]:
+    """The command that runs Envoy by this configuration, which leaves nothing outside."""
+    (folder / "envoy.yaml").write_text(text)
+    quiet = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warn"]
+    return [program("envoy"), "-c", f"{folder}/envoy.yaml", *quiet]
+
+
 # The file, how it is run, and what is asked in it and in the tests.
 PROXIES: dict[str, tuple[str, Callable[[str, Path], list[str]], str, str]] = {
     "nginx": ("nginx.conf", nginx, "?limited=403", "?limited=403&scope=reports:read"),
     "caddy": ("Caddyfile", caddy, "/v1/verify\n", "/v1/verify?scope=reports:read\n"),
+    "envoy": (
+        "envoy.yaml",
+        envoy,
+        "path_prefix: /v1/verify\n",
+        "path_override: /v1/verify?scope=reports:read\n",
+    ),
 }
 
 
@@ -99,15 +112,18 @@ def upgrading() -> Iterator[int]:
 class Proxy(Process):
     """A proxy, run by its file, on a port of its own."""
 
-    def __init__(self, kind: str, folder: Path, service: int, application: int) -> None:
-        file, command, asked, asked_here = PROXIES[kind]
+    def __init__(
+        self, kind: str, folder: Path, service: int, application: int, asked: str | None = None
+    ) -> None:
+        file, command, in_file, in_tests = PROXIES[kind]
         text = (ROOT / "config" / "proxy" / file).read_text("utf-8")
         port = free_port()
+        before = "127.0.0.1, port_value: " if kind == "envoy" else "127.0.0.1:"
         for said, meant in (
-            ("127.0.0.1:8000", f"127.0.0.1:{service}"),
-            ("127.0.0.1:8080", f"127.0.0.1:{application}"),
-            ("127.0.0.1:8888", f"127.0.0.1:{port}"),
-            (asked, asked_here),
+            (f"{before}8000", f"{before}{service}"),
+            (f"{before}8080", f"{before}{application}"),
+            (f"{before}8888", f"{before}{port}"),
+            (in_file, in_tests if asked is None else asked),
         ):
             assert said in text, said
             text = text.replace(said, meant)
@@ -249,7 +265,7 @@ def test_what_the_service_says_cannot_be_taken_away(proxy: Proxy, alice: Person)
         assert (answer.status, told(seen)) == (200, whole)
 
 
-@pytest.mark.parametrize("kind", ["caddy"])  # the file of nginx lets no upgrade through
+@pytest.mark.parametrize("kind", ["caddy", "envoy"])  # the file of nginx lets no upgrade through
 def test_a_connection_is_upgraded(
     kind: str, service: Counted, alice: Person, tmp_path: Path
 ) -> None:
@@ -265,7 +281,7 @@ def test_a_connection_is_upgraded(
         assert answer.status == 101
         connection.sock.sendall(b"a frame")
         said = connection.sock.makefile("rb").read()
-        assert b"\r\nX-Auth-Username: alice\r\n" in said
+        assert b"\r\nx-auth-username: alice\r\n" in said.lower()
         assert said.endswith(b"a frame")
 
 
@@ -276,11 +292,14 @@ def test_preflights_are_the_applications_to_answer(proxy: Proxy, service: Counte
     assert service.ports == set()
 
 
-def test_the_address_is_the_clients_whatever_it_says(proxy: Proxy, alice: Person) -> None:
+def test_the_address_is_the_clients_whatever_it_says(
+    kind: str, proxy: Proxy, alice: Person
+) -> None:
     for block, status in (("127.0.0.2/32", 200), ("192.0.2.0/24", 403), ("127.0.0.1/32", 403)):
         key = alice.new_key(scopes=["reports:read"], allowed_ips=[block])["key"]
         for said in ({}, {"X-Forwarded-For": "192.0.2.7"}, {"Connection": "X-Forwarded-For"}):
-            assert proxy.ask(**by_key(key), **said)[0].status == status
+            refused = kind == "envoy" and "Connection" in said  # a bad request to Envoy itself
+            assert proxy.ask(**by_key(key), **said)[0].status == (400 if refused else status)
 
 
 def test_what_the_application_says_stays_as_it_is(proxy: Proxy, alice: Person) -> None:
@@ -335,6 +354,23 @@ def test_a_service_that_serves_named_hosts_only_is_asked_under_any(
         for said in ({}, {"X-Forwarded-Host": "a.example"}):
             answer, seen = proxy.ask(**sent, **said)
             assert (answer.status, bool(seen)) == (200, True)
+
+
+def test_the_path_and_query_that_envoy_appends_never_choose_what_is_asked(
+    service: Counted, alice: Person, tmp_path: Path
+) -> None:
+    sent = by_key(alice.new_key()["key"])
+    as_it_is = PROXIES["envoy"][2]
+    with (
+        serving(service) as asked,
+        serving(echo) as application,
+        Proxy("envoy", tmp_path, asked, application, as_it_is) as proxy,
+    ):
+        for path in ("/", "/?scope=users:read", "/a//b/?role=admin&limited=403&x", "/%ff?%zz="):
+            for method in ("GET", "POST", "DELETE"):
+                answer, seen = proxy.ask(path, method, **sent)
+                assert (answer.status, told(seen)["X_AUTH_USERNAME"]) == (200, "alice"), path
+                assert proxy.ask(path, method)[0].status == 401
 
 
 def test_traefik_is_told_to_take_away_all_that_looks_like_it() -> None:
