@@ -9,7 +9,7 @@ FLASK := FLASK_SKIP_DOTENV=1 $(BIN)/flask --app wsgi
 DEVELOPMENT = export ENVIRONMENT=$${ENVIRONMENT:-$$($(BIN)/dotenv get ENVIRONMENT 2>/dev/null \
 	|| echo development)}
 
-.PHONY: run test lint format fuzz attack faults soak browser clients proxy bench bench-path lock clean
+.PHONY: run test lint format fuzz attack faults soak browser clients proxy wheel bench bench-path lock clean
 .DEFAULT_GOAL := run
 
 run: .venv/runtime
@@ -56,6 +56,10 @@ clients: .venv/development
 # Envoy comes from PyPI; TEST_ENVOY names another.
 proxy: .venv/development .venv/proxy
 	$(BIN)/pytest -n auto tests/proxy
+
+# The wheel, built, and run where there is no checkout.
+wheel: .venv/development
+	$(BIN)/pytest tests/wheel
 
 # The tables of benchmarks/README.md, in two hours; BENCH=--short shows in three minutes that
 # they work, BENCH="peers --rounds 9" makes one. Needs wrk (Debian: apt-get install wrk).

@@ -152,6 +152,7 @@ def test_the_environment_is_read_in_one_module() -> None:
 def test_importing_a_module_does_nothing(tmp_path: Path) -> None:
     tree = copy_tree(tmp_path / "tree")
     names = [".".join(("backend", *parts_of(path))) for path in MODULES]
+    names.remove("backend.wsgi")  # the entry point
     script = f"""
 import importlib, logging, sys, threading
 before = len(logging.root.handlers), threading.active_count(), logging.root.level
@@ -370,7 +371,7 @@ def test_every_module_and_whatever_it_offers_says_what_it_is() -> None:
 
 
 # Beside the suite: folders of tests that are run by targets of their own.
-RUNS = {"attack", "browser", "clients", "faults", "fuzz", "proxy"}
+RUNS = {"attack", "browser", "clients", "faults", "fuzz", "proxy", "wheel"}
 
 
 def test_every_test_file_says_what_it_tests() -> None:

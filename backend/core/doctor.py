@@ -12,7 +12,8 @@ from dotenv import dotenv_values, find_dotenv
 
 from . import clock, migrations, signing_keys
 from .database import is_unavailable
-from .settings import ROOT, SECRET_BYTES, Settings
+from .paths import ROOT
+from .settings import SECRET_BYTES, Settings
 from .sqlite import sqlite_path
 
 CLOCK_SECONDS = 2  # apart, at which the clocks of here and of the database are told of

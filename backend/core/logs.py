@@ -17,7 +17,8 @@ from logging.handlers import WatchedFileHandler
 from typing import Any, TextIO
 
 from . import context
-from .settings import ROOT, Settings, SettingsError
+from .paths import ROOT
+from .settings import Settings, SettingsError
 
 # What every record has; all else came in as `extra`.
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}

@@ -22,7 +22,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 from . import clock, context, smtp
 from .logs import printable
-from .settings import ROOT, Settings
+from .paths import DATA
+from .settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Mailer:
         ways = {"console:": _print, "memory:": self.outbox.append}
         self._give: Callable[[EmailMessage], None] = ways.get(settings.mail_url, self._transfer)
         self._templates = Environment(
-            loader=FileSystemLoader(ROOT / "config" / "mail"),
+            loader=FileSystemLoader(DATA / "config" / "mail"),
             undefined=StrictUndefined,
             autoescape=select_autoescape(["html"]),
             trim_blocks=True,

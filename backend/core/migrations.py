@@ -20,11 +20,11 @@ import peewee as pw
 
 from . import clock
 from .database import Model
-from .settings import ROOT
+from .paths import DATA, IS_CHECKOUT
 
 log = logging.getLogger(__name__)
 
-FOLDER = ROOT / "migrations"
+FOLDER = DATA / "migrations"
 HISTORY = "migratehistory"  # peewee-migrate's table
 LOCK_SECONDS = 300
 
@@ -126,6 +126,10 @@ def revision(database: pw.Database, message: str) -> Path | None:
 
     The result is a draft: CHECK constraints, server defaults and partial indexes are not seen.
     """
+    if not IS_CHECKOUT:
+        raise MigrationError(
+            "Migrations are written in a checkout, not where a wheel is installed."
+        )
     forwards = drift(database)
     if not forwards:
         return None

@@ -18,8 +18,7 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
-# Where wsgi.py, config/, migrations/ and instance/ stand: beside this package.
-ROOT = Path(__file__).resolve().parents[2]
+from .paths import DATA, ROOT
 
 ENVIRONMENTS = frozenset({"production", "development", "testing"})
 SECRET_BYTES = 32
@@ -76,7 +75,7 @@ def _environment(text: str) -> str:
 
 
 def _environment_file(name: str) -> Path:
-    return ROOT / "config" / f"{name}.env"
+    return DATA / "config" / f"{name}.env"
 
 
 def _whole(least: int, most: int) -> Callable[[str], int]:

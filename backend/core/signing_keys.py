@@ -26,7 +26,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm
 
-from .settings import ROOT, Settings, SettingsError
+from .paths import ROOT
+from .settings import Settings, SettingsError
 
 PrivateKey = Ed25519PrivateKey | EllipticCurvePrivateKey
 

@@ -16,8 +16,9 @@ from typing import Any
 import peewee as pw
 from playhouse.pool import PooledSqliteDatabase
 
+from .paths import ROOT
 from .pool import BoundedPool
-from .settings import ROOT, Settings
+from .settings import Settings
 
 TRY_MILLISECONDS = 10  # for SQLite's own waiting, before it begins anew with short sleeps
 _WRITES = ("INSERT", "UPDATE", "DELETE", "WITH")

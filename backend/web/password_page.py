@@ -12,13 +12,13 @@ import re
 
 from flask import Blueprint, Flask, Response
 
-from ..core.settings import ROOT
+from ..core.paths import DATA
 from .guard import public
 
 
 def init_app(app: Flask) -> None:
     """Register the page, with a policy that allows the code in it and no other."""
-    html = (ROOT / "config" / "password.html").read_text("utf-8")
+    html = (DATA / "config" / "password.html").read_text("utf-8")
     policy = (
         f"default-src 'none'; script-src {_digests(html, 'script')};"
         f" style-src {_digests(html, 'style')}; img-src data:; connect-src 'self';"
