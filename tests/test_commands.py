@@ -632,6 +632,31 @@ def test_doctor_tells_what_is_doubtful_and_still_succeeds(
         assert sum(word in line for line in lines) == 1, word
 
 
+def test_doctor_warns_of_metrics_that_anybody_may_read(
+    migrated: str, app_on: Callable[..., Flask]
+) -> None:
+    for values, warnings in [
+        ({"metrics_enabled": "true"}, 1),
+        ({"metrics_enabled": "true", "metrics_token": "t" * 40}, 0),
+        ({}, 0),
+    ]:
+        told = flask_of(app_on(migrated, **PRODUCTION, **values))("doctor")
+        assert told.exit_code == 0
+        assert told.stdout.count("warning: METRICS_ENABLED without METRICS_TOKEN") == warnings
+
+
+def test_doctor_warns_of_a_database_that_others_may_read_and_of_what_stands_beside(
+    tmp_path: Path, migrated: str, app_on: Callable[..., Flask]
+) -> None:
+    app = app_on(migrated)
+    for name in ("test.db", "test.db-wal", "test.db-shm"):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(0o640)
+    told = flask_of(app)("doctor").stdout
+    names = ", ".join(f"{tmp_path}/test.db{end}" for end in ("", "-wal", "-shm"))
+    assert f"warning: {names} can be read by other users" in told
+
+
 def test_doctor_warns_of_mail_that_production_does_not_send(
     migrated: str, app_on: Callable[..., Flask]
 ) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -13,11 +15,13 @@ import psycopg
 from flask import Flask
 
 from .conftest import (
+    ON_POSTGRES,
     ON_SQLITE,
     add_user,
     by_key,
     client_of,
     migrate,
+    run,
     scratch_postgres,
     service_of,
     sign_in,
@@ -114,3 +118,45 @@ def test_migrations_that_are_pending_are_told(
     result = flask_of(app)("db", "verify")
     assert result.exit_code == 1
     assert "Migrations are pending: 0" in result.stderr
+
+
+PG_DUMP = """#!{python}
+import json, os, subprocess, sys
+with open("{folder}/seen", "w") as seen:
+    json.dump([sys.argv, dict(os.environ)], seen)
+os.environ["PATH"] = os.environ["PATH"].partition(os.pathsep)[2]
+sys.exit(subprocess.run(["pg_dump", *sys.argv[1:]]).returncode)
+"""
+
+
+@ON_POSTGRES
+def test_a_backup_shows_no_secret_in_the_arguments_or_the_environment_of_pg_dump(
+    app: Flask, tree: Path, tmp_path: Path
+) -> None:
+    program = tmp_path / "pg_dump"
+    program.write_text(PG_DUMP.format(python=sys.executable, folder=tmp_path), "utf-8")
+    program.chmod(0o755)
+    secrets = "password=hunter2%3A&sslpassword=hunter3"
+    done = run(
+        tree,
+        *("flask", "--app", "wsgi", "db", "backup", str(tmp_path / "kept")),
+        database_url=f"{url_of(app)}?{secrets}&application_name=mine",
+        path=f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        secret_key="hunter4-Jx7k-q2Wd" * 3,
+        mail_url="smtp://someone:hunter5@127.0.0.1",
+    )
+    assert done.returncode == 0, done.stderr
+    seen = (tmp_path / "seen").read_text("utf-8")
+    assert "application_name=mine" in seen
+    assert "hunter" not in seen
+    assert {path.name for path in tmp_path.iterdir()} == {"pg_dump", "seen", "kept"}
+
+
+@ON_POSTGRES
+def test_a_backup_leaves_secrets_beside_a_service_to_its_file(
+    app: Flask, make_app: Callable[..., Flask], tmp_path: Path
+) -> None:
+    other = make_app(database_url=f"{url_of(app)}?service=mine&sslpassword=hunter2")
+    sentence = "DATABASE_URL names a service: move sslpassword into the service file."
+    assert_refused(flask_of(other)("db", "backup", str(tmp_path / "kept")), sentence)
+    assert list(tmp_path.iterdir()) == []

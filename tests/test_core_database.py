@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import uuid
@@ -16,7 +17,7 @@ import psycopg
 import pytest
 from flask import Flask
 
-from backend.core import clock
+from backend.core import clock, migrations
 from backend.core.context import Service
 from backend.core.database import current, new_id, release
 from backend.core.write_behind import WriteBehind
@@ -37,6 +38,7 @@ from .conftest import (
     until,
     url_of,
 )
+from .test_commands import flask_of
 
 
 @pytest.fixture
@@ -190,6 +192,37 @@ def test_each_connection_to_sqlite_is_set_up_for_service(sqlite_app: Flask) -> N
     with ThreadPoolExecutor(2) as pool:
         assert [pool.submit(pragmas).result() for _ in range(2)] == [wanted, wanted]
     assert pragmas() == wanted
+
+
+OPENERS = {
+    "a request": lambda app: client_of(app).get("/readyz"),
+    "a command": lambda app: flask_of(app)("users", "list"),
+    "doctor": lambda app: flask_of(app)("doctor"),
+    "db current": lambda app: flask_of(app)("db", "current"),
+    "db verify": lambda app: flask_of(app)("db", "verify"),
+    "db backup": lambda app: flask_of(app)("db", "backup", f"{url_of(app)[10:]}.copy"),
+    "db upgrade": lambda app: flask_of(app)("db", "upgrade"),
+}
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+@pytest.mark.parametrize("opener", OPENERS)
+def test_only_its_owner_reads_a_sqlite_file_whoever_opens_it_first(
+    opener: str, umask: int, app_on: Callable[..., Flask], tmp_path: Path
+) -> None:
+    app = app_on(f"sqlite:///{tmp_path / 'test.db'}")
+    before = os.umask(umask)
+    try:
+        OPENERS[opener](app)
+        migrations.upgrade(service_of(app).database)
+        database = service_of(app).database
+        with database.atomic():  # now there are -wal and -shm
+            modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+        release(database)
+    finally:
+        os.umask(before)
+    assert {"test.db", "test.db-wal", "test.db-shm", "test.db.migrate"} <= modes.keys()
+    assert set(modes.values()) == {0o600}, modes
 
 
 def test_transactions_that_read_and_then_write_wait_for_each_other(sqlite_app: Flask) -> None:

@@ -14,6 +14,7 @@ import peewee as pw
 
 from . import migrations
 from .errors import Conflict, Unavailable
+from .settings import child_environ
 
 PATIENCE = 3600.0  # seconds for a statement that reads all there is
 MOST_FAULTS = 20  # that are told of
@@ -53,21 +54,47 @@ def _dump_postgres(database: Any, path: Path) -> None:
     from psycopg import conninfo
 
     parameters = conninfo.conninfo_to_dict(database.database)
-    # Arguments can be seen by all users of a machine.
-    password = str(parameters.pop("password", "")).replace("\\", r"\\").replace(":", r"\:")
-    with NamedTemporaryFile("w", encoding="utf-8") as secret, path.open("wb") as target:
+    secrets = {name: parameters.pop(name) for name in _secret_parameters() & parameters.keys()}
+    password = str(secrets.pop("password", "")).replace("\\", r"\\").replace(":", r"\:")
+    if secrets and "service" in parameters:
+        names = ", ".join(sorted(secrets))
+        raise Unavailable(f"DATABASE_URL names a service: move {names} into the service file.")
+    environ = child_environ()
+    # All users of a machine see the arguments of its processes; these files only their owner reads.
+    with _secret_file(path) as passwords, _secret_file(path) as service, path.open("wb") as target:
         if password:
-            secret.write(f"*:*:*:*:{password}\n")
-            secret.flush()
-            parameters["passfile"] = secret.name
+            _write(passwords, f"*:*:*:*:{password}")
+            parameters["passfile"] = passwords.name
+        if secrets:
+            _write(service, "[backup]", *[f"{name}={value}" for name, value in secrets.items()])
+            parameters["service"], environ["PGSERVICEFILE"] = "backup", service.name
         source = conninfo.make_conninfo("", **parameters)
         command = ["pg_dump", "-Fc", "--no-owner", "--no-privileges", f"--dbname={source}"]
         try:
-            done = subprocess.run(command, stdout=target, stderr=subprocess.PIPE, check=False)  # noqa: S603
+            done = subprocess.run(  # noqa: S603
+                command, stdout=target, stderr=subprocess.PIPE, check=False, env=environ
+            )
         except FileNotFoundError:
             raise Unavailable("pg_dump is not installed (Debian: postgresql-client).") from None
     if done.returncode:
         raise Unavailable(done.stderr.decode(errors="replace").strip())
+
+
+def _secret_parameters() -> set[str]:
+    """The parameters of a connection that libpq asks programs to hide."""
+    from psycopg import pq
+
+    return {each.keyword.decode() for each in pq.Conninfo.get_defaults() if each.dispchar == b"*"}
+
+
+def _secret_file(path: Path) -> Any:
+    """A temporary file beside the backup, where there is room even if /tmp is read-only."""
+    return NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f"{path.name}.")
+
+
+def _write(file: Any, *lines: str) -> None:
+    file.writelines(f"{line}\n" for line in lines)
+    file.flush()
 
 
 def verify(database: pw.Database) -> list[str]:

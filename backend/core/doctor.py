@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import fields
 from pathlib import Path
 
 import peewee as pw
@@ -13,7 +12,7 @@ from dotenv import dotenv_values, find_dotenv
 from . import clock, migrations, signing_keys
 from .database import is_unavailable
 from .paths import ROOT
-from .settings import SECRET_BYTES, Settings
+from .settings import SECRET_BYTES, Settings, setting_names
 from .sqlite import sqlite_path
 
 CLOCK_SECONDS = 2  # apart, at which the clocks of here and of the database are told of
@@ -34,6 +33,7 @@ def findings(settings: Settings, database: pw.Database) -> tuple[list[str], list
             fatal.append(f"Migrations are pending: {', '.join(pending)}; run `flask db upgrade`.")
         doubtful += _about_clock(database) + _about_pooler(settings, database)
     if settings.database_url.startswith("sqlite:"):
+        fatal += _about_folder(sqlite_path(settings).parent)
         doubtful += _about_sqlite(settings)
     if 0 < len(settings.secret_key.encode()) < SECRET_BYTES:
         doubtful.append(f"SECRET_KEY is shorter than {SECRET_BYTES} bytes.")
@@ -44,15 +44,25 @@ def findings(settings: Settings, database: pw.Database) -> tuple[list[str], list
         )
     if settings.database_pool_size < settings.threads:
         doubtful.append("DATABASE_POOL_SIZE is less than THREADS: requests wait for connections.")
-    if settings.strict and settings.mail_url in {"console:", "memory:"}:
-        doubtful.append("MAIL_URL sends no mail, and shows the links; give an smtp:// server.")
+    if settings.strict:
+        doubtful += _about_production(settings)
     return fatal, doubtful
 
 
+def _about_production(settings: Settings) -> list[str]:
+    result = []
+    if settings.metrics_enabled and not settings.metrics_token:
+        result.append(
+            "METRICS_ENABLED without METRICS_TOKEN: anyone who reaches /metrics can read it; set a"
+            " token, or block /metrics at the proxy."
+        )
+    if settings.mail_url in {"console:", "memory:"}:
+        result.append("MAIL_URL sends no mail, and shows the links; give an smtp:// server.")
+    return result
+
+
 def _about_dotenv() -> list[str]:
-    known = {each.name.upper() for each in fields(Settings)}
-    known |= {f"{each.name.upper()}_FILE" for each in fields(Settings) if each.metadata["file"]}
-    given = dotenv_values(ROOT / ".env")
+    given, known = dotenv_values(ROOT / ".env"), setting_names()
     result = [f".env: there is no setting {name}." for name in given if name not in known]
     nearest = find_dotenv(usecwd=True)
     if nearest and Path(nearest) != ROOT / ".env":
@@ -81,9 +91,17 @@ def _about_pooler(settings: Settings, database: pw.Database) -> list[str]:
     return [f"DATABASE_PREPARED_STATEMENTS=false, and no statement_timeout: run `{remedy}`."]
 
 
+def _about_folder(folder: Path) -> list[str]:
+    """SQLite creates files beside the database, so its folder must be writable too."""
+    if not os.access(folder, os.F_OK) or os.access(folder, os.W_OK | os.X_OK):
+        return []
+    who = f" (uid {os.geteuid()}, gid {os.getegid()})" if os.name == "posix" else ""
+    return [f"DATABASE_URL: {folder} is not writable for the user of this process{who}."]
+
+
 def _about_sqlite(settings: Settings) -> list[str]:
     path = sqlite_path(settings)
-    result = _about_mode(path)
+    result = _about_mode(*(path.with_name(path.name + end) for end in ("", "-wal", "-shm")))
     if settings.workers > 1:
         result.append("SQLite with several WORKERS: right, but PostgreSQL writes in parallel.")
     return result
@@ -97,7 +115,16 @@ def _about_signing_keys(settings: Settings) -> list[str]:
     return []
 
 
-def _about_mode(path: Path) -> list[str]:
-    if os.name == "posix" and path.exists() and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
-        return [f"{path} can be read by other users of the machine; run `chmod 600` on it."]
-    return []
+def _about_mode(*paths: Path) -> list[str]:
+    loose = ", ".join(str(path) for path in paths if _is_readable_by_others(path))
+    if not loose:
+        return []
+    return [f"{loose} can be read by other users of the machine; run `chmod 600`."]
+
+
+def _is_readable_by_others(path: Path) -> bool:
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # there is no such file, or this user cannot look into its folder
+        return False
+    return os.name == "posix" and bool(mode & (stat.S_IRGRP | stat.S_IROTH))

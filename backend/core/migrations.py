@@ -21,6 +21,7 @@ import peewee as pw
 from . import clock
 from .database import Model
 from .paths import DATA, IS_CHECKOUT
+from .sqlite import create_private
 
 log = logging.getLogger(__name__)
 
@@ -199,16 +200,17 @@ def _alone_on_sqlite(database: Any) -> Iterator[None]:
     path = Path(database.database)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        create_private(path)
+        if not path.stat().st_size:
+            path.chmod(0o600)
+        create_private(Path(f"{path}.migrate"))
     except OSError as error:
-        raise MigrationError(f"{path.parent} cannot be made: {error.strerror}.") from None
+        raise MigrationError(f"{error.filename} cannot be made: {error.strerror}.") from None
     # A lock that SQLite takes on a file beside: on every platform, and gone with the process.
     with closing(
         sqlite3.connect(f"{path}.migrate", timeout=LOCK_SECONDS, isolation_level=None)
     ) as beside:
         beside.execute("BEGIN EXCLUSIVE")
-        if not path.exists() or not path.stat().st_size:
-            path.touch()
-            path.chmod(0o600)
         # A rebuild drops the old table, and with foreign keys on that deletes all child rows.
         database.pragma("foreign_keys", 0)
         yield

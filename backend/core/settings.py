@@ -359,6 +359,21 @@ class Settings:
         return self
 
 
+def setting_names() -> set[str]:
+    """The names that the environment and `.env` may hold, NAME_FILE included."""
+    return {
+        each.name.upper() + suffix
+        for each in fields(Settings)
+        for suffix in (("", "_FILE") if each.metadata["file"] else ("",))
+    }
+
+
+def child_environ() -> dict[str, str]:
+    """The environment for a program that we start: without our settings, which hold secrets."""
+    ours = setting_names()
+    return {name: text for name, text in os.environ.items() if name not in ours}
+
+
 def _clean(values: Mapping[str, str | None]) -> dict[str, str]:
     return {name: text.strip() for name, text in values.items() if text and text.strip()}
 

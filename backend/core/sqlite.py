@@ -6,6 +6,8 @@ overtake: of sixteen writers in two processes some wait three seconds in vain.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 import threading
 import time
@@ -38,6 +40,7 @@ def open_sqlite(settings: Settings) -> SqliteDatabase:
             "journal_mode": "wal",
             "synchronous": "full",  # an acknowledged write survives a loss of power
             "foreign_keys": 1,
+            "temp_store": "memory",  # where /tmp is read-only, a file would fail the transaction
             "busy_timeout": settings.database_timeout * 1000,
         },
         timeout=settings.database_timeout,
@@ -49,6 +52,16 @@ def open_sqlite(settings: Settings) -> SqliteDatabase:
     )
 
 
+def create_private(path: Path) -> None:
+    """Create the file readable for its owner only. SQLite gives its -wal and -shm the same mode.
+
+    SQLite itself would apply the umask. An existing file is never opened here: closing it would
+    drop the locks that SQLite holds on it in this process.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
+
+
 class SqliteDatabase(BoundedPool, PooledSqliteDatabase):
     """One thread of this process at a time asks for the write lock, and asks often."""
 
@@ -56,6 +69,11 @@ class SqliteDatabase(BoundedPool, PooledSqliteDatabase):
         self._patience = patience  # seconds
         self._turn = threading.Lock()
         super().__init__(*args, **kwargs)
+
+    def _connect(self) -> Any:
+        with contextlib.suppress(OSError):  # SQLite raises an error of its own
+            create_private(Path(self.database))
+        return super()._connect()
 
     def begin(self, lock_type: str | None = None) -> None:
         """Begin a transaction, which takes the write lock unless `lock_type` is "DEFERRED"."""
