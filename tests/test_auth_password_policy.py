@@ -1,12 +1,23 @@
 """Which passwords are refused, and how their hashes keep up with the cost that is set."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from .conftest import PASSWORD, Person, add_user, assert_problem, client_of, sign_in, url_of
+from .conftest import (
+    PASSWORD,
+    Person,
+    add_user,
+    assert_problem,
+    client_of,
+    service_of,
+    sign_in,
+    url_of,
+)
 
 WEAK = [
     "fourteen chars",
@@ -70,6 +81,29 @@ def test_a_hash_moves_to_another_cost_when_its_owner_signs_in(
     assert alice.get("/v1/auth/me").status_code == 200  # no session ends
     sign_in(client_of(after), "alice")
     assert stored_hash(after) == moved
+
+
+def test_a_right_password_signs_in_though_no_place_is_left_to_renew_its_hash(
+    make_app: Callable[..., Flask], stored_hash: Callable[[Flask], str]
+) -> None:
+    before = make_app(bcrypt_rounds=4)
+    add_user(client_of(before), "alice")
+    after = make_app(bcrypt_rounds=5, threads=2, database_url=url_of(before))  # one place
+    service = service_of(after)
+
+    with ExitStack() as others:
+
+        def take_the_place(event: Any) -> None:
+            """Once the password has been found right, and the attempt is taken back."""
+            if event.sql.startswith("UPDATE") and "throttles" in event.sql:
+                service.database.query_hooks.remove(take_the_place)
+                others.enter_context(service.hasher.place())
+
+        service.database.query_hooks.append(take_the_place)
+        sign_in(client_of(after), "alice")
+        assert stored_hash(after).startswith("$2b$04$")
+    sign_in(client_of(after), "alice")
+    assert stored_hash(after).startswith("$2b$05$")
 
 
 @pytest.fixture

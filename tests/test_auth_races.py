@@ -52,7 +52,7 @@ server.run()
 @pytest.fixture
 def app(make_app: Callable[..., Flask]) -> Flask:
     """An app that shares a few connections among many threads, as a server does."""
-    return make_app(database_pool_size=16, login_attempts="100/300")
+    return make_app(threads=128, database_pool_size=16, login_attempts="100/300")
 
 
 def at_once(acts: Sequence[Callable[[], T]]) -> list[T]:

@@ -9,13 +9,15 @@ import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 
 import bcrypt
 import pytest
 
+from backend.core import context
 from backend.core.errors import Invalid, Unavailable
 from backend.core.metrics import Metrics
-from backend.core.passwords import MAX_LENGTH, Hasher, require_strong
+from backend.core.passwords import MAX_LENGTH, Account, Hasher, require_strong
 
 from .conftest import PASSWORD, make_settings, until
 
@@ -139,7 +141,7 @@ def test_beyond_half_of_the_threads_hashing_is_refused_at_once() -> None:
     with ThreadPoolExecutor(2) as pool:
         both = [pool.submit(hash_on) for _ in range(2)]
         try:
-            until(lambda: not hasher._inside._value)
+            until(lambda: hasher._taken == 2)
             assert min(ask() for _ in range(5)) < 0.05
         finally:
             over.set()
@@ -147,6 +149,75 @@ def test_beyond_half_of_the_threads_hashing_is_refused_at_once() -> None:
         each.result()
     assert refused == []
     assert hasher.check(PASSWORD, None) is False
+
+
+def hold(places: ExitStack, hasher: Hasher, account: Account, address: str = "") -> None:
+    """Take a place as a request from the address would, for as long as `places` lasts."""
+    token = context.call.set(context.Call("", address, "POST", ""))
+    try:
+        places.enter_context(hasher.place(account))
+    finally:
+        context.call.reset(token)
+
+
+def test_an_account_leaves_others_as_many_places_as_it_holds() -> None:
+    hasher = Hasher(make_settings(threads=8), Metrics())  # four places
+    with ExitStack() as places:
+        for _ in range(2):
+            hold(places, hasher, "mallory")
+        with pytest.raises(Unavailable):
+            hold(places, hasher, "mallory")
+        hold(places, hasher, "alice")
+        with pytest.raises(Unavailable):
+            hold(places, hasher, "alice")  # which would leave none
+        hold(places, hasher, "bob")
+        with pytest.raises(Unavailable):
+            hold(places, hasher, "carol")
+    with ExitStack() as places:  # all were given back
+        for _ in range(2):
+            hold(places, hasher, "mallory")
+
+
+def test_an_address_leaves_a_quarter_of_the_places_to_others() -> None:
+    hasher = Hasher(make_settings(threads=16), Metrics())  # eight places
+    with ExitStack() as places:
+        for number in range(6):
+            hold(places, hasher, f"name{number}", f"2001:db8::{number}")
+        with pytest.raises(Unavailable):
+            hold(places, hasher, "alice", "2001:db8::ffff")
+        hold(places, hasher, "alice", "192.0.2.1")
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_with_few_places_each_account_has_one(threads: int) -> None:
+    hasher = Hasher(make_settings(threads=threads), Metrics())
+    with ExitStack() as places:
+        hold(places, hasher, "mallory", "192.0.2.1")
+        with pytest.raises(Unavailable):
+            hold(places, hasher, "mallory", "192.0.2.1")
+        if threads == 4:
+            hold(places, hasher, "alice", "192.0.2.1")
+
+
+def test_a_right_password_keeps_its_place_until_an_older_hash_took_its_time() -> None:
+    stored = Hasher(make_settings(bcrypt_rounds=4), Metrics()).hash(PASSWORD)
+    hasher = Hasher(make_settings(threads=2, bcrypt_rounds=8), Metrics())  # one place
+
+    def push_in(over: threading.Event) -> None:
+        until(lambda: hasher._taken or over.is_set())
+        while not over.is_set():
+            with suppress(Unavailable), hasher.place():
+                over.wait(30)
+
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(10):
+            over = threading.Event()
+            pushing = pool.submit(push_in, over)
+            try:
+                assert hasher.check(PASSWORD, stored) is True
+            finally:
+                over.set()
+            pushing.result()
 
 
 def test_a_refusal_takes_no_place(hasher: Hasher) -> None:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from uuid import UUID
 
 import pytest
 from flask import Flask
@@ -205,6 +206,67 @@ def test_a_guess_that_could_not_be_looked_at_does_not_count(
         # Before anything is read, so that it costs next to nothing.
         assert_problem(client.post("/v1/auth/login", data=b"{"), 503, "unavailable")
     assert guesses(client, "alice", 11) == [401] * 10 + [429]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/v1/auth/login", {"username": "alice@example.com", "password": PASSWORD}),
+        ("PATCH", "/v1/auth/me", {"username": "alicia", "current_password": PASSWORD}),
+        (
+            "POST",
+            "/v1/auth/password",
+            {"current_password": PASSWORD, "new_password": NEW_PASSWORD},
+        ),
+        ("POST", "/v1/auth/mfa", {"current_password": PASSWORD}),
+        ("POST", "/v1/auth/mfa/disable", {"current_password": PASSWORD, "code": "123456"}),
+        ("POST", "/v1/auth/mfa/recovery-codes", {"current_password": PASSWORD, "code": "123456"}),
+    ],
+)
+def test_an_account_that_hashes_its_share_waits_and_others_do_not(
+    make_app: Callable[..., Flask], method: str, path: str, body: dict[str, str]
+) -> None:
+    client = client_of(make_app(threads=8))  # four places
+    for name in ("alice", "bob"):
+        add_user(client, name)
+    alice, bob = sign_in(client, "alice"), sign_in(client, "bob")
+    hasher = service_of(client.application).hasher
+    with hasher.place(UUID(alice.id)), hasher.place(UUID(alice.id)):
+        for _ in range(11):  # which are no guesses
+            refused = client.open(path, method=method, json=body, headers=alice.headers)
+            assert_problem(refused, 503, "unavailable")
+            assert refused.headers["Retry-After"] == "1"
+        renamed = bob.patch("/v1/auth/me", {"username": "bobby", "current_password": PASSWORD})
+        assert renamed.status_code == 200
+        assert guess(client, "bobby", PASSWORD).status_code == 200
+    assert guess(client, "alice", PASSWORD).status_code == 200
+
+
+def test_names_of_nobody_have_a_share_too(make_app: Callable[..., Flask]) -> None:
+    client = client_of(make_app(threads=8))
+    hasher = service_of(client.application).hasher
+    with hasher.place("nobody"), hasher.place("nobody"):
+        assert_problem(guess(client, "NOBODY"), 503, "unavailable")
+        assert_problem(guess(client, "nobody-else"), 401, "invalid_credentials")
+
+
+def test_setting_passwords_takes_the_share_of_whoever_sets_them(
+    make_app: Callable[..., Flask],
+) -> None:
+    client = client_of(make_app(threads=8))
+    add_user(client, "root", role="admin")
+    root = sign_in(client, "root")
+    hasher = service_of(client.application).hasher
+    account = {"username": "carol", "email": "carol@example.com"}
+    invited = root.post("/v1/auth/register", account).json["id"]
+    link = {"token": token_in(mails_of(client)[-1]), "new_password": NEW_PASSWORD}
+    with hasher.place(UUID(root.id)), hasher.place(UUID(root.id)):
+        dora = {"username": "dora", "email": "dora@example.com", "password": PASSWORD}
+        assert_problem(root.post("/v1/auth/register", dora), 503, "unavailable")
+    with hasher.place(UUID(invited)), hasher.place(UUID(invited)):
+        reset = client.post("/v1/auth/password/reset", json=link)
+        assert_problem(reset, 503, "unavailable")
+    assert client.post("/v1/auth/password/reset", json=link).status_code == 204
 
 
 def test_the_database_does_not_tell_what_was_typed(client: FlaskClient) -> None:

@@ -43,7 +43,7 @@ def login(username: str, password: str) -> dict[str, Any]:
     """
     user = users.find(username)
     with guessing.attempt(user or username, "login"):
-        right = context.service().hasher.check(password, user.password_hash if user else None)
+        right = guessing.is_password(user or username, password)
         if user is None or not right or not user.is_active:
             raise InvalidCredentials
     if context.service().hasher.is_outdated(user.password_hash):
@@ -312,7 +312,7 @@ def change_password(actor: Identity, current_password: str, new_password: str) -
     user = actor.user
     users.require_strong(new_password, "new_password", user.username, user.email)
     user = guessing.require_password(actor, current_password, "password.change")
-    _replace_password(actor, user, context.service().hasher.hash(new_password))
+    _replace_password(actor, user, context.service().hasher.hash(new_password, user.id))
 
 
 @atomic
@@ -355,7 +355,7 @@ def reset_password(token: str, new_password: str) -> None:
     InvalidLink for a link that is not good; one whose password is too weak may be used again.
     """
     user = links.holder(PASSWORD_LINK, token)
-    hashed = users.hash_password(new_password, "new_password", user.username, user.email)
+    hashed = users.hash_password(new_password, "new_password", user.username, user.email, user.id)
     _reset_password(user, hashed)
 
 

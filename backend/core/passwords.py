@@ -10,10 +10,13 @@ import os
 import sys
 import threading
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import bcrypt
 
@@ -26,6 +29,8 @@ from .settings import Settings
 MAX_LENGTH = 1024  # characters
 LEAST_NAME = 3  # characters; shorter ones are in every other password
 LONGEST_COMMON = 20  # characters of the longest password in the list
+
+Account = UUID | str | None  # a user's id, or the name of no user
 
 
 def normalised(password: str) -> str:
@@ -41,28 +46,36 @@ class Hasher:
     bytes are 64 in base64, without NUL.
 
     A hash takes a quarter of a second of one core. At most one per core of this process's share
-    runs at a time, and at most half of the server's threads run or wait for one, so that a flood of
-    logins leaves threads and cores to the rest; beyond that, Unavailable.
+    runs at a time, and at most half of the server's threads have a place to run or wait for one, so
+    that a flood of logins leaves threads and cores to the rest; beyond that, Unavailable. One
+    account, and one network address, get a share of the places, so that the rest can sign in while
+    one of them does so in a loop.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._metrics = metrics
         self.rounds = settings.bcrypt_rounds
         self._running = threading.Semaphore(max(1, (os.cpu_count() or 1) // settings.workers))
-        self._inside = threading.Semaphore(max(1, settings.threads // 2))
+        self._places = max(1, settings.threads // 2)
+        self._lock = threading.Lock()
+        self._taken = 0
+        self._accounts: Counter[Any] = Counter()  # the places that each holds
+        self._addresses: Counter[Any] = Counter()
 
-    def hash(self, password: str) -> str:
-        """The text to store for `password`."""
-        return self._bcrypt(password, bcrypt.gensalt(self.rounds)).decode()
+    def hash(self, password: str, account: Account = None) -> str:
+        """The text to store for `password`, hashed at a place of the account's."""
+        with self.place(account):
+            return self._bcrypt(password, bcrypt.gensalt(self.rounds)).decode()
 
-    def check(self, password: str, stored: str | None) -> bool:
+    def check(self, password: str, stored: str | None, account: Account = None) -> bool:
         """True if `stored` was made of `password`. None takes as long, and is never right."""
         reference = stored.encode() if stored else bcrypt.gensalt(self.rounds)
-        right = hmac.compare_digest(self._bcrypt(password, reference), reference)
-        # Each cost doubles the one before: with these, one that was made at a lower cost takes as
-        # long as those of the present one, and does not tell that there is such a user.
-        for rounds in range(_rounds(reference), self.rounds):
-            self._bcrypt(password, bcrypt.gensalt(rounds))
+        with self.place(account):  # one for all hashes, or a right password could be refused
+            right = hmac.compare_digest(self._bcrypt(password, reference), reference)
+            # Each cost doubles the one before: with these, one that was made at a lower cost takes
+            # as long as those of the present one, and does not tell that there is such a user.
+            for rounds in range(_rounds(reference), self.rounds):
+                self._bcrypt(password, bcrypt.gensalt(rounds))
         return right
 
     def is_outdated(self, stored: str) -> bool:
@@ -73,25 +86,45 @@ class Hasher:
         salt = salt[:29]  # "$2b$12$" and 22 characters
         inner = hmac.digest(salt[7:], normalised(password).encode(), hashlib.sha384)
         _give_back_connection()
-        with self.place(), self._running:
+        with self._running:
             return _behind_others(lambda: bcrypt.hashpw(base64.b64encode(inner), salt))
 
-    def require_place(self) -> None:
-        """Raise Unavailable if nobody more may hash or wait for it."""
-        with self.place():
-            pass
+    def require_place(self, account: Account = None) -> None:
+        """Raise Unavailable if `place` would; it takes none."""
+        with self._lock:
+            self._require_place(account, context.network())
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """Be one of those who hash or wait for it; Unavailable if they are too many."""
-        if not self._inside.acquire(blocking=False):
-            self._metrics.hashes_refused.inc()
-            raise Unavailable("Too many passwords are being checked. Try again shortly.")
+    def place(self, account: Account = None) -> Iterator[None]:
+        """Hold one of the places for those who hash or wait to; Unavailable if there is none."""
+        address = context.network()
+        with self._lock:
+            self._require_place(account, address)
+            self._take(account, address, 1)
         try:
             with self._metrics.hashes.track_inprogress():
                 yield
         finally:
-            self._inside.release()
+            with self._lock:
+                self._take(account, address, -1)
+
+    def _require_place(self, account: Account, address: str) -> None:
+        """Raise Unavailable if no place is free that this account and this address may take.
+
+        An account that holds some leaves at least as many free; an address gets three quarters.
+        """
+        free, held = self._places - self._taken, self._accounts[account] if account else 0
+        crowded = address and self._addresses[address] >= self._places - self._places // 4
+        if not free or crowded or (held and held + 2 > free):
+            self._metrics.hashes_refused.inc()
+            raise Unavailable("Too many passwords are being checked. Try again shortly.")
+
+    def _take(self, account: Account, address: str, number: int) -> None:
+        self._taken += number
+        for places, holder in ((self._accounts, account), (self._addresses, address)):
+            places[holder] += number
+            if not places[holder]:
+                del places[holder]  # whoever holds none is forgotten
 
 
 def _behind_others(work: Callable[[], bytes]) -> bytes:

@@ -7,7 +7,6 @@ so that of many at once no more are looked at than the limit allows, in all proc
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -20,6 +19,7 @@ from ..core import clock, context
 from ..core.database import atomic, db_time, delete_some, execute, from_db_time
 from ..core.errors import Failure, Forbidden, InvalidCredentials
 from ..core.identity import Identity
+from ..core.passwords import Account
 from ..core.settings import Limit
 from ..users import service as users
 from ..users.models import User
@@ -40,6 +40,8 @@ def attempt(
     has failed. `account` is the name that was given if there is no such user: it has its limits
     too, or the difference would tell. Failure `rate_limited` if there were too many.
     """
+    if not code:  # before anything is written: who has no place may ask again at once
+        context.service().hasher.require_place(_hashes_as(account))
     booked = _book(account, code=code)
     try:
         yield
@@ -57,9 +59,15 @@ def require_password(actor: Identity, password: str, action: str) -> User:
     """The actor's row, if `password` is theirs, as `action` takes; else Forbidden."""
     user = users.get(actor, actor.user_id)
     with attempt(user, action, actor):
-        if not context.service().hasher.check(password, user.password_hash):
+        if not is_password(user, password):
             raise wrong_password()
     return user
+
+
+def is_password(account: User | str, password: str) -> bool:
+    """True if it is the account's password; it takes as long for the name of no user."""
+    stored = account.password_hash if isinstance(account, User) else None
+    return context.service().hasher.check(password, stored, _hashes_as(account))
 
 
 def wrong_password() -> Forbidden:
@@ -82,7 +90,7 @@ def use_up(what: str, limit: Limit) -> None:
 
 def remember_address(user: User) -> None:
     """Note that the user signed in from the present address."""
-    _remember(user, _address())
+    _remember(user, context.network())
 
 
 def _remember(user: User, address: str) -> None:
@@ -97,7 +105,7 @@ def clear_failures(user: User) -> None:
     """Forget the failed guesses at the user's account: of a day, and from the present address."""
     who, blind = _who(user), context.service().keyring.blind
     # In the order in which guesses are booked, so that the two never wait for each other for ever.
-    for bucket in (blind(f"{who} from {_address()}"), blind(who)):
+    for bucket in (blind(f"{who} from {context.network()}"), blind(who)):
         Throttle.delete().where(Throttle.bucket == bucket).execute()
 
 
@@ -109,13 +117,13 @@ def trust_address(user: User) -> None:
     at that: failed codes are also counted apart, where neither this nor the address helps.
     """
     clear_failures(user)
-    _remember(user, _by_mail(_address()))
+    _remember(user, _by_mail(context.network()))
 
 
 def _book(account: User | str, *, code: bool) -> list[tuple[str, datetime]]:
     """The buckets that count this attempt, each with its end; Failure if one of them is full."""
     settings, blind = context.settings(), context.service().keyring.blind
-    who, address = _who(account), _address()
+    who, address = _who(account), context.network()
     limits = {
         blind(f"{who} from {address}"): settings.login_attempts,
         blind(f"address {address}"): settings.login_attempts_per_address,
@@ -209,15 +217,6 @@ def _is_known(account: User | str, addresses: list[str]) -> bool:
     )
 
 
-def _address() -> str:
-    """Where the present call comes from; of IPv6 the /64, which is what one customer is given."""
-    call = context.call.get()
-    text = call.address if call else ""
-    if ":" not in text:
-        return text
-    return str(ipaddress.ip_network((text, 64), strict=False))
-
-
 def _by_mail(address: str) -> str:
     """How an address is remembered at which the user read their mail, and did not sign in yet."""
     return f"{address} by mail"
@@ -226,6 +225,11 @@ def _by_mail(address: str) -> str:
 def _who(account: User | str) -> str:
     """The account as its buckets name it: one for all names of a user."""
     return f"user {account.id}" if isinstance(account, User) else f"name {_folded(account)}"
+
+
+def _hashes_as(account: User | str) -> Account:
+    """The account as the hasher knows it."""
+    return account.id if isinstance(account, User) else _folded(account)
 
 
 def _folded(name: str) -> str:

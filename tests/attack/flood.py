@@ -1,6 +1,7 @@
-"""`python -m tests.attack.flood PORT SECONDS NAME...`: sign in as these, from 16 clients at once.
+"""`python -m tests.attack.flood PORT SECONDS CLIENTS PASSWORD NAME...`: sign in as these in turn.
 
-Prints {status: [milliseconds, ...]} as JSON.
+Each of so many clients at once begins again when it has an answer. Prints {status: [milliseconds,
+...]} as JSON.
 """
 
 from __future__ import annotations
@@ -11,19 +12,20 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import cycle
 
-from ..load import CLIENTS, Client, drive, request
+from ..load import Client, drive, request
 
 
-def signing_in(names: Iterator[str]) -> Client:
-    """A client that tries a wrong password on one name after the other."""
+def signing_in(names: Iterator[str], password: str) -> Client:
+    """A client that tries the password on one name after the other."""
     for name in names:
-        body = {"username": name, "password": "not the right password"}
-        yield request("guess", "POST", "/v1/auth/login", body=body)
+        body = {"username": name, "password": password}
+        yield request("sign in", "POST", "/v1/auth/login", body=body)
 
 
 if __name__ == "__main__":
-    names, found = cycle(sys.argv[3:]), defaultdict(list)
-    plans = [signing_in(names) for _ in range(CLIENTS)]
-    for answer in drive(int(sys.argv[1]), float(sys.argv[2]), plans):
+    port, seconds, clients, password, *names = sys.argv[1:]
+    turns, found = cycle(names), defaultdict(list)
+    plans = [signing_in(turns, password) for _ in range(int(clients))]
+    for answer in drive(int(port), float(seconds), plans):
         found[str(answer.status)].append(answer.milliseconds)
     print(json.dumps(found))

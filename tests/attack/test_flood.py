@@ -14,7 +14,8 @@ import pytest
 
 from backend.core.settings import ROOT
 
-from ..conftest import add_user, by_key, by_token, sign_in
+from ..conftest import PASSWORD, add_user, by_key, by_token, sign_in
+from ..load import CLIENTS
 from ..long_runs import at
 from ..test_servers import Server, read
 from .conftest import FULL, UNTHROTTLED, Site
@@ -44,6 +45,15 @@ def probes(server: Server, credentials: list[dict[str, str]]) -> list[float]:
         return [each.result() for each in found]
 
 
+def begin(server: Server, clients: int, password: str, *names: str) -> subprocess.Popen[bytes]:
+    """So many clients that sign in as these, for a little longer than SECONDS."""
+    about = [server.port, SECONDS + 1, clients, password, *names]
+    command = [sys.executable, "-m", "tests.attack.flood", *map(str, about)]
+    flood = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+    time.sleep(0.5)
+    return flood
+
+
 @pytest.mark.parametrize("aim", ["many names", "one name"] if FULL else ["many names"])
 @pytest.mark.parametrize("throttles", [UNTHROTTLED, {}], ids=["none", "default"])
 def test_a_flood(
@@ -59,9 +69,7 @@ def test_a_flood(
     quiet = probes(server, credentials)
     figure("without a flood, p50 p99", f"{median(quiet):.1f} ms, {at(0.99, quiet):.1f} ms")
     names = ["alice"] if aim == "one name" else [f"name{number}" for number in range(1000)]
-    command = [sys.executable, "-m", "tests.attack.flood", str(server.port), str(SECONDS + 1)]
-    flood = subprocess.Popen([*command, *names], cwd=ROOT, stdout=subprocess.PIPE)
-    time.sleep(0.5)
+    flood = begin(server, CLIENTS, "not the right password", *names)
     found = probes(server, credentials)
     answers = json.loads(flood.communicate()[0])
     figure("p50 p99", f"{median(found):.1f} ms, {at(0.99, found):.1f} ms")
@@ -73,3 +81,25 @@ def test_a_flood(
         assert median(found) <= 25
         assert at(0.99, found) <= 100
         assert median(answers["503"]) <= 50
+
+
+@pytest.mark.parametrize("kind", ["waitress", "gunicorn"])
+def test_one_account_that_signs_in_in_a_loop_keeps_nobody_else_from_it(
+    make_site: Callable[..., Site], figure: Callable[[str, str], None], kind: str
+) -> None:
+    client, [server] = make_site(kind, bcrypt_rounds=12 if FULL else 10)
+    for name in ("mallory", "alice", "bob"):
+        add_user(client, name)
+    loop = begin(server, 8, PASSWORD, "mallory")
+    others: list[float] = []
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        begun = time.perf_counter()
+        body = json.dumps({"username": ("alice", "bob")[len(others) % 2], "password": PASSWORD})
+        assert server.ask("POST", "/v1/auth/login", body).status == 200
+        others.append((time.perf_counter() - begun) * 1000)
+    looped = json.loads(loop.communicate()[0])
+    assert looped.keys() == {"200", "503"}
+    figure("others, p50 p95", f"{median(others):.0f} ms, {at(0.95, others):.0f} ms")
+    figure("others, in the loop: sign-ins", f"{len(others)}, {len(looped['200'])}")
+    assert at(0.95, others) < 2000
