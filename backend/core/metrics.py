@@ -1,28 +1,23 @@
 """Metrics: what one service counts and measures, for Prometheus.
 
 With PROMETHEUS_MULTIPROC_DIR in the environment before this is imported, as
-`config/gunicorn.conf.py` has it, the figures lie in files there, and whichever process is asked
-adds up those of all: its own of this moment, those of the others of a second ago. That takes one
-service per process; without it each service has its own.
+`config/gunicorn.conf.py` has it, the figures are in files there, and any process that is asked adds
+up those of all; the gauges of the others are a second old. That takes one service per process;
+without it each service has its own.
 """
 
 from __future__ import annotations
 
-import atexit
+import functools
 import logging
 import os
 import threading
 import time
-from bisect import bisect_left
-from collections import Counter as Counted
-from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
-
-from . import context
 
 if TYPE_CHECKING:
     from .context import Service
@@ -38,16 +33,6 @@ SAMPLE_SECONDS = 1.0
 
 # Whatever word a client sends is a method, and each would stay here for ever.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-
-
-class _Late:
-    """What has been counted and not been told yet."""
-
-    def __init__(self) -> None:
-        # {((method, route), status, number of the bucket): answers}, {(method, route): in all}
-        self.answers: Counted[tuple[tuple[str, str], int, int]] = Counted()
-        self.seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
-        self.decisions: Counted[str] = Counted()
 
 
 class _OfAllProcesses(MultiProcessCollector):
@@ -80,10 +65,8 @@ class Metrics:
                 f"backend_{name}", meaning, registry=registry, multiprocess_mode=over_processes
             )
 
-        # What each request changes is counted here and told later: in a file that the processes
-        # share it would take ten times as long.
         self._lock = threading.Lock()
-        self._late = _Late()
+        self._children = functools.cache(self._find_children)
         self._is_shared = bool(values.ValueClass._multiprocess)
         self._sampling: int | None = None  # the process in which it goes on
         self._requests = counter("http_requests", "Requests answered", "method", "route", "status")
@@ -117,16 +100,16 @@ class Metrics:
     def request(self, method: str, route: str | None, status: int, seconds: float) -> None:
         """Count an answer. `route` is the rule of the route, None if there is none."""
         kind = method if method in _METHODS else "other", route or "none"
-        with self._lock:
-            self._late.answers[kind, status, bisect_left(BUCKETS, seconds)] += 1
-            self._late.seconds[kind] += seconds
-        if self._is_shared and self._sampling != os.getpid():
-            self.keep_sampling(context.service())
+        requests, durations = self._children(*kind, status)
+        requests.inc()
+        durations.observe(seconds)
+
+    def _find_children(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+        return self._requests.labels(method, route, status), self._durations.labels(method, route)
 
     def verification(self, code: str) -> None:
         """Count a decision about a key."""
-        with self._lock:
-            self._late.decisions[code] += 1
+        self._verifications.labels(code).inc()
 
     def chore_failed(self, name: str) -> None:
         """Count a chore's failure."""
@@ -142,15 +125,11 @@ class Metrics:
         return generate_latest(registry)
 
     def keep_sampling(self, service: Service) -> None:
-        """See to it that the other processes know what only this one can tell.
-
-        The first request of a process does so too.
-        """
+        """Keep this process's gauges up to date in the files that the others read."""
         with self._lock:
             if self._sampling == os.getpid() or not self._is_shared:
                 return
             self._sampling = os.getpid()
-        atexit.register(self._tell_late)
         threading.Thread(target=self._go_on, args=(service,), name="metrics", daemon=True).start()
 
     def _go_on(self, service: Service) -> None:
@@ -163,19 +142,7 @@ class Metrics:
 
     def _sample(self, service: Service) -> None:
         """Take down what is not told as it happens."""
-        self._tell_late()
         self._pool_used.set(len(service.database._in_use))
         self._pool_size.set(service.settings.database_connections)
         self._jobs.set(service.jobs.waiting)
         self._lag.set(max(service.last_used.lag, service.usage.lag))
-
-    def _tell_late(self) -> None:
-        with self._lock:
-            late, self._late = self._late, _Late()
-        for (kind, status, bucket), times in late.answers.items():
-            self._requests.labels(*kind, status).inc(times)
-            self._durations.labels(*kind)._buckets[bucket].inc(times)
-        for kind, seconds in late.seconds.items():
-            self._durations.labels(*kind)._sum.inc(seconds)
-        for code, times in late.decisions.items():
-            self._verifications.labels(code).inc(times)
