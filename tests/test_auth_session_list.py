@@ -1,11 +1,26 @@
 """One's sessions as a list: which there are, from where, and ending one of them."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import pytest
+from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
-from .conftest import PASSWORD, Person, assert_problem, by_token, refresh, sign_in
+from .conftest import (
+    PASSWORD,
+    Person,
+    add_user,
+    assert_problem,
+    by_token,
+    client_of,
+    refresh,
+    sign_in,
+)
 
+PATH = "/v1/auth/sessions"
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0"
 
 
@@ -15,7 +30,10 @@ def test_sessions_are_listed_with_where_they_come_from(client: FlaskClient, alic
         "/v1/auth/login", json=login, headers={"User-Agent": FIREFOX + "\x9b\t" + "x" * 500}
     )
     newest, first = alice.get("/v1/auth/sessions").json["items"]
-    assert set(first) == {"id", "created_at", "last_used_at", "ip", "user_agent", "current"}
+    assert set(first) == {
+        *("id", "created_at", "last_used_at", "ip", "user_agent", "grace_used_at", "current")
+    }
+    assert first["grace_used_at"] is None
     assert (first["ip"], first["current"], newest["current"]) == ("127.0.0.1", True, False)
     assert newest["user_agent"].startswith(FIREFOX + "x")
     assert len(newest["user_agent"]) == 200
@@ -43,6 +61,112 @@ def test_a_refresh_is_a_use(
     [after] = client.get("/v1/auth/sessions", headers=by_token(token)).json["items"]
     assert after["last_used_at"] > before["last_used_at"]
     assert (after["id"], after["user_agent"]) == (before["id"], FIREFOX)
+
+
+def test_a_session_is_never_used_before_it_was_created(
+    client: FlaskClient, alice: Person, travel: Callable[..., None]
+) -> None:
+    def times(person: Person) -> tuple[str, str]:
+        [current] = [each for each in person.get(PATH).json["items"] if each["current"]]
+        return current["created_at"], current["last_used_at"]
+
+    for person in (alice, alice.again(), alice.again()):
+        created, used = times(person)
+        assert used == created
+    travel(seconds=-4)  # within what a token's times may differ by
+    assert refresh(client, alice.refresh_token).status_code == 200
+    created, used = times(alice)
+    assert used == created
+
+
+def refresh_as(client: FlaskClient, token: str, address: str, agent: str) -> TestResponse:
+    """The answer to exchanging a refresh token from an address, with a user agent."""
+    return client.post(
+        "/v1/auth/refresh",
+        json={"refresh_token": token},
+        headers={"User-Agent": agent},
+        environ_overrides={"REMOTE_ADDR": address},
+    )
+
+
+def grace_of(person: Person, root: Person) -> tuple[str | None, list[dict[str, Any]]]:
+    """What the person's list shows of the calling session, and the events about it."""
+    [current] = [each for each in person.get(PATH).json["items"] if each["current"]]
+    events = root.get(f"/v1/audit-events?action=session.grace&target_id={current['id']}").json
+    return current["grace_used_at"], events["items"]
+
+
+@pytest.mark.parametrize(
+    ("address", "agent", "differing"),
+    [
+        ("198.51.100.7", FIREFOX, ["ip"]),
+        ("192.0.2.1", "curl/8.11", ["user_agent"]),
+        ("198.51.100.7", "", ["ip", "user_agent"]),
+    ],
+)
+def test_a_replaced_refresh_token_that_is_used_from_elsewhere_leaves_one_trace_for_each_rotation(
+    client: FlaskClient,
+    root: Person,
+    alice: Person,
+    travel: Callable[..., None],
+    address: str,
+    agent: str,
+    differing: list[str],
+) -> None:
+    token, seen = alice.refresh_token, []
+    for rotation in (1, 2):
+        travel(seconds=30)
+        newest = refresh_as(client, token, "192.0.2.1", FIREFOX).json["refresh_token"]
+        for _ in range(3):
+            copied = refresh_as(client, token, address, agent)
+            assert copied.json["refresh_token"] == newest
+        used_at, events = grace_of(alice, root)
+        assert len(events) == rotation
+        assert events[0]["ip"] == address
+        assert events[0]["detail"] == {
+            "user_id": alice.id,
+            "differing": differing,
+            "rotated_ip": "192.0.2.1",
+        }
+        seen.append(used_at)
+        token = newest
+    assert None not in seen
+    assert seen[0] < seen[1]
+
+
+def test_of_many_who_use_a_replaced_refresh_token_at_once_one_leaves_a_trace(
+    client: FlaskClient, root: Person, alice: Person
+) -> None:
+    refresh_as(client, alice.refresh_token, "192.0.2.1", FIREFOX)
+
+    def copy(number: int) -> int:
+        other = client_of(client.application)
+        return refresh_as(other, alice.refresh_token, f"198.51.100.{number}", "curl").status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(copy, range(16))) == {200}
+    assert len(grace_of(alice, root)[1]) == 1
+
+
+def test_the_tabs_of_one_browser_leave_no_trace(
+    client: FlaskClient, root: Person, alice: Person
+) -> None:
+    for _ in range(3):
+        refresh_as(client, alice.refresh_token, "192.0.2.1", FIREFOX)
+    assert grace_of(alice, root) == (None, [])
+
+
+def test_a_session_that_a_new_one_pushes_out_is_recorded(
+    make_app: Callable[..., Flask],
+) -> None:
+    client = client_of(make_app(max_sessions_per_user=1))
+    add_user(client, "root", role="admin")
+    root = sign_in(client, "root")
+    first = root.get("/v1/auth/me").json["auth"]["session_id"]
+    root = root.again()
+    [event] = root.get("/v1/audit-events?action=session.end").json["items"]
+    assert (event["actor_id"], event["target_id"]) == (root.id, first)
+    assert event["detail"] == {"reason": "limit_reached"}
 
 
 def test_one_session_is_ended_and_only_that(client: FlaskClient, alice: Person) -> None:

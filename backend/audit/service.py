@@ -24,6 +24,7 @@ ACTIONS = (
     "login.mfa",
     "logout",
     "session.end",
+    "session.grace",
     "session.reuse",
     "password.change",
     "password.forgot",

@@ -13,12 +13,14 @@ class Session(Model):
     `generation` counts rotations: the refresh token of the present generation is good, that of the
     one before for a few seconds after `rotated_at`. `expires_at`, `ip` and `user_agent` are those
     of the last sign-in or refresh; `secret_id` names the SECRET_KEY that signed its refresh token.
+    `grace_used_at` is when the generation before was last answered from elsewhere.
     """
 
     user = pw.ForeignKeyField(User, on_delete="CASCADE")
     epoch = pw.IntegerField()
     generation = pw.IntegerField(default=0)
     rotated_at = UTCDateTimeField(null=True)
+    grace_used_at = UTCDateTimeField(null=True)
     last_used_at = UTCDateTimeField(default=now)
     expires_at = UTCDateTimeField()
     ip = pw.CharField(max_length=45, null=True)

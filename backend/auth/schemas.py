@@ -93,6 +93,14 @@ class SessionSchema(Answer):
     )
     ip = fields.String(allow_none=True, metadata={"example": "192.0.2.1"})
     user_agent = fields.String(allow_none=True, metadata={"example": "curl/8.11"})
+    grace_used_at = Time(
+        allow_none=True,
+        metadata={
+            "example": None,
+            "description": "When an earlier refresh token was last used from another address or"
+            " user agent than the refresh that replaced it. If that was not you, end the session.",
+        },
+    )
     current = fields.Boolean(
         metadata={"example": True, "description": "Whether it is the calling one."}
     )

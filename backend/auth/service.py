@@ -102,7 +102,12 @@ def _open(user: User, action: str) -> dict[str, Any]:
         raise InvalidCredentials
     guessing.remember_address(user)
     session = Session.create(
-        user=user, epoch=user.session_epoch, expires_at=_expiry(now, now), **_circumstances()
+        user=user,
+        epoch=user.session_epoch,
+        created_at=now,
+        last_used_at=now,
+        expires_at=_expiry(now, now),
+        **_circumstances(),
     )
     kept = (
         Session.select(Session.id)
@@ -110,8 +115,12 @@ def _open(user: User, action: str) -> dict[str, Any]:
         .order_by(Session.last_used_at.desc(), Session.id.desc())
         .limit(context.settings().max_sessions_per_user)
     )
-    Session.delete().where((Session.user == user) & Session.id.not_in(kept)).execute()
+    surplus = Session.delete().where((Session.user == user) & Session.id.not_in(kept))
     audit.record(_self(user), action, target=("session", session.id))
+    for ended in list(surplus.returning(Session).execute()):
+        if ended.epoch == user.session_epoch and ended.expires_at > now:
+            target = ("session", ended.id)
+            audit.record(_self(user), "session.end", target=target, reason="limit_reached")
     return _tokens(user, session.id, session.generation)
 
 
@@ -124,7 +133,8 @@ def refresh(token: str) -> dict[str, Any]:
     """Fresh tokens for the session of a refresh token, which is rotated by one guarded UPDATE.
 
     For a few seconds the token before the newest gets the newest again, so that parallel refreshes
-    agree. Any older one is a copy in wrong hands: the session ends, and that outlives the refusal
+    agree; if it comes from elsewhere, that leaves a trace. Any older one is a copy in wrong hands:
+    the session ends, and that outlives the refusal
     (RFC 9700 section 4.14.2).
     """
     session_id, presented = context.service().keyring.read_refresh(token)
@@ -134,6 +144,7 @@ def refresh(token: str) -> dict[str, Any]:
             return _tokens(session.user, session_id, presented + 1)
         session = _living(session_id)  # somebody else was first
     if session.generation == presented + 1 and _in_grace(session):
+        _note_grace(session)
         return _tokens(session.user, session_id, session.generation)
     if session.generation > presented:
         _end_copied(session)
@@ -176,6 +187,33 @@ def _end_held(session_id: UUID) -> None:
 
 
 @atomic
+def _note_grace(session: Session) -> None:
+    """Record, once for each rotation, that the token before the newest came from elsewhere.
+
+    From another address or agent than the rotation: the tabs of a browser share both, a thief who
+    polls with a copied token rarely does.
+    """
+    here = _circumstances()
+    differing = [name for name in ("ip", "user_agent") if here.get(name) != getattr(session, name)]
+    if not differing:
+        return
+    first = (
+        (Session.id == session.id)
+        & (Session.generation == session.generation)
+        & (Session.grace_used_at.is_null() | (Session.grace_used_at < Session.rotated_at))
+    )
+    if Session.update(grace_used_at=clock.now()).where(first).execute():
+        audit.record(
+            None,
+            "session.grace",
+            target=("session", session.id),
+            user_id=str(session.user_id),
+            differing=differing,
+            rotated_ip=session.ip,
+        )
+
+
+@atomic
 def _end_copied(session: Session) -> None:
     if Session.delete().where(Session.id == session.id).execute():
         target = ("session", session.id)
@@ -210,7 +248,7 @@ def _rotate(session: Session) -> bool:
         Session.update(
             generation=session.generation + 1,
             rotated_at=now,
-            last_used_at=now,
+            last_used_at=max(now, session.created_at),  # the clock may have been set back
             expires_at=_expiry(session.created_at, now),
             **_circumstances(),
         )
