@@ -11,9 +11,21 @@ from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator, FormatChecker
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
+from backend.core.settings import ROOT
 from backend.web import problems
 
-from .conftest import PASSWORD, Person, add_user, client_of, sign_in
+from .conftest import (
+    ON_SQLITE,
+    PASSWORD,
+    Person,
+    add_user,
+    client_of,
+    code_of,
+    enrol,
+    mails_of,
+    sign_in,
+    token_in,
+)
 
 PAGES = ["/v1/docs", "/v1/redoc"]
 FORM = "application/x-www-form-urlencoded"
@@ -226,34 +238,113 @@ def test_patterns_mean_the_same_to_every_reader(document: dict[str, Any]) -> Non
         assert "\\A" not in pattern
 
 
-def test_each_example_of_a_body_is_accepted(
-    make_app: Callable[..., Flask], document: dict[str, Any]
+def second_step(alice: Person) -> str:
+    """What signing in answers where a second factor is asked for."""
+    login = {"username": "alice", "password": PASSWORD}
+    return alice.client.post("/v1/auth/login", json=login).json["mfa_token"]
+
+
+def reset_link(alice: Person) -> str:
+    """The token that is mailed for a forgotten password."""
+    alice.client.post("/v1/auth/password/forgot", json={"email": "alice@example.com"})
+    return token_in(mails_of(alice.client)[-1])
+
+
+def confirmation_link(alice: Person) -> str:
+    """The token that is mailed to a new address."""
+    alice.patch("/v1/auth/me", {"email": "new@example.com", "current_password": PASSWORD})
+    return token_in(mails_of(alice.client)[-1])
+
+
+SECRETS: dict[str, Callable[[Person], str]] = {
+    "bt": lambda alice: alice.new_key(scopes=["reports:read"])["key"],
+    "btr": lambda alice: alice.refresh_token,
+    "btm": second_step,
+    "btp": reset_link,
+    "bte": confirmation_link,
+}
+
+
+def with_secrets(alice: Person, path: str, example: dict[str, Any]) -> dict[str, Any]:
+    """The example with real secrets in place of its own, which no document can know."""
+    body = dict(example)
+    if "code" in body:
+        begins = path.endswith("/confirm")
+        begun = alice.post("/v1/auth/mfa", {"current_password": PASSWORD}) if begins else None
+        body["code"] = code_of(begun.json["secret"] if begun else enrol(alice)[0], not begins)
+    for name, text in example.items():
+        kind = re.match("bt[a-z]?(?=_)", str(text))
+        body |= {name: SECRETS[kind[0]](alice)} if kind else {}
+    return body
+
+
+def examples_of_bodies(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any], bool]]:
+    """(method, path, example of the body, whether it is a form) of each operation that has one."""
+    for method, path, operation in operations(document):
+        for kind, content in operation.get("requestBody", {}).get("content", {}).items():
+            yield method, path, content["example"], kind == FORM
+
+
+@ON_SQLITE
+def test_each_example_of_a_body_works_as_it_is(
+    make_app: Callable[..., Flask], document: dict[str, Any], travel: Callable[..., None]
 ) -> None:
-    """What a reader of the documentation tries first: the example, as it stands."""
-    client = client_of(make_app())
-    add_user(client, "root", role="admin")
-    add_user(client, "alicia", password="purple elephants drink tea")
-    root = sign_in(client, "root")
+    """What a reader sends first. Only secrets, which no document can know, are put in."""
+    travel(days=5 * 365)
+    for method, path, example, is_form in examples_of_bodies(document):
+        client = client_of(make_app())
+        add_user(client, "root", role="admin")
+        root = sign_in(client, "root")
+        callers, place, body = [root], path, example
+        if path != "/v1/auth/register":  # whose example makes alice
+            add_user(client, "alice")
+            alice = sign_in(client, "alice")
+            callers = [alice, root]
+            place = path.format(user_id=alice.id, key_id=alice.new_key()["id"])
+            body = with_secrets(alice, path, example)
+        sent = {"data": body} if is_form else {"json": body}
+        for caller in callers:
+            answer = client.open(place, method=method, headers=caller.headers, **sent)
+            if answer.status_code != 403:
+                break
+        assert answer.status_code < 300, (path, answer.json)
+
+
+def test_the_example_of_a_new_key_makes_one_that_works_from_anywhere_at_any_time(
+    make_app: Callable[..., Flask], document: dict[str, Any], travel: Callable[..., None]
+) -> None:
     examples = {
-        path: next(iter(operation["requestBody"]["content"].values()))["example"]
-        for method, path, operation in operations(document)
-        if "requestBody" in operation and method == "post"
+        path: body for method, path, body, _ in examples_of_bodies(document) if method == "post"
     }
-    register = examples["/v1/auth/register"]
-    assert root.post("/v1/auth/register", register | {"role": "user"}).status_code == 201
-    login = examples["/v1/auth/login"]
-    assert login["username"] == register["username"]
-    assert client.post("/v1/auth/login", json=login).status_code == 200
-    assert root.post("/v1/auth/password", examples["/v1/auth/password"]).status_code == 204
-    assert (
-        client.post("/v1/api-keys/revoke", json=examples["/v1/api-keys/revoke"]).status_code == 204
+    travel(days=5 * 365)
+    client = client_of(make_app(trusted_proxies="127.0.0.1"))
+    add_user(client, "root", role="admin")
+    root = sign_in(client, "root")
+    key = root.new_key(**examples["/v1/api-keys"])
+    for address in ("127.0.0.1", "198.51.100.1", "2001:db8::1"):
+        sent = {"X-API-Key": key["key"], "X-Forwarded-For": address}
+        assert client.get("/v1/auth/me", headers=sent).status_code == 200
+    asked = examples["/v1/api-keys/verify"] | {"key": key["key"]}
+    assert root.post("/v1/api-keys/verify", asked).json["code"] == "valid"
+    explained = root.post(
+        f"/v1/api-keys/{key['id']}/explain", examples["/v1/api-keys/{key_id}/explain"]
     )
+    assert explained.json["code"] == "valid"
 
 
-def test_the_example_of_a_new_key_is_accepted(alice: Person, document: dict[str, Any]) -> None:
-    operation = document["paths"]["/v1/api-keys"]["post"]
-    example = operation["requestBody"]["content"]["application/json"]["example"]
-    assert alice.post("/v1/api-keys", example).status_code == 201
+def test_no_query_parameter_is_filled_in_before_the_reader_fills_it_in(
+    document: dict[str, Any], root: Person, alice: Person
+) -> None:
+    """Swagger UI sends examples and defaults: only the latter mean the same as nothing."""
+    for _, path, operation in operations(document):
+        for parameter in operation.get("parameters", []):
+            if parameter["in"] == "query":
+                told = str(parameter)
+                assert "'example'" not in told, (path, told)
+                assert "'examples'" not in told, (path, told)
+                default = parameter["schema"].get("default")
+                assert default == (50 if parameter["name"] == "limit" else None), path
+    assert root.get("/v1/users?limit=50").json == root.get("/v1/users").json
 
 
 def test_answers_fit_the_document(root: Person, document: dict[str, Any]) -> None:
@@ -325,9 +416,30 @@ def test_the_front_page_links_what_is_there(bare: FlaskClient) -> None:
         assert bare.get(path).status_code == (503 if name == "readyz" else 200)
 
 
-def test_the_document_names_the_prefix_it_is_served_under(bare: FlaskClient) -> None:
-    assert bare.get("/v1/openapi.json").json["servers"] == [{"url": "/"}]
-    for prefix in ["/accounts", "/a/b"]:
-        document = bare.get("/v1/openapi.json", environ_overrides={"SCRIPT_NAME": prefix}).json
-        assert document["servers"] == [{"url": prefix}]
-    assert bare.get("/v1/openapi.json").json["servers"] == [{"url": "/"}]
+def test_the_document_names_the_public_url_first_then_the_prefix_it_is_served_under(
+    make_bare_app: Callable[..., Flask],
+) -> None:
+    """Clients made by a generator, and Postman, call the first; it must not be relative."""
+    public = "https://accounts.example.com/accounts"
+    client = client_of(make_bare_app(public_url=public))
+    for prefix in ["/accounts", "", "/a/b"]:
+        document = client.get("/v1/openapi.json", environ_overrides={"SCRIPT_NAME": prefix}).json
+        assert document["servers"] == [{"url": public}, {"url": prefix or "/"}]
+        validate(copy.deepcopy(document), cls=OpenAPIV31SpecValidator)
+
+
+# DOMPurify before 3.4.13 has published faults (CVE-2026-75838; as of November 2026).
+@pytest.mark.parametrize("package", ["swagger-ui", "redoc"])
+def test_the_pages_libraries_carry_no_dompurify_with_a_known_fault(package: str) -> None:
+    folder = ROOT / "backend" / "web" / "assets"
+    [script] = (folder / package).glob("*.js")
+    text = script.read_text("utf-8")
+    [version] = re.findall(r'\bversion="([0-9.]+)",\w+\.removed=\[\]', text)
+    assert tuple(map(int, version.split("."))) >= (3, 4, 13)
+    [line] = re.findall(rf"^\| `{package}/`.*", (folder / "README.md").read_text("utf-8"), re.M)
+    assert line.endswith(f"| {version} |")
+    released = re.search(r"` ([0-9.]+) \|", line)[1]
+    assert re.search(rf"""[:"'`]{re.escape(released)}["'`]""", text)
+    assert {"LICENSE", f"{script.name}.LICENSE.txt"} <= {
+        file.name for file in (folder / package).iterdir()
+    }

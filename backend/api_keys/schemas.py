@@ -82,12 +82,15 @@ def metadata() -> Metadata:
 
 
 def _allowed_ips() -> fields.List:
-    about = {"example": ["192.0.2.0/24"], "description": "Blocks of addresses; none: from all."}
+    about = {
+        "example": [],
+        "description": "Address blocks such as 192.0.2.0/24; empty: from anywhere.",
+    }
     return fields.List(CIDR(), validate=validate.Length(max=50), metadata=about)
 
 
 def _expires_at() -> Time:
-    about = {"example": "2027-11-23T09:00:00Z", "description": "Null: never."}
+    about = {"example": None, "description": "A time such as 2027-11-23T09:00:00Z; null: never."}
     return Time(allow_none=True, metadata=about)
 
 
@@ -238,9 +241,9 @@ class CreateKeySchema(Schema):
     expires_in_days = Integer(
         validate=validate.Range(1, 3650),
         allow_none=True,
-        metadata={"description": "Instead of expires_at. Null: never."},
+        metadata={"example": 90, "description": "Instead of expires_at. Null: never."},
     )
-    expires_at = _expires_at()
+    expires_at = Time(allow_none=True, metadata={"description": "Null: never."})
 
     @validates_schema
     def _one_expiry(self, data: dict, **kwargs: object) -> None:

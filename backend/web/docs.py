@@ -8,11 +8,12 @@ for styles and nothing else.
 from __future__ import annotations
 
 import functools
-from importlib.resources import files
+from pathlib import Path
 
 from flask import Blueprint, Flask, Response, abort, jsonify, request
 from flask.typing import ResponseReturnValue
 
+from ..core import context
 from . import openapi
 from .api import Api
 from .guard import public
@@ -41,12 +42,20 @@ _PAGE = """<!doctype html>
 """
 
 _SCRIPTS = {
+    # "Try it out" calls the host and prefix under which the page itself was loaded: PUBLIC_URL,
+    # which the document names first, may be another origin.
     "swagger.js": """SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#docs",
   deepLinking: true,
   displayOperationId: false,
   validatorUrl: null,
+  plugins: [{statePlugins: {spec: {wrapActions: {
+    updateJsonSpec: (update) => (spec) => update({
+      ...spec,
+      servers: [{url: location.pathname.slice(0, -"/v1/docs".length) || "/"}],
+    }),
+  }}}}],
 });
 """,
     # Without its search, which would start a worker from a blob.
@@ -58,18 +67,20 @@ _SCRIPTS = {
 """,
 }
 
+_ASSETS = Path(__file__).with_name("assets")
 _LIBRARIES = {
-    "swagger-ui-bundle.js": "swagger_ui",
-    "swagger-ui.css": "swagger_ui",
+    "swagger-ui-bundle.js": "swagger-ui",
+    "swagger-ui-bundle.js.LICENSE.txt": "swagger-ui",
+    "swagger-ui.css": "swagger-ui",
     "redoc.standalone.js": "redoc",
-    "logo-mini.svg": "redoc",
+    "redoc.standalone.js.LICENSE.txt": "redoc",
 }
 
-_TYPES = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
+_TYPES = {"js": "text/javascript", "css": "text/css", "txt": "text/plain"}
 
-# The one picture that Redoc would fetch from elsewhere.
+# Redoc shows one picture, which it would fetch from elsewhere; an empty one takes its place.
 _OUTSIDE = b"https://cdn.redoc.ly/redoc/logo-mini.svg"
-_INSIDE = b"docs/assets/logo-mini.svg"
+_EMPTY = b"data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
 
 
 def init_app(app: Flask, api: Api) -> None:
@@ -80,7 +91,9 @@ def init_app(app: Flask, api: Api) -> None:
     @blueprint.get("/v1/openapi.json")
     @public
     def openapi_json() -> ResponseReturnValue:
-        return jsonify(document(api, app) | {"servers": [{"url": request.script_root or "/"}]})
+        here = request.script_root or "/"
+        servers = [{"url": context.settings().public_url}, {"url": here}]
+        return jsonify(document(api, app) | {"servers": servers})
 
     @blueprint.get("/v1/docs")
     @public
@@ -108,8 +121,7 @@ def init_app(app: Flask, api: Api) -> None:
 def _asset(name: str) -> bytes:
     if name in _SCRIPTS:
         return _SCRIPTS[name].encode()
-    path = files("openapi_ui_bundles").joinpath(_LIBRARIES[name], "vendor", name)
-    return path.read_bytes().replace(_OUTSIDE, _INSIDE)
+    return (_ASSETS / _LIBRARIES[name] / name).read_bytes().replace(_OUTSIDE, _EMPTY)
 
 
 def _page(library: str, start: str, style: str) -> Response:

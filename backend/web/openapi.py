@@ -135,6 +135,8 @@ def codes_of(view: Any, *, has_id: bool) -> list[str]:
 def _complete(operation: dict[str, Any], endpoint: str, view: Any, *, has_id: bool) -> None:
     operation["operationId"] = endpoint.replace(".", "_")
     operation["security"] = _security(view.access)
+    for parameter in operation.get("parameters", ()):
+        parameter["schema"].pop("example", None)  # Swagger UI would send it as a filter
     responses = operation["responses"]
     responses.pop("422", None)
     by_status: dict[int, list[str]] = {}

@@ -2,71 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import socket
-import threading
-from collections.abc import Callable, Iterator
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
-from werkzeug.middleware.dispatcher import DispatcherMiddleware
-from werkzeug.serving import WSGIRequestHandler, make_server
 
-from ..conftest import PASSWORD, add_user, client_of, mails_of, sign_in, token_in, until
+from ..conftest import PASSWORD, add_user, mails_of, sign_in, token_in, until
 from .chromium import Chromium
 
-BINARY = os.environ.get("TEST_CHROMIUM") or shutil.which("chromium")
 ANOTHER = "purple elephants drink tea"
-
-if os.environ.get("CI") == "true" and not BINARY:
-    raise pytest.UsageError("CI=true: name a Chromium in TEST_CHROMIUM, no test may be skipped")
-
-pytestmark = pytest.mark.skipif(not BINARY, reason="no Chromium; TEST_CHROMIUM may name one")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    """A browser for all tests of this module."""
-    browser = Chromium(str(BINARY), tmp_path_factory.mktemp("chromium"))
-    yield browser
-    browser.close()
-
-
-@pytest.fixture
-def page(browser: Chromium) -> Iterator[Chromium]:
-    """The browser, in which no test may leave a complaint about code or the policy."""
-    browser.open("about:blank")
-    browser.complaints.clear()
-    yield browser
-    assert [each for each in browser.complaints if "status of 4" not in each] == []
-
-
-class Quiet(WSGIRequestHandler):
-    """Writes no line per request."""
-
-    def log(self, *args: object) -> None:
-        """Nothing."""
-
-
-@pytest.fixture
-def client(make_app: Callable[..., Flask]) -> Iterator[FlaskClient]:
-    """A client of an app that a server of this machine serves under a prefix."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        app = make_app(public_url=f"http://127.0.0.1:{port}/accounts")
-        host = DispatcherMiddleware(Flask("host"), {"/accounts": app})
-        server = make_server(
-            "127.0.0.1", port, host, threaded=True, request_handler=Quiet, fd=listener.fileno()
-        )
-    thread = threading.Thread(target=server.serve_forever, args=[0.01])
-    thread.start()
-    yield client_of(app)
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 def link_to(client: FlaskClient) -> str:
