@@ -9,12 +9,15 @@ import sys
 from . import cli
 from .app import create_app
 from .core import logs
+from .core.database import require_usable
 from .core.settings import Settings, SettingsError
 
 try:
     settings = Settings.load()
     logs.configure(settings, console=sys.stderr if cli.is_command() else sys.stdout)
     app = create_app(settings)
+    if not cli.is_command():
+        require_usable(app.extensions["backend"].database)
 except SettingsError as refusal:
     if not cli.is_command():
         print(f"Not started, for these reasons:\n{refusal}", file=sys.stderr)

@@ -111,13 +111,16 @@ def fresh_database(template: str) -> Iterator[Callable[[], str]]:
 
 
 class scratch_postgres:
-    """Context manager: the URL of a new, empty PostgreSQL database, dropped at the end."""
+    """Context manager: the URL of a new, empty PostgreSQL database, dropped at the end.
 
-    def __init__(self) -> None:
-        self.name = f"test_{uuid.uuid4().hex}"
+    `options` are those of CREATE DATABASE.
+    """
+
+    def __init__(self, options: str = "") -> None:
+        self.name, self.options = f"test_{uuid.uuid4().hex}", options
 
     def __enter__(self) -> str:
-        self._execute(f"CREATE DATABASE {self.name}")
+        self._execute(f"CREATE DATABASE {self.name} {self.options}")
         return f"{POSTGRES_URL.rpartition('/')[0]}/{self.name}"
 
     def __exit__(self, *exc: object) -> None:

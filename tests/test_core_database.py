@@ -29,6 +29,7 @@ from .conftest import (
     Person,
     add_user,
     assert_problem,
+    by_key,
     client_of,
     migrate,
     run,
@@ -423,6 +424,65 @@ def test_a_database_without_our_tables_is_told_503(
     login = {"username": "alice", "password": PASSWORD}
     assert_problem(client.post("/v1/auth/login", json=login), 503, "unavailable")
     assert_problem(client.get("/readyz"), 503, "unavailable")
+
+
+PENDING = "migrations are pending: run `flask db upgrade`"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["DROP TABLE throttles", "ALTER TABLE users RENAME COLUMN email_folded TO other"],
+    ids=["a table", "a column"],
+)
+def test_a_table_or_a_column_that_is_missing_is_503_and_the_log_and_the_console_name_the_remedy(
+    statement: str, empty_database: str, app_on: Callable[..., Flask], logged: Any
+) -> None:
+    migrate(empty_database)
+    app = app_on(empty_database)
+    database = service_of(app).database
+    database.execute_sql(statement)
+    release(database)
+    login = {"username": "alice@example.com", "password": PASSWORD}
+    refused = client_of(app).post("/v1/auth/login", json=login)
+    assert_problem(refused, 503, "unavailable")
+    assert refused.headers["Retry-After"]
+    missing = statement.split()[-3 if "COLUMN" in statement else -1]
+    assert [line for line in logged() if PENDING in line and missing in line]
+    if "COLUMN" in statement:
+        assert_refused_because(flask_of(app)("users", "list"), PENDING, missing)
+
+
+def assert_refused_because(told: Any, *words: str) -> None:
+    """The command failed with one sentence that holds these words."""
+    assert isinstance(told.exception, SystemExit), repr(told.exception)
+    assert (told.exit_code, told.stdout) == (1, "")
+    [sentence] = told.stderr.splitlines()
+    for word in words:
+        assert word in sentence
+
+
+def test_new_code_on_any_older_schema_answers_503_and_never_500(
+    empty_database: str, app_on: Callable[..., Flask]
+) -> None:
+    migrate(empty_database)
+    app = app_on(empty_database)
+    client = client_of(app)
+    add_user(client, "root", role="admin")
+    root = sign_in(client, "root")
+    key = root.new_key(scopes=["users:read"])["key"]
+    login = {"username": "root", "password": PASSWORD}
+    for target in migrations.known()[-2::-1]:
+        migrations.downgrade(service_of(app).database, target)
+        answers = [
+            client.post("/v1/auth/login", json=login),
+            client.post("/v1/auth/refresh", json={"refresh_token": root.refresh_token}),
+            client.get("/v1/auth/me", headers=by_key(key)),
+            root.post("/v1/api-keys", {"name": "new"}),
+            root.post("/v1/api-keys/verify", {"key": key}),
+            *[root.get(f"/v1/{path}") for path in ("auth/me", "api-keys", "users", "audit-events")],
+        ]
+        assert {each.status_code for each in answers} <= {200, 201, 503}, target
+        assert_problem(client.get("/readyz"), 503, "unavailable")
 
 
 def test_two_apps_in_one_process_use_two_databases(

@@ -15,7 +15,8 @@ from marshmallow import Schema, ValidationError
 
 from ..core import migrations
 from ..core.context import Service
-from ..core.database import is_unavailable, release
+from ..core.database import release
+from ..core.database_errors import explain, is_unavailable
 from ..core.errors import Failure, NotFound
 from ..core.identity import CONSOLE
 from ..core.logs import printable
@@ -52,7 +53,7 @@ def inside(command: Callable[..., None]) -> Callable[..., None]:
             except Exception as error:
                 if not is_unavailable(error):
                     raise
-                fail(f"the database does not answer: {' '.join(str(error).split())}")
+                fail(explain(error))
             finally:
                 release(service.database)
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from .database import is_unavailable
+from .database_errors import explain, is_unavailable
 from .errors import Failure
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class Chores:
         self._told[chore] = str(error)
         if is_unavailable(error):
             if is_new:
-                log.warning("a chore is put off, the database is unavailable: %s", error)
+                log.warning("a chore is put off: %s", explain(error))
             if not self._closed.is_set():
                 self._reason.set()
         elif is_new:

@@ -1,4 +1,4 @@
-"""The database: opening it, the base model, ids, times, transactions, and what counts as down.
+"""The database: opening it, the base model, ids, times and transactions.
 
 Models are bound to `CurrentDatabase`, which stands for the database of the service whose code is
 running, so that two apps in one process use two databases.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-import sqlite3
 import threading
 import uuid
 import weakref
@@ -17,20 +16,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import peewee as pw
-from playhouse.pool import MaxConnectionsExceeded
 from playhouse.postgres_ext import DateTimeTZField
 
 from . import clock, context
-from .settings import Settings
+from .database_errors import UnsuitableDatabase
+from .database_errors import is_unavailable as is_unavailable
+from .database_errors import is_unique_violation as is_unique_violation
+from .settings import Settings, SettingsError
 from .sqlite import open_sqlite
-
-_UNAVAILABLE = (
-    pw.OperationalError,
-    pw.InterfaceError,
-    MaxConnectionsExceeded,
-    sqlite3.OperationalError,
-)
-_UNDEFINED_TABLE = "42P01"  # PostgreSQL's SQLSTATE
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,6 +41,24 @@ def open_database(settings: Settings) -> pw.Database:
     return database
 
 
+def require_usable(database: pw.Database) -> None:
+    """SettingsError if the database answers and the service cannot use it.
+
+    One that does not answer may come back: it is no reason not to start.
+    """
+    if isinstance(database, pw.SqliteDatabase):
+        return
+    try:
+        database.connect()
+    except UnsuitableDatabase as error:
+        raise SettingsError([f"DATABASE_URL: {error}"]) from None
+    except Exception as error:
+        if not is_unavailable(error):
+            raise
+    finally:
+        database.close_all()
+
+
 def _forget_connections_at_fork(database: pw.Database) -> None:
     """A connection shared with a child process would hand each the other's rows."""
     if hasattr(os, "register_at_fork"):  # everywhere but on Windows
@@ -59,19 +70,6 @@ def _forget_connections_at_fork(database: pw.Database) -> None:
                 living.dispose()
 
         os.register_at_fork(after_in_child=dispose)
-
-
-def is_unavailable(error: BaseException) -> bool:
-    """True if `error` says that the database is down, full, locked, overloaded or not migrated.
-
-    Such a state passes or is somebody's to mend; all else that a database raises is a bug.
-    """
-    cause = error.__cause__ or error.__context__ or error  # the driver's, which peewee wraps
-    if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
-        return "no such table" in str(cause)  # the code for faults of the statement
-    if isinstance(error, _UNAVAILABLE) or type(error) in (pw.DatabaseError, sqlite3.DatabaseError):
-        return True
-    return getattr(cause, "sqlstate", "") == _UNDEFINED_TABLE
 
 
 def release(database: pw.Database) -> None:
@@ -188,12 +186,6 @@ def delete_some(rows: pw.ModelSelect, limit: int) -> int:
     if on_postgres():
         some = some.for_update(skip_locked=True)
     return int(model.delete().where(model.id.in_(some)).execute())
-
-
-def is_unique_violation(error: pw.IntegrityError, table: str, column: str) -> bool:
-    """True if `error` says that the value of this unique column is taken, on either database."""
-    said = str(error).partition("\n")[0]  # PostgreSQL repeats the value on the second line
-    return f"{table}.{column}" in said or f'"{table}_{column}"' in said
 
 
 # --- ids and times ---------------------------------------------------------------------------

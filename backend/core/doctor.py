@@ -10,7 +10,7 @@ import peewee as pw
 from dotenv import dotenv_values, find_dotenv
 
 from . import clock, migrations, signing_keys
-from .database import is_unavailable
+from .database_errors import explain, is_unavailable
 from .paths import ROOT
 from .settings import SECRET_BYTES, Settings, setting_names
 from .sqlite import sqlite_path
@@ -27,7 +27,7 @@ def findings(settings: Settings, database: pw.Database) -> tuple[list[str], list
     except Exception as error:
         if not is_unavailable(error):
             raise
-        fatal.append(f"DATABASE_URL: the database does not answer: {str(error).strip()}.")
+        fatal.append(f"DATABASE_URL: {explain(error).rstrip('.')}.")
     else:
         if pending:
             fatal.append(f"Migrations are pending: {', '.join(pending)}; run `flask db upgrade`.")

@@ -6,6 +6,7 @@ not end a query either. So the client stops waiting, and then nobody asks but on
 
 from __future__ import annotations
 
+import re
 import select
 import threading
 import time
@@ -16,6 +17,7 @@ import psycopg
 from playhouse.pool import PooledPostgresqlDatabase
 from psycopg import conninfo
 
+from .database_errors import UnsuitableDatabase
 from .pool import BoundedPool
 from .settings import Settings
 
@@ -24,14 +26,34 @@ FRESH_SECONDS = 1.0  # after its last use a connection is not asked whether it i
 REST_SECONDS = 0.25  # between two attempts to reach a silent server
 RETRY_SECONDS = 2  # for such an attempt; the least that libpq knows
 
+# What statements and drivers rely on in a session, whatever the server's defaults are.
+SESSION = {
+    "timezone": "UTC",
+    "datestyle": "ISO",
+    "standard_conforming_strings": "on",
+    "default_transaction_isolation": r"read\ committed",  # guarded UPDATEs read what is committed
+}
+# What a server says of itself to each client that connects, and what the service needs there.
+REPORTED = {
+    "server_encoding": ("UTF8", "create a database with ENCODING 'UTF8' TEMPLATE template0"),
+    "DateStyle": ("ISO", "run `ALTER ROLE ... SET datestyle = 'ISO'`"),
+    "standard_conforming_strings": (
+        "on",
+        "run `ALTER ROLE ... SET standard_conforming_strings = on`",
+    ),
+}
+
 
 def open_postgres(settings: Settings) -> PostgresDatabase:
     """The database that DATABASE_URL names, with what libpq takes in its query (sslmode, ...)."""
     given = conninfo.conninfo_to_dict(settings.database_url)
     parameters: dict[str, Any] = {"application_name": given.get("application_name", "backend")}
     if settings.database_prepared_statements:
-        ours = f"-c timezone=UTC -c statement_timeout={settings.database_timeout}s"
-        parameters["options"] = f"{ours} {given.get('options', '')}".rstrip()  # the last one wins
+        ours = SESSION | {"statement_timeout": f"{settings.database_timeout}s"}
+        options = [f"-c {name}={text}" for name, text in ours.items()]
+        parameters["options"] = " ".join(
+            [*options, str(given.get("options", ""))]
+        )  # the last one wins
     else:  # a pooler: options are of a session, and it has none
         parameters["prepare_threshold"] = None
     return PostgresDatabase(
@@ -41,6 +63,7 @@ def open_postgres(settings: Settings) -> PostgresDatabase:
         timeout=settings.database_timeout,
         stale_timeout=300,
         connect_timeout=settings.database_timeout,
+        client_encoding="utf8",
         **parameters,
     )
 
@@ -82,6 +105,23 @@ class _Adapter(pw.Psycopg3Adapter):
         return connection
 
 
+def _unsuitable(connection: BoundedConnection) -> list[str]:
+    """A sentence for each fault of the session. It has been reported, so nothing is asked."""
+    faults = []
+    for name, (needed, remedy) in REPORTED.items():
+        found = connection.info.parameter_status(name)
+        if found and found.partition(",")[0] != needed:
+            faults.append(f"{name} is {found}, and the service needs {needed}: {remedy}.")
+    return faults
+
+
+def _pooled(error: psycopg.OperationalError, parameters: dict[str, Any]) -> str:
+    ours = "options" in parameters
+    remedy = "set DATABASE_PREPARED_STATEMENTS=false" if ours else "take it out of DATABASE_URL"
+    [said] = re.findall("unsupported startup parameter.*", str(error))
+    return f"a pooler such as PgBouncer answers, with {said!r}: {remedy}."
+
+
 class PostgresDatabase(BoundedPool, PooledPostgresqlDatabase):
     """A pool that refuses at once while the server is silent, until it answers in the background.
 
@@ -103,10 +143,15 @@ class PostgresDatabase(BoundedPool, PooledPostgresqlDatabase):
         began = time.monotonic()
         try:
             connection: BoundedConnection = super()._connect()
-        except psycopg.OperationalError:
+        except psycopg.OperationalError as error:
+            if "unsupported startup parameter" in str(error):  # PgBouncer says so, in English only
+                raise UnsuitableDatabase(_pooled(error, self.connect_params)) from None
             if time.monotonic() - began > PROBE_SECONDS:
                 self.fell_silent()
             raise
+        if faults := _unsuitable(connection):
+            connection.close()
+            raise UnsuitableDatabase(" ".join(faults))
         return connection
 
     def fell_silent(self) -> None:

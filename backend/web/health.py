@@ -14,6 +14,7 @@ from .. import __version__
 from ..core import context, migrations
 from ..core.context import Service
 from ..core.database import release
+from ..core.database_errors import explain
 from ..core.errors import Unavailable
 from .api import Answer, Blueprint
 from .guard import public
@@ -91,9 +92,12 @@ def _database_is_ready(service: Service) -> bool:
 
     def ask() -> None:
         try:
-            verdict.append(not migrations.pending(service.database))
+            pending = migrations.pending(service.database)
+            verdict.append(not pending)
+            if pending:
+                log.warning("not ready: migrations are pending: run `flask db upgrade`")
         except Exception as error:
-            log.warning("not ready: %s", error)
+            log.warning("not ready: %s", explain(error))
         finally:
             release(service.database)
             service.probing.release()

@@ -13,7 +13,7 @@ from werkzeug.exceptions import HTTPException
 
 from ..audit import service as audit
 from ..core import context
-from ..core.database import is_unavailable
+from ..core.database_errors import explain, is_unavailable
 from ..core.errors import Failure, Unavailable
 
 log = logging.getLogger(__name__)
@@ -175,7 +175,7 @@ def failure_of(error: Exception) -> Failure:
     if isinstance(error, Failure):
         return error
     if is_unavailable(error):
-        log.error("database unavailable: %s", error)
-        return Unavailable("The database does not answer. Try again shortly.")
+        log.error("database unavailable: %s", explain(error))
+        return Unavailable("The database is unavailable. Try again shortly.")
     log.exception("unexpected error", exc_info=error)
     return Failure("internal_error", CODES["internal_error"][1])

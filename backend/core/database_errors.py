@@ -1,0 +1,99 @@
+"""What a database error means: an outage, a schema that is behind, missing privileges, or a bug."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from typing import Any
+
+import peewee as pw
+from playhouse.pool import MaxConnectionsExceeded
+
+
+class UnsuitableDatabase(Exception):
+    """The database answers, and the service cannot use it. The text says what to do about that."""
+
+
+_UNAVAILABLE = (
+    UnsuitableDatabase,
+    pw.OperationalError,
+    pw.InterfaceError,
+    MaxConnectionsExceeded,
+    sqlite3.OperationalError,
+)
+
+# PostgreSQL's SQLSTATEs.
+_MISSING = {"42P01", "42703", "42P10"}  # a table, a column, a unique index for ON CONFLICT
+_PRESENT = {"42P07", "42701", "42710"}  # a table or index, a column, another object
+_REFUSED = {
+    "42501",  # the role lacks a privilege
+    "3F000",  # there is no such schema
+    "25006",  # a standby, or a database that is set to read only
+    "25P03",  # a transaction of ours was ended: it was idle,
+    "25P04",  # or it took too long
+}
+# SQLite has one code for all faults of a statement.
+_SQLITE_MISSING = re.compile(
+    "no such (table|column)|has no column named|ON CONFLICT clause does not match"
+)
+_SQLITE_PRESENT = re.compile("already exists|duplicate column name")
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """True if `error` says that the database is down, full, locked, overloaded or not migrated.
+
+    Such a state passes, or the operator can end it; anything else that a database raises is a bug.
+    """
+    cause = _cause(error)
+    if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+        return is_missing(error)
+    if isinstance(error, _UNAVAILABLE) or type(error) in (pw.DatabaseError, sqlite3.DatabaseError):
+        return True
+    return is_missing(error) or getattr(cause, "sqlstate", "") in _REFUSED
+
+
+def is_missing(error: BaseException) -> bool:
+    """True if a statement named a table, column or unique index that the database does not have."""
+    return _matches(error, _MISSING, _SQLITE_MISSING)
+
+
+def is_clash(error: BaseException) -> bool:
+    """True if a migration makes what is there already, or changes what is missing."""
+    return is_missing(error) or _matches(error, _PRESENT, _SQLITE_PRESENT)
+
+
+def explain(error: BaseException) -> str:
+    """What the database said and what to do about it, for the log and the console."""
+    said = " ".join(str(error).split())
+    if isinstance(error, UnsuitableDatabase):
+        return said
+    if is_missing(error):
+        return f"migrations are pending: run `flask db upgrade` ({first_line(error)})"
+    if getattr(_cause(error), "sqlstate", "") in _REFUSED:
+        return f"the database refuses: {first_line(error)}; check the role of DATABASE_URL"
+    return f"the database does not answer: {said}"
+
+
+def first_line(error: BaseException) -> str:
+    """What the database said, without the lines that repeat statements and values."""
+    return str(error).strip().partition("\n")[0]
+
+
+def is_unique_violation(error: pw.IntegrityError, table: str, column: str) -> bool:
+    """True if `error` says that the value of this unique column is taken, on either database."""
+    cause = _cause(error)
+    if isinstance(cause, sqlite3.Error):
+        return f"{table}.{column}" in str(cause)
+    return bool(cause.diag.constraint_name == f"{table}_{column}")  # texts may be translated
+
+
+def _cause(error: BaseException) -> Any:
+    """The driver's error, which Peewee wraps."""
+    return error.__cause__ or error.__context__ or error
+
+
+def _matches(error: BaseException, states: set[str], texts: re.Pattern[str]) -> bool:
+    cause = _cause(error)
+    if isinstance(cause, sqlite3.Error):
+        return bool(texts.search(str(cause)))
+    return getattr(cause, "sqlstate", "") in states
