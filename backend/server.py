@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from typing import Any
+from wsgiref.types import WSGIEnvironment
 
 from flask import Flask
 from waitress import wasyncore
@@ -61,6 +62,13 @@ class _Quiet(WSGIRequestHandler):
 
     def log_request(self, *args: Any) -> None:
         """Nothing."""
+
+    def make_environ(self) -> WSGIEnvironment:
+        """The WSGI environment. The library makes `/v1/x` of `//v1/x`."""
+        environ = super().make_environ()
+        if self.requestline.split()[1].startswith("//"):
+            environ["PATH_INFO"] = f"/{environ['PATH_INFO']}"
+        return environ
 
 
 def _serve_and_reload(app: Flask, settings: Settings) -> None:

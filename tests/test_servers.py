@@ -15,7 +15,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from waitress.buffers import OverflowableBuffer
 
+from backend.chunked import Chunks
 from backend.connections import Waiting
 
 from .conftest import PASSWORD, copy_tree, migrate, process_environ, run, until
@@ -173,14 +175,45 @@ def test_a_body_in_chunks_is_read(server: Server) -> None:
     assert (answer.status, json.loads(answer.content)["code"]) == (401, "invalid_credentials")
 
 
+def talk(server: Server, sent: bytes, seconds: float = 10) -> bytes:
+    """All that the server says until it closes the connection, to what is sent in one go.
+
+    It may refuse before it has read everything, and then resets the connection.
+    """
+    with socket.create_connection(("127.0.0.1", server.port), timeout=seconds) as connection:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(sent)
+        said = b""
+        with contextlib.suppress(ConnectionResetError):
+            while data := connection.recv(65536):
+                said += data
+        return said
+
+
+def statuses(said: bytes) -> list[int]:
+    """The status of each answer in what a server says."""
+    return [int(status) for status in re.findall(rb"HTTP/1\.\d (\d{3}) ", said)]
+
+
+LOGIN_HEAD = (
+    b"POST /v1/auth/login HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    b"Content-Type: application/json\r\n"
+)
+GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+CHUNKED = LOGIN_HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 BROKEN = {
-    "size": b"POST /v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-    b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\nzz\r\n",
-    "two lengths": b"POST /v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n"
-    b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\n",
-    "chunks in 1.0": b"POST /v1/auth/login HTTP/1.0\r\nHost: x\r\n"
-    b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "two hosts": b"GET /healthz HTTP/1.1\r\nHost: x\r\nHost: y\r\nConnection: close\r\n\r\n",
+    "size": CHUNKED + b"zz\r\n",
+    "a line feed alone after a size": CHUNKED + b"2\n{}\r\n0\r\n\r\n",
+    "an empty line before a size": CHUNKED + b"2\r\n{}\r\n\r\n0\r\n\r\n",
+    "more data than the size says": CHUNKED + b"2\r\n{}}\r\n0\r\n\r\n",
+    "a control character in an extension": CHUNKED + b"2;a=\x01\r\n{}\r\n0\r\n\r\n",
+    "two lengths": LOGIN_HEAD + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunks in 1.0": CHUNKED.replace(b"HTTP/1.1", b"HTTP/1.0") + b"0\r\n\r\n",
+    "a length of 5,000 digits": LOGIN_HEAD + b"Content-Length: " + b"1" * 5000 + b"\r\n\r\n",
+    "two hosts": GET + b"Host: y\r\n\r\n",
+    "a header that goes on in the next line": GET + b"A: b\r\n c\r\n\r\n",
+    "no version": b"GET /healthz\r\n\r\n",
+    "a host that is no address": b"GET http://[x/ HTTP/1.1\r\nHost: x\r\n\r\n",
 }
 
 
@@ -190,12 +223,117 @@ def test_framing_that_can_be_read_in_two_ways_is_refused(
     servers: Servers, kind: str, fault: str
 ) -> None:
     server = servers.serving(kind)
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
-        connection.sendall(BROKEN[fault])
-        answer = connection.makefile("rb").read()
-    assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.0 400")), answer
-    assert len(re.findall(rb"HTTP/1\.\d \d", answer)) == 1
+    said = talk(server, BROKEN[fault])
+    assert statuses(said) == [400], said
     assert server.ask("GET", "/healthz").status == 200
+    assert "Traceback" not in server.output.read_text("utf-8")
+
+
+# Each is 2 MB at most; what reads it byte by byte, or tries each way to read it, takes longer than
+# anybody waits.
+ENDLESS = {
+    "a chunk size": CHUNKED + b"1" * 2_000_000,
+    "a chunk extension": CHUNKED + b"1;" + b"a" * 2_000_000,
+    "trailers": CHUNKED + b"0\r\n" + b"a: b\r\n" * 300_000,
+    "a trailer": CHUNKED + b"0\r\na: " + b"b" * 2_000_000,
+    "empty lines between chunks": CHUNKED + b"\r\n" * 1_000_000,
+    "empty lines before a request": b"\r\n" * 1_000_000,
+    "a header line": GET + b"A: " + b"b" * 2_000_000,
+    "header lines": GET + b"a: b\r\n" * 300_000,
+    "blanks in a header": GET + b"A:" + b" " * 60_000 + b"\x01\r\n\r\n",
+    "digits in a target": b"GET a://" + b"1" * 60_000 + b" x\r\nHost: x\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("kind", ["waitress", "gunicorn"])
+@pytest.mark.parametrize("what", ENDLESS)
+def test_what_does_not_end_is_refused_soon(servers: Servers, kind: str, what: str) -> None:
+    server = servers.serving(kind)
+    said = talk(server, ENDLESS[what])
+    assert not said or statuses(said)[0] in {400, 414, 431}, said  # nothing if it was reset
+    assert server.ask("GET", "/healthz").status == 200
+
+
+def test_a_body_in_small_chunks_with_extensions_and_trailers_is_read(servers: Servers) -> None:
+    pieces = b"".join(b"1;a=b\r\n%c\r\n" % byte for byte in LOGIN)
+    for kind in ("waitress", "gunicorn"):
+        said = talk(servers.serving(kind), CHUNKED + pieces + b"0\r\nA: b\r\nC: d\r\n\r\n")
+        assert statuses(said) == [401], said
+
+
+@pytest.mark.parametrize("sent", ["whole", "byte by byte"])
+def test_chunks_are_read_however_they_arrive(sent: str) -> None:
+    body = b"5\r\nhello\r\n6;x\r\n world\r\n0\r\nA: b\r\n\r\n"
+    chunks = Chunks(OverflowableBuffer(100))
+    step = len(body) if sent == "whole" else 1
+    rest = body + b"GET /next"
+    for at in range(0, len(body), step):
+        assert not chunks.completed
+        assert chunks.received(rest[at : at + step] if step == 1 else rest) == step
+    assert (chunks.completed, chunks.error, chunks.getfile().read()) == (True, None, b"hello world")
+
+
+def test_one_byte_a_chunk_ends_when_sizes_exceed_64_kib() -> None:
+    chunks, used = Chunks(OverflowableBuffer(2**20)), 0
+    while not chunks.error:
+        used += chunks.received(b"1\r\nx\r\n" * 1000)
+    assert used <= 100_000
+
+
+def test_expecting_100_continue_without_a_body_is_answered(server: Server) -> None:
+    expecting = b"Host: x\r\nConnection: close\r\nExpect: 100-continue\r\n"
+    said = talk(server, b"GET /healthz HTTP/1.1\r\n" + expecting + b"\r\n", 5)
+    assert statuses(said)[-1] == 200, said
+    said = talk(
+        server, b"POST /v1/auth/logout HTTP/1.1\r\n" + expecting + b"Content-Length: 0\r\n\r\n", 5
+    )
+    assert statuses(said)[-1] == 401, said
+
+
+def test_a_body_that_is_expected_and_too_large_is_not_asked_for(servers: Servers) -> None:
+    head = LOGIN_HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n"
+    assert statuses(talk(servers.serving("waitress"), head % 2**30, 5)) == [413]
+    said = talk(servers.serving("waitress"), head % len(LOGIN) + LOGIN)
+    assert statuses(said) == [100, 401]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_path_that_begins_with_several_slashes_or_none_is_not_found(
+    server: Server, method: str
+) -> None:
+    for target in ("//v1/auth/login", "/%2fv1/auth/login", "///v1/auth/login", "/%2F/v1/auth/me"):
+        body = b"%s %s HTTP/1.1\r\n" % (method.encode(), target.encode())
+        said = talk(server, body + b"Host: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        assert statuses(said) == [404], (target, said)
+    said = talk(server, b"GET v1/auth/me HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert statuses(said) in ([400], [404]), said
+
+
+HOSTS = {
+    b"": 400,
+    b"Host: evil.example/path\r\n": 400,
+    b"Host: two words\r\n": 400,
+    b"Host: a@b\r\n": 400,
+    b"Host: [::1\r\n": 400,
+    b"Host: x:port\r\n": 400,
+    b"Host: \xe9\r\n": 400,
+    b"Host: x\r\nHost: x\r\n": 400,
+    b"Host: [::1]:8000\r\n": 200,
+    b"Host: my_service:8000\r\n": 200,
+    b"Host: 127.0.0.1\r\n": 200,
+    b"Host:\r\n": 200,  # names none, as a client that knows none must
+}
+
+
+@pytest.mark.parametrize("header", HOSTS)
+def test_a_request_that_names_no_valid_host_is_refused(server: Server, header: bytes) -> None:
+    said = talk(server, b"GET /healthz HTTP/1.1\r\nConnection: close\r\n" + header + b"\r\n")
+    assert statuses(said) == [HOSTS[header]], said
+    assert server.ask("GET", "/healthz").status == 200
+
+
+def test_http_1_0_needs_no_host(server: Server) -> None:
+    assert statuses(talk(server, b"GET /healthz HTTP/1.0\r\n\r\n")) == [200]
 
 
 @pytest.mark.parametrize("kind", ["waitress", "gunicorn"])

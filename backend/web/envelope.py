@@ -32,7 +32,8 @@ _TRACE = re.compile(
     "(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
 )
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
-_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9a-f:.]+\](:[0-9]{1,5})?")
+# RFC 3986 section 3.2.2, without the comma by which some servers join two hosts into one.
+_HOST = re.compile(r"([A-Za-z0-9._~!$&'()*+;=%-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{0,5})?")
 # Asked by machines that know no host name, or by proxies under that of what stands behind them.
 _ALWAYS_OPEN = frozenset({"/healthz", "/readyz", "/v1/verify"})
 
@@ -76,6 +77,8 @@ class Envelope:
             context.call.reset(token)
 
     def _inside(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        if not _has_host(environ):
+            return _refuse("bad_request", "The Host header is missing or invalid.", start)
         if self._hosts and not _is_always_open(environ["PATH_INFO"]):
             host = environ.get("HTTP_HOST", "").lower()
             if host not in self._hosts and re.sub(":[0-9]+$", "", host) not in self._hosts:
@@ -96,6 +99,14 @@ class Envelope:
 
 def _is_always_open(path: str) -> bool:
     return path in _ALWAYS_OPEN or path.startswith("/v1/verify/")
+
+
+def _has_host(environ: WSGIEnvironment) -> bool:
+    """True if the Host header is as RFC 9112 section 3.2 requires; an empty one is valid."""
+    host = environ.get("HTTP_HOST")
+    if host is None:
+        return environ.get("SERVER_PROTOCOL") != "HTTP/1.1"
+    return not host or bool(_HOST.fullmatch(host))
 
 
 def call_of(environ: WSGIEnvironment) -> Call:

@@ -118,10 +118,10 @@ def hashing_paths(app: Flask) -> frozenset[str]:
 def _guard(views: dict[str, Any]) -> ResponseReturnValue | None:
     asked = request._get_current_object()  # type: ignore[attr-defined]
     rule, environ = asked.url_rule, asked.environ
+    if environ["PATH_INFO"].startswith("//") or not environ["PATH_INFO"].startswith("/"):
+        raise NotFound  # Werkzeug takes several slashes, or none, for one
     if rule is None:
         return None  # 404 or 405, which the dispatch raises
-    if environ["PATH_INFO"].startswith("//"):
-        raise NotFound  # Werkzeug takes several slashes for one
     current_call().route = rule.rule
     if environ["REQUEST_METHOD"] == "OPTIONS" and getattr(rule, "provide_automatic_options", False):
         return current_app.make_default_options_response(), 204
