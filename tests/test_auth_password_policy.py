@@ -14,8 +14,10 @@ from .conftest import (
     add_user,
     assert_problem,
     client_of,
+    mails_of,
     service_of,
     sign_in,
+    token_in,
     url_of,
 )
 
@@ -29,11 +31,32 @@ WEAK = [
     "my name is Dora, friend",
     "d.ora.77 and some more",
 ]
+PATTERNS = [
+    *("1" * 15, "0" * 16, "a" * 15, " " * 15, "x" * 1024, "\u0451" * 15, "............... "),
+    *("qwertyuiopasdfgh", "poiuytrewqlkjhg", "qwertzuiopasdfgh", "azertyuiopqsdfgh"),
+    *("1q2w3e4r5t6y7u8i", "q1w2e3r4t5y6u7i8", "1qaz2wsx3edc4rfv", "!QAZ@WSX#EDC$RFV"),
+    *("qazwsxedcrfvtgb", "123qweasdzxc123qwe", "zxcvbnm,./zxcvbnm", "-=-=-=-=-=-=-=-="),
+    *("abcdefghijklmnop", "zyxwvutsrqponml", "987654321098765", "12345678987654321"),
+    *("1234512345123451", "112233445566778", "111222333444555", "aabbccddeeffggh"),
+    *("13579135791357913", "24680246802468024", "147258369147258", "159753159753159"),
+    *("a1b2c3d4e5f6g7h8", "1z2x3c4v5b6n7m8,", "1a2a3a4a5a6a7a8a", "abcabcabcabcabcab"),
+    *("aaaaabbbbbccccc", "aaaaaaaaaaaaaa1", "1aaaaaaaaaaaaaaa", "AbCdEfGhIjKlMnOp"),
+    *("hellohellohello", "abcd1234abcd1234", "20262026202620262", "qwerty123456789"),
+    "\u0439\u0446\u0443\u043a\u0435\u043d\u0433\u0448\u0449\u0437\u0444\u044b\u0432\u0430\u043f",
+    "\u0430\u0431\u0432\u0433\u0434\u0435\u0436\u0437\u0438\u0439\u043a\u043b\u043c\u043d\u043e\u043f",
+    "\uff11" * 15,
+]
 GOOD = [
+    PASSWORD,
     "fifteen letters",
     "only lower case and blanks",
     "\U0001f600" * 64,
     "password, but with a story around it",
+    "we were there too",
+    "the quick brown fox",
+    "i like to read books",
+    "uJ3-kd9Qx_PwmZ1",
+    "483920175264830",
 ]
 
 
@@ -48,6 +71,23 @@ def register(root: Person, password: str) -> int:
 @pytest.mark.parametrize("password", WEAK)
 def test_what_is_guessed_first_is_refused(root: Person, password: str) -> None:
     assert register(root, password) == 422
+
+
+@pytest.mark.parametrize("password", PATTERNS)
+def test_repetition_sequences_and_keyboard_walks_are_refused(root: Person, password: str) -> None:
+    assert register(root, password) == 422
+
+
+def test_a_pattern_is_refused_wherever_a_password_is_set(
+    client: FlaskClient, root: Person, alice: Person
+) -> None:
+    body = {"current_password": PASSWORD, "new_password": "qwertyuiopasdfgh"}
+    refused = alice.post("/v1/auth/password", body)
+    assert_problem(refused, 422, "password_too_weak", "json.new_password")
+    root.post(f"/v1/users/{alice.id}/password-reset")
+    link = {"token": token_in(mails_of(client)[-1]), "new_password": "1q2w3e4r5t6y7u8i"}
+    refused = client.post("/v1/auth/password/reset", json=link)
+    assert_problem(refused, 422, "password_too_weak", "json.new_password")
 
 
 @pytest.mark.parametrize("password", GOOD)

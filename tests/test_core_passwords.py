@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import random
 import re
+import string
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -232,11 +234,53 @@ def test_a_refusal_takes_no_place(hasher: Hasher) -> None:
 
 def test_a_password_is_too_short_below_the_setting_counted_in_characters() -> None:
     settings = make_settings(password_min_length=10)
-    require_strong("x" * 10, "password", [], settings)
+    require_strong("ten lettrs", "password", [], settings)
     require_strong("\N{GRINNING FACE}" * 10, "password", [], settings)
-    require_strong("x" * MAX_LENGTH, "password", [], settings)
-    for weak in ("", "x" * 9, "e\N{COMBINING ACUTE ACCENT}" * 9):
+    require_strong((PASSWORD * 40)[:MAX_LENGTH], "password", [], settings)
+    for weak in ("", "nine char", "e\N{COMBINING ACUTE ACCENT}" * 9):
         with pytest.raises(Invalid) as refusal:
             require_strong(weak, "new_password", [], settings)
         assert refusal.value.code == "password_too_weak"
         assert refusal.value.errors == {"json": {"new_password": ["At least 10 characters."]}}
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "x",
+        "ab",
+        "qwertyuiop",
+        "0123456789",
+        "\u0439\u0446\u0443",
+        "e\u0301",
+        "1q2w3e4r5t",
+        "a1b2c3",
+    ],
+)
+def test_a_pattern_is_refused_at_any_length(unit: str) -> None:
+    for length in (15, 16, 40, 72, MAX_LENGTH):
+        with pytest.raises(Invalid) as refusal:
+            require_strong((unit * MAX_LENGTH)[:length], "password", [], make_settings())
+        assert refusal.value.code == "password_too_weak"
+
+
+def test_judging_a_password_of_any_kind_takes_less_than_twenty_milliseconds() -> None:
+    chance, settings = random.Random(1), make_settings()
+    kinds = {
+        "one character": "x" * MAX_LENGTH,
+        "a walk": ("qwertyuiop" * MAX_LENGTH)[:MAX_LENGTH],
+        "a known password": ("password1" * MAX_LENGTH)[:MAX_LENGTH],
+        "random": "".join(chance.choices(string.printable[:95], k=MAX_LENGTH)),
+        "random ideographs": "".join(chr(chance.randrange(0x4E00, 0x9FFF)) for _ in range(1024)),
+        "emoji": "\N{GRINNING FACE}" * MAX_LENGTH,
+        "letters that grow in lower case": "\u0130" * MAX_LENGTH,
+    }
+    require_strong(PASSWORD, "password", [], settings)  # the list is loaded once
+    for kind, text in kinds.items():
+        times = []
+        for _ in range(5):
+            begun = time.thread_time()
+            with suppress(Invalid):
+                require_strong(text, "password", ["alice", "alice.b"], settings)
+            times.append(time.thread_time() - begun)
+        assert min(times) < 0.02, kind

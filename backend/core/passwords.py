@@ -20,7 +20,7 @@ from uuid import UUID
 
 import bcrypt
 
-from . import context
+from . import context, patterns
 from .database import release
 from .errors import Invalid, Unavailable
 from .metrics import Metrics
@@ -163,8 +163,9 @@ def _give_back_connection() -> None:
 def require_strong(password: str, field: str, names: Iterable[str], settings: Settings) -> None:
     """Raise Invalid `password_too_weak`, naming `field`, for a password that is guessed first.
 
-    That is one that is too short, that holds one of the user's `names` or that of the service, or
-    that is common. No rule asks for kinds of characters (ASVS 5.0 6.2.1, 6.2.4, 6.2.5, 6.2.11).
+    That is one that is too short, that holds one of the user's `names` or that of the service, that
+    is common, or that is made of less than two fifths of as many choices as the least length has
+    characters. No rule asks for kinds of characters (ASVS 5.0 6.2.1, 6.2.4, 6.2.5, 6.2.11).
     """
     text = normalised(password)
     lower = text.lower()
@@ -174,6 +175,8 @@ def require_strong(password: str, field: str, names: Iterable[str], settings: Se
         fault = "Must not hold the username or the name in the e-mail address."
     elif len(ours := _name_of_service(settings)) >= LEAST_NAME and ours in lower:
         fault = "Must not hold the name of this service."
+    elif patterns.choices(text) < settings.password_min_length * 2 // 5:
+        fault = "Too simple: most of it is repetition, a sequence, or keys side by side."
     elif _is_common(lower):
         fault = "Too common: it would be among the first that are guessed."
     else:
