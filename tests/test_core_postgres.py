@@ -116,6 +116,18 @@ def test_a_session_that_options_in_the_url_spoil_is_refused_in_a_sentence(
         assert told.stderr.startswith("fatal: DATABASE_URL: DateStyle is SQL, MDY, and the service")
 
 
+def test_options_in_the_url_choose_the_schema(app_on: Callable[..., Flask]) -> None:
+    with database_of("", "CREATE SCHEMA mine", "CREATE TABLE users (id int)") as url:
+        app = app_on(f"{url}?options=-csearch_path%3Dmine")
+        assert flask_of(app)("db", "upgrade").exit_code == 0
+        client = client_of(app)
+        add_user(client, "alice")
+        assert sign_in(client, "alice").get("/v1/auth/me").status_code == 200
+        assert client.get("/readyz").status_code == 200
+        assert_done(flask_of(app)("db", "verify"), "The database is sound.")
+        assert_done(flask_of(app)("doctor"), "0 warnings, nothing fatal.")
+
+
 def test_a_database_that_is_down_does_not_keep_the_service_from_starting(
     app_on: Callable[..., Flask],
 ) -> None:

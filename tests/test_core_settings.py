@@ -1,6 +1,7 @@
 """Settings: where they come from, what cannot be parsed, what production refuses."""
 
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -487,6 +488,48 @@ def test_an_address_of_postgresql_may_name_several_hosts_and_parameters() -> Non
     assert load(DATABASE_URL=url).database_url == url
     with pytest.raises(SettingsError):
         load(DATABASE_URL="postgresql://u:p@one:5432,two:five/app")
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        (
+            "postgresql://u:hunter2@db/app?pgbouncer=true",
+            "'pgbouncer': set DATABASE_PREPARED_STATEMENTS=false",
+        ),
+        ("postgres://u:hunter2@db/app?sslmode=require&schema=x", "'schema': use options="),
+        ("postgresql:///app?connection_limit=5", "'connection_limit': set DATABASE_POOL_SIZE"),
+        ("postgresql://u:hunter?2@db/app?sslmod=require", "'sslmod': take it out"),
+        ("sqlite:////tmp/x.db?mode=ro", "'mode': take it out"),
+        ("sqlite:///x.db?timeout=30&mode=ro", "'timeout': take it out"),
+    ],
+)
+def test_a_parameter_that_a_database_url_cannot_have_is_refused_by_name(
+    url: str, words: str
+) -> None:
+    [sentence] = refusals(DATABASE_URL=url)
+    assert sentence.startswith("DATABASE_URL is not of the form: sqlite:///path or postgresql://")
+    assert f" It takes no parameter {words}" in sentence
+    assert "hunter" not in sentence
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:hunter/two?three=4@db/app",
+        "postgresql://u:hunter/2?sslmode@db/app",
+        "postgresql://u:hunter2@db/app?hunter-3=x",
+        "postgresql://u:hunter2@db/app?sslmode=a=b",
+    ],
+)
+def test_nothing_of_a_password_is_taken_for_the_name_of_a_parameter(url: str) -> None:
+    [sentence] = refusals(DATABASE_URL=url)
+    assert re.fullmatch(r"DATABASE_URL is not of the form: [^']+\.", sentence)
+
+
+def test_a_password_may_hold_a_question_mark_and_a_parameter_an_at_sign() -> None:
+    for url in ("postgresql://u:p?w=1@db/app?sslmode=require", "postgresql:///app?user=u@db"):
+        assert load(DATABASE_URL=url).database_url == url
 
 
 @pytest.mark.parametrize(

@@ -82,13 +82,18 @@ def _about_clock(database: pw.Database) -> list[str]:
 
 
 def _about_pooler(settings: Settings, database: pw.Database) -> list[str]:
-    """Behind PgBouncer the service cannot set the timeout itself."""
+    """Behind PgBouncer the service cannot set what it relies on itself."""
     if settings.database_prepared_statements or isinstance(database, pw.SqliteDatabase):
         return []
-    if database.execute_sql("SHOW statement_timeout").fetchone() != ("0",):
-        return []
-    remedy = f"ALTER ROLE ... SET statement_timeout = '{settings.database_timeout}s'"
-    return [f"DATABASE_PREPARED_STATEMENTS=false, and no statement_timeout: run `{remedy}`."]
+    begin, result = "DATABASE_PREPARED_STATEMENTS=false, and", []
+    if database.execute_sql("SHOW statement_timeout").fetchone() == ("0",):
+        remedy = f"ALTER ROLE ... SET statement_timeout = '{settings.database_timeout}s'"
+        result.append(f"{begin} no statement_timeout: run `{remedy}`.")
+    [isolation] = database.execute_sql("SHOW default_transaction_isolation").fetchone()
+    if isolation != "read committed":
+        remedy = "ALTER ROLE ... SET default_transaction_isolation = 'read committed'"
+        result.append(f"{begin} transactions are {isolation}: run `{remedy}`.")
+    return result
 
 
 def _about_folder(folder: Path) -> list[str]:

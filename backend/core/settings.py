@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
+from .database_url import UnknownParameter, parse_database_url
 from .paths import DATA, ROOT
 
 ENVIRONMENTS = frozenset({"production", "development", "testing"})
@@ -205,23 +206,6 @@ def _mail_url(text: str) -> str:
     return text
 
 
-def _database_url(text: str) -> str:
-    if text.startswith("postgres://"):
-        text = text.replace("postgres://", "postgresql://", 1)
-    if text.startswith("postgresql://"):
-        from psycopg import ProgrammingError, conninfo  # not needed on SQLite
-
-        try:
-            ports = conninfo.conninfo_to_dict(text).get("port", "")
-        except ProgrammingError:
-            raise ValueError from None
-        for port in str(ports).split(","):  # several, for several hosts
-            _whole(0, 65535)(port or "0")
-    elif not text.startswith("sqlite:///") or text in ("sqlite:///", "sqlite:///:memory:"):
-        raise ValueError
-    return text
-
-
 def _setting(parse: Callable[[str], Any], default: str, form: str, *, file: bool = False) -> Any:
     """A field that `Settings.load` fills.
 
@@ -250,7 +234,7 @@ class Settings:
     threads: int = _setting(_whole(1, 1000), "8", "1 to 1000, for each process")
     workers: int = _setting(_whole(1, 1000), "1", "1 to 1000 processes (gunicorn)")
     database_url: str = _setting(
-        _database_url,
+        parse_database_url,
         "sqlite:///instance/backend.db",
         "sqlite:///path or postgresql://user:password@host/name",
         file=True,
@@ -402,9 +386,10 @@ def _parse(given: dict[str, str]) -> tuple[Any, list[str]]:
             texts[name] = str(values[each.name])
         except OSError as error:
             problems.append(f"{name}_FILE cannot be read: {error.strerror}.")
-        except ValueError:
+        except ValueError as error:
             # The text itself is not repeated: it may be a secret.
-            problems.append(f"{name} is not of the form: {about['form']}.")
+            why = f" {error}" if isinstance(error, UnknownParameter) else ""
+            problems.append(f"{name} is not of the form: {about['form']}.{why}")
         except KeyError:
             pass  # its default is made of a setting that was refused above
     if problems:

@@ -21,6 +21,7 @@ from backend.core import clock
 
 from ..conftest import add_user, assert_problem, client_of, run, sign_in, until
 from ..processes import Process, free_port, program
+from ..test_commands import assert_refused, flask_of
 from .conftest import Load, Postgres, Site, as_user, counts, spread, wait
 
 CONF = """
@@ -75,6 +76,50 @@ def test_pgbouncer_in_transaction_mode(
     load.never({0})
     assert {each.status for each in found if each.kind != "login"} <= {200, 201, 204, 401}
     assert not load.missing(client, sign_in(client, "root"))
+
+
+def test_a_pooler_that_takes_no_session_settings_is_told_by_the_name_of_the_setting(
+    cluster: Postgres, pgbouncer: int, tree: Path, app_on: Callable[..., Flask]
+) -> None:
+    url = cluster.url(cluster.new_database().rpartition("/")[2], pgbouncer)
+    said = "a pooler such as PgBouncer answers, with 'unsupported startup parameter: options'"
+    sentence = f"{said}: set DATABASE_PREPARED_STATEMENTS=false."
+    for command in (["db", "upgrade"], ["users", "list"]):
+        assert_refused(flask_of(app_on(url))(*command), sentence)
+    told = flask_of(app_on(url))("doctor")
+    assert told.stderr == f"fatal: DATABASE_URL: {sentence}\n"
+    started = run(tree, "python", "wsgi.py", database_url=url)
+    assert (started.returncode, started.stderr.splitlines()[-1]) == (4, f"DATABASE_URL: {sentence}")
+    pooled = f"{url}?options=-csearch_path%3Dpublic"
+    refused = flask_of(app_on(pooled, database_prepared_statements="false"))("db", "current")
+    assert_refused(refused, f"{said}: take it out of DATABASE_URL.")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "remedy"),
+    [
+        ("datestyle", "German", "SET datestyle = 'ISO'"),
+        ("standard_conforming_strings", "off", "SET standard_conforming_strings = on"),
+        (
+            "default_transaction_isolation",
+            "serializable",
+            "SET default_transaction_isolation = 'read committed'",
+        ),
+    ],
+)
+def test_behind_a_pooler_doctor_says_which_defaults_the_role_must_have(
+    setting: str,
+    value: str,
+    remedy: str,
+    cluster: Postgres,
+    pgbouncer: int,
+    app_on: Callable[..., Flask],
+) -> None:
+    name = cluster.new_database().rpartition("/")[2]
+    with psycopg.connect(cluster.url(name), autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {name} SET {setting} TO {value}")
+    app = app_on(cluster.url(name, pgbouncer), database_prepared_statements="false")
+    assert f"`ALTER ROLE ... {remedy}`" in flask_of(app)("doctor").output
 
 
 def test_parameters_of_tls_come_in_the_url(
