@@ -95,6 +95,14 @@ def test_a_key_of_another_system_is_good_as_it_stands(
         assert_problem(me(alice, near), 401, "invalid_credentials")
 
 
+def test_a_key_that_looks_like_an_access_token_is_good_in_x_api_key(alice: Person) -> None:
+    text = "aaaa.bbbb.cccc"
+    taken(alice, text)
+    key, bearer = {"X-API-Key": text}, {"Authorization": f"Bearer {text}"}
+    for headers, status in ((key, 200), (key | bearer, 200), (bearer, 401)):
+        assert alice.client.get("/v1/auth/me", headers=headers).status_code == status
+
+
 @pytest.mark.parametrize("text", FORMS, ids=["django", "better-auth", "plain"])
 def test_the_database_holds_no_digest_that_can_be_computed_without_the_secret(
     app: Flask, alice: Person, text: str

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
 import jwt
 import pytest
+import requests
+from authlib.integrations.requests_client import OAuth2Session
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
@@ -14,12 +21,15 @@ from werkzeug.test import TestResponse
 from backend.core import clock
 
 from .conftest import (
+    PASSWORD,
     Person,
     add_user,
     assert_problem,
     by_key,
+    by_token,
     client_of,
     enrol,
+    operations,
     refresh,
     service_of,
     sign_in,
@@ -149,6 +159,176 @@ def test_a_service_account_asks_with_a_key_and_is_told_of_like_any_other(root: P
     key = root.post("/v1/api-keys", wanted).json
     answer = ask(root.with_key(key), key["key"])
     assert (answer["sub"], answer["scope"]) == (shop, "tokens:introspect")
+
+
+# --- as OAuth clients ask ---
+
+
+def basic(secret: str, client_id: str = "reports") -> dict[str, str]:
+    """The header of HTTP Basic, of parts that are form-encoded (RFC 6749 section 2.3.1)."""
+    pair = f"{quote_plus(client_id)}:{quote_plus(secret)}"
+    return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+
+
+@pytest.fixture
+def secret(root: Person) -> str:
+    """A key that may introspect."""
+    return root.new_key(scopes=["tokens:introspect"])["key"]
+
+
+def test_the_key_may_come_as_the_secret_of_a_client_by_basic_or_in_the_form(
+    client: FlaskClient, alice: Person, secret: str
+) -> None:
+    for client_id in ("reports", "", "a:b c+d%/ü", alice.id):
+        answer = client.post(
+            PATH, data={"token": alice.access_token}, headers=basic(secret, client_id)
+        )
+        assert (answer.status_code, answer.json["active"]) == (200, True), client_id
+        form = {"token": alice.access_token, "client_id": client_id, "client_secret": secret}
+        answer = client.post(PATH, data=form)
+        assert (answer.status_code, answer.json["active"]) == (200, True), client_id
+    lower = {"Authorization": basic(secret)["Authorization"].replace("Basic", "bAsIc")}
+    assert client.post(PATH, data={"token": "x"}, headers=lower).json == INACTIVE
+
+
+@pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
+def test_authlibs_client_introspects_and_revokes(address: str, method: str) -> None:
+    def session() -> tuple[dict[str, str], dict[str, Any]]:
+        login = {"username": "admin", "password": PASSWORD}
+        tokens = requests.post(f"{address}/v1/auth/login", json=login, timeout=30).json()
+        return by_token(tokens["access_token"]), tokens
+
+    def new_key(**wanted: Any) -> str:
+        made = requests.post(
+            f"{address}/v1/api-keys", json={"name": "x", **wanted}, headers=admin, timeout=30
+        )
+        return made.json()["key"]
+
+    admin, _ = session()
+    secret = new_key(scopes=["tokens:introspect"])
+    tokens = (session()[1]["access_token"], session()[1]["refresh_token"], new_key())
+    with OAuth2Session("reports", secret, token_endpoint_auth_method=method) as client:
+        for token in tokens:
+            for end, answer in ((False, True), (True, False)):
+                if end:
+                    assert (
+                        client.revoke_token(f"{address}/v1/auth/revoke", token).status_code == 200
+                    )
+                told = client.introspect_token(f"{address}{PATH}", token)
+                assert (told.status_code, told.json()["active"]) == (200, answer)
+
+
+def test_a_clients_secret_that_is_not_good_is_refused_in_the_scheme_it_came_by(
+    client: FlaskClient, root: Person, alice: Person, secret: str
+) -> None:
+    asked = {"token": "x"}
+    malformed = [{"Authorization": f"Basic {text}"} for text in ("", "%", "YTpi=", "YQ==", "gDqA")]
+    for sent in (basic("garbage"), basic(""), basic(root.access_token), *malformed):
+        answer = client.post(PATH, data=asked, headers=sent)
+        assert_problem(answer, 401, "invalid_credentials")
+        assert answer.headers["WWW-Authenticate"] == 'Basic realm="introspection"'
+    for text in ("garbage", root.access_token, f"{secret}x"):
+        answer = client.post(PATH, data=asked | {"client_secret": text})
+        assert_problem(answer, 401, "invalid_credentials")
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+    plain = alice.new_key(scopes=["keys:read"])["key"]
+    for sent in ({"headers": basic(plain)}, {"data": asked | {"client_secret": plain}}):
+        assert_problem(client.post(PATH, **{"data": asked} | sent), 403, "insufficient_scope")
+
+
+def test_credentials_in_more_than_one_way_are_ambiguous(
+    client: FlaskClient, root: Person, secret: str
+) -> None:
+    asked, posted = {"token": "x"}, {"token": "x", "client_secret": secret}
+    for data, headers in [
+        (posted, basic(secret)),
+        (posted, root.headers),
+        (posted, by_key(secret)),
+        (asked, basic(secret) | by_key(secret)),
+        (asked, basic("") | by_key(secret)),
+    ]:
+        answer = client.post(PATH, data=data, headers=headers)
+        assert_problem(answer, 400, "ambiguous_credentials")
+    # Without a value it counts as missing, and so does the id alone (RFC 6749 section 3.2).
+    for more in ({"client_secret": ""}, {"client_id": "reports"}):
+        answer = client.post(PATH, data=asked | more, headers=root.headers)
+        assert answer.json == INACTIVE
+
+
+def test_elsewhere_basic_and_a_posted_secret_count_as_nothing(
+    client: FlaskClient, root: Person, secret: str
+) -> None:
+    for method, path, operation in operations(client):
+        if operation["security"] and path not in {PATH, "/v1/verify"}:
+            answer = client.open(path, method=method, headers=basic(secret))
+            assert_problem(answer, 401, "unauthenticated")
+            assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert (
+        client.get("/v1/verify", headers=basic(secret)).headers["X-Auth-Code"] == "unauthenticated"
+    )
+    answer = client.get("/v1/auth/me", headers=basic(secret) | by_key(secret))
+    assert answer.status_code == 200
+    form = {"client_secret": secret}
+    assert_problem(client.post("/v1/api-keys/verify", data=form), 401, "unauthenticated")
+
+
+def test_a_posted_secret_is_looked_for_in_forms_of_32_kibibytes_and_less(
+    client: FlaskClient, secret: str
+) -> None:
+    """It is read before anyone is known; a larger form takes a header."""
+    start = f"client_secret={secret}&token="
+    for size, status in ((32 * 1024, 200), (32 * 1024 + 1, 401)):
+        answer = posted(client, start + "a" * (size - len(start)))
+        assert answer.status_code == status
+    for kind in ("text/plain", "application/json", ""):
+        assert_problem(posted(client, f"{start}x", kind), 401, "unauthenticated")
+    for body in (
+        "%",
+        f"client_secret={secret}&token=%",
+        f"client_secret={secret}".encode("utf-16"),
+    ):
+        assert posted(client, body).status_code in {400, 401}
+
+
+def test_as_a_client_it_is_one_use_of_the_key(client: FlaskClient, root: Person) -> None:
+    limit = {"limit": 2, "window_seconds": 3600}
+    key = root.new_key(scopes=["tokens:introspect"], rate_limit=limit)["key"]
+    asked = {"token": "x"}
+    first = client.post(PATH, data=asked, headers=basic(key))
+    second = client.post(PATH, data=asked | {"client_secret": key})
+    for answer, left in ((first, 1), (second, 0)):
+        assert answer.headers["RateLimit"].startswith(f'"key";r={left};t=')
+    assert_problem(client.post(PATH, data=asked, headers=basic(key)), 429, "rate_limited")
+
+
+def test_oauth_clients_find_the_endpoints_by_their_well_known_address(
+    make_bare_app: Callable[..., Flask], tmp_path: Path
+) -> None:
+    url = "https://accounts.example.com/accounts"
+    path = "/.well-known/oauth-authorization-server"
+    answer = client_of(make_bare_app(public_url=url, jwt_issuer="https://issuer.example")).get(path)
+    assert (answer.status_code, answer.content_type) == (200, "application/json")
+    assert answer.json == {
+        "issuer": "https://issuer.example",
+        "response_types_supported": [],
+        "introspection_endpoint": f"{url}/v1/auth/introspect",
+        "introspection_endpoint_auth_methods_supported": [
+            "client_secret_basic",
+            "client_secret_post",
+        ],
+        "revocation_endpoint": f"{url}/v1/auth/revoke",
+        "revocation_endpoint_auth_methods_supported": ["none"],
+    }
+    key = tmp_path / "key.pem"
+    key.touch(mode=0o600)
+    key.write_bytes(
+        Ed25519PrivateKey.generate().private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+        )
+    )
+    signing = make_bare_app(public_url=url, jwt_algorithm="EdDSA", jwt_private_key_file=key)
+    found = client_of(signing).get(path).json
+    assert (found["issuer"], found["jwks_uri"]) == (url, f"{url}/.well-known/jwks.json")
 
 
 # --- what is not active ---

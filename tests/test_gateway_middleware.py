@@ -22,6 +22,7 @@ from .conftest import (
     add_user,
     assert_problem,
     by_key,
+    by_token,
     client_of,
     enrol,
     service_of,
@@ -318,6 +319,28 @@ def asked_of_a_key(asker: Person, key: str) -> str:
     asked = {"key": key, "scopes": ["keys:read"], "ip": "127.0.0.1"}
     code = asker.post("/v1/api-keys/verify", asked).json["code"]
     return "invalid_credentials" if code in KEY_IS_NOT_GOOD else code
+
+
+def test_the_same_text_in_both_headers_is_one_credential_whatever_its_kind(
+    client: FlaskClient, alice: Person
+) -> None:
+    key = alice.new_key(scopes=["keys:read"])["key"]
+    session_only = "/v1/auth/sessions"
+    for text, good in ((alice.access_token, True), (key, True), (alice.refresh_token, False)):
+        both = {**by_token(text), **by_key(text)}
+        guard = before(Upstream(), client, scopes=["keys:read"])
+        assert [
+            client.get("/v1/api-keys", headers=both).status_code,
+            client.get("/v1/verify?scope=keys:read", headers=both).status_code,
+            guard.get("/", headers=both).status_code,
+            decorated(client, "keys:read").get("/reports/1", headers=both).status_code,
+        ] == [200 if good else 401] * 4
+    both = {**by_token(alice.access_token), **by_key(alice.access_token)}
+    assert client.get(session_only, headers=both).status_code == 200
+    # Alone in X-API-Key it is no API key, and beside another text it is ambiguous.
+    assert client.get(session_only, headers=by_key(alice.access_token)).status_code == 401
+    other = {**alice.headers, **by_key(alice.again().access_token)}
+    assert code_of(client.get(session_only, headers=other)) == "ambiguous_credentials"
 
 
 CIRCUMSTANCES: dict[str, tuple[dict[str, Any], str]] = {

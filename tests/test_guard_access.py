@@ -31,6 +31,7 @@ ROUTES: dict[str, tuple[str, int | str]] = {
     "GET /readyz": ("public", 200),
     "GET /metrics": ("public", 200),
     "GET /.well-known/jwks.json": ("public", 404),
+    "GET /.well-known/oauth-authorization-server": ("public", 200),
     "GET /password": ("public", 200),
     "GET /v1/openapi.json": ("public", 200),
     "GET /v1/docs": ("public", 200),
@@ -167,6 +168,8 @@ def test_the_documentation_says_who_may_call(client: FlaskClient) -> None:
         security: list[dict[str, list[str]]] = [] if who == "public" else [{"session": []}]
         if key:
             security.append({"apiKey": [] if key == "any key" else [key]})
+        if route == "POST /v1/auth/introspect":
+            security.append({"client": [key]})
         if route not in UNDOCUMENTED:
             wanted[re.sub("<id:([a-z_]+)>", r"{\1}", route)] = security
     assert documented == wanted

@@ -178,6 +178,7 @@ OPTIONAL = {
     "Auth": {"session_id", "key_id"},
     "Problem": {"errors", "mfa_token", "error"},
     "PublicKey": {"y"},
+    "Metadata": {"jwks_uri"},
     "Verified": {"key_id", "owner", "name", "scopes", "metadata", "expires_at"}
     | {"rate_limit", "quota", "checks"},
     "Introspection": {"token_type", "sub", "username", "role", "scope", "client_id", "sid"}

@@ -18,6 +18,8 @@ class Failure(Exception):
     `members` what the problem document says beyond the usual (RFC 9457 section 3.2).
     """
 
+    scheme = "Bearer"  # of WWW-Authenticate
+
     def __init__(
         self,
         code: str,

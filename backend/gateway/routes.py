@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from ..web.api import Blueprint
-from ..web.guard import actor, admin, public, session_or_key
+from ..web.guard import actor, admin, as_client, public, session_or_key
 from . import service, tokens
 from .schemas import (
     ExplainSchema,
@@ -41,6 +41,7 @@ def explain_key(asked: dict[str, Any], key_id: UUID) -> dict[str, Any]:
 
 
 @blp.route("/auth/introspect", methods=["POST"])
+@as_client
 @admin("tokens:introspect")
 @blp.arguments(PresentedTokenSchema, location="form")
 @blp.response(200, IntrospectionSchema)

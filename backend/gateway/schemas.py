@@ -108,6 +108,10 @@ class PresentedTokenSchema(Schema):
     token_type_hint = fields.String(
         metadata={"example": "api_key", "description": "Not needed: a token says its kind."}
     )
+    client_id = fields.String(metadata={"description": "Any text: what OAuth clients send."})
+    client_secret = fields.String(
+        metadata={"description": "To introspect as an OAuth client: an API key."}
+    )
 
 
 class IntrospectionSchema(Answer):

@@ -31,6 +31,8 @@ MAX_NAME = 64  # characters of a faulty field's name that are repeated
 MAX_FAULTS = 20  # faulty fields that are told of at once
 MAX_PARAMETERS = 100  # of a form
 
+FORM = "application/x-www-form-urlencoded"
+
 # Control characters and lone surrogates: PostgreSQL refuses some, logs and terminals suffer.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -96,7 +98,7 @@ def _form(schema: ma.Schema) -> dict[str, str]:
     """
     raw = _read()
     if raw:
-        _require_type("application/x-www-form-urlencoded")
+        _require_type(FORM)
     pairs = _parse_form(raw)
     form = {name: value for name, value in pairs if value}
     if len(dict(pairs)) != len(pairs):

@@ -94,25 +94,29 @@ def identify_caller(
     that passes has been used; Failure `rate_limited` or `usage_exceeded` if it is used up. At a
     `cost` of 0 it is not used, and refused for its address alone.
     """
-    text, is_access_token = _presented(environ)
+    bearer, key = _presented(environ)
     try:
-        if is_access_token:
-            return _known(identify.by_access_token(text))
-        return _by_api_key(text, scopes, role, cost)
+        if _ACCESS_TOKEN.fullmatch(bearer):
+            try:
+                return _known(identify.by_access_token(bearer))
+            except InvalidCredentials:
+                if not key:  # in both headers: an imported key may look like an access token
+                    raise
+        return by_api_key(key or bearer, scopes, role, cost)
     except InvalidCredentials as refusal:
         refusal.challenge = INVALID_TOKEN
         raise
 
 
-def _presented(environ: WSGIEnvironment) -> tuple[str, bool]:
-    """(the credential that was sent, whether it is an access token)."""
+def _presented(environ: WSGIEnvironment) -> tuple[str, str]:
+    """The texts that were sent as a bearer token and as X-API-Key; both if they are equal."""
     bearer = bearer_of(environ)
     key = environ.get("HTTP_X_API_KEY", "").strip(" \t")
     if bearer and key and bearer != key:
         raise Failure("ambiguous_credentials", "Two different credentials were sent.")
     if not bearer and not key:
         raise Failure("unauthenticated", "No credential was sent.")
-    return key or bearer, not key and bool(_ACCESS_TOKEN.fullmatch(bearer))
+    return bearer, key
 
 
 def bearer_of(environ: WSGIEnvironment) -> str:
@@ -121,7 +125,8 @@ def bearer_of(environ: WSGIEnvironment) -> str:
     return token.strip(" \t") if scheme.lower() == "bearer" else ""
 
 
-def _by_api_key(text: str, scopes: Sequence[str], role: str | None, cost: int) -> Identity:
+def by_api_key(text: str, scopes: Sequence[str], role: str | None, cost: int) -> Identity:
+    """The identity behind the API key with this text; see `identify_caller`."""
     call = current_call()
     decision = verification.verify(text, scopes, call.address, role=role, cost=cost)
     key = decision.key

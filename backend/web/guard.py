@@ -19,6 +19,7 @@ from ..core import context
 from ..core.errors import Forbidden, NotFound
 from ..core.identity import Identity
 from . import admission
+from .client_secrets import identify_client
 from .credentials import current_call, identify_caller, require_enrolment
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -33,6 +34,7 @@ class Access:
     `before_enrolment`: also a session whose user must set up a second factor and has not.
     `by_itself`: the view is public, judges caller and query by itself, and reads no body.
     `hashes`: refused before all else while too many passwords are being hashed.
+    `as_client`: the key may also come as an OAuth client's secret.
     """
 
     public: bool = False
@@ -41,6 +43,7 @@ class Access:
     before_enrolment: bool = False
     by_itself: bool = False
     hashes: bool = False
+    as_client: bool = False
 
     def codes(self) -> list[str]:
         """The error codes that the guard answers with."""
@@ -93,6 +96,12 @@ def before_enrolment(view: View) -> View:
     return view
 
 
+def as_client(view: View) -> View:
+    """Above a mark: the key may also come as an OAuth client's secret."""
+    view.access = replace(view.access, as_client=True)  # type: ignore[attr-defined]
+    return view
+
+
 def actor() -> Identity:
     """Who is calling. For views that are not public."""
     identity = current_call().identity
@@ -140,7 +149,8 @@ def _enforce(access: Access, environ: WSGIEnvironment) -> None:
     """Let the caller pass, as the actor of the call, or raise what it is refused for."""
     # What no key may call is no use of it either.
     scopes, cost = [access.key] if access.key else [], 0 if access.key is None else 1
-    identity = identify_caller(environ, scopes, cost=cost)
+    identify = identify_client if access.as_client else identify_caller
+    identity = identify(environ, scopes, cost=cost)
     if identity.method == "api_key":
         if access.key is None:
             raise Forbidden("session_required", "This takes a signed-in person, not an API key.")

@@ -1,4 +1,5 @@
-"""The public keys of access tokens, for services that verify them by themselves (RFC 7517)."""
+"""What clients look up by themselves: the public keys of access tokens (RFC 7517), and where tokens
+are introspected and revoked (RFC 8414)."""
 
 from __future__ import annotations
 
@@ -39,6 +40,30 @@ class PublicKeysSchema(Answer):
     keys = fields.List(fields.Nested(PublicKeySchema()))
 
 
+class MetadataSchema(Answer):
+    """Where an OAuth client finds what it needs. `jwks_uri` only where there are public keys."""
+
+    sometimes = frozenset({"jwks_uri"})
+
+    issuer = fields.String(metadata={"example": "https://accounts.example.com"})
+    response_types_supported = fields.List(fields.String(), metadata={"example": []})
+    jwks_uri = fields.String(
+        metadata={"example": "https://accounts.example.com/.well-known/jwks.json"}
+    )
+    introspection_endpoint = fields.String(
+        metadata={"example": "https://accounts.example.com/v1/auth/introspect"}
+    )
+    introspection_endpoint_auth_methods_supported = fields.List(
+        fields.String(), metadata={"example": ["client_secret_basic", "client_secret_post"]}
+    )
+    revocation_endpoint = fields.String(
+        metadata={"example": "https://accounts.example.com/v1/auth/revoke"}
+    )
+    revocation_endpoint_auth_methods_supported = fields.List(
+        fields.String(), metadata={"example": ["none"]}
+    )
+
+
 @blp.route("/.well-known/jwks.json")
 @public
 @blp.fails("not_found")
@@ -49,3 +74,26 @@ def public_keys() -> tuple[dict[str, Any], dict[str, str]]:
     if not keys:
         raise NotFound("Access tokens are signed with a secret here; there are no public keys.")
     return {"keys": keys}, {"Cache-Control": "public, max-age=300"}
+
+
+@blp.route("/.well-known/oauth-authorization-server")
+@public
+@blp.response(200, MetadataSchema)
+def metadata() -> dict[str, Any]:
+    """Where tokens are introspected and revoked, for OAuth clients (RFC 8414)"""
+    service = context.service()
+    url = service.settings.public_url
+    found: dict[str, Any] = {
+        "issuer": service.settings.jwt_issuer,
+        "response_types_supported": [],
+        "introspection_endpoint": f"{url}/v1/auth/introspect",
+        "introspection_endpoint_auth_methods_supported": [
+            "client_secret_basic",
+            "client_secret_post",
+        ],
+        "revocation_endpoint": f"{url}/v1/auth/revoke",
+        "revocation_endpoint_auth_methods_supported": ["none"],
+    }
+    if service.access_tokens.public_keys:
+        found["jwks_uri"] = f"{url}/.well-known/jwks.json"
+    return found

@@ -33,6 +33,12 @@ SECURITY_SCHEMES = {
         "name": "X-API-Key",
         "description": "An API key; it may also be sent as a bearer token.",
     },
+    "client": {
+        "type": "http",
+        "scheme": "basic",
+        "description": "An API key as the secret of an OAuth client, whose id may be any text."
+        " It may also be sent in the form, as `client_secret` (RFC 6749 section 2.3.1).",
+    },
 }
 
 
@@ -153,6 +159,8 @@ def _security(access: Access) -> list[dict[str, list[str]]]:
     schemes: list[dict[str, list[str]]] = [{"session": []}]
     if access.key is not None:
         schemes.append({"apiKey": [access.key] if access.key != ANY_KEY else []})
+    if access.as_client:
+        schemes.append({"client": [access.key] if access.key else []})
     return schemes
 
 

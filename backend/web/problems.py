@@ -121,7 +121,7 @@ def headers_of(failure: Failure, status: int) -> dict[str, str]:
     if failure.retry_after is not None:
         headers["Retry-After"] = str(failure.retry_after)
     if status == 401 or failure.challenge:
-        headers["WWW-Authenticate"] = f"Bearer {failure.challenge or ''}".rstrip()
+        headers["WWW-Authenticate"] = f"{failure.scheme} {failure.challenge or ''}".rstrip()
     return headers
 
 
