@@ -348,11 +348,11 @@ def test_users_bootstrap_refuses_in_sentences(make_app: Callable[..., Flask]) ->
     short = "At least 15 characters."
     weak = flask_of(make_app(admin_password="short"))("users", "bootstrap")
     assert_refused(weak, f"password: {short}")
-    for values in ({"admin_username": "a b"}, {"admin_email": "nonsense"}):
-        refused = flask_of(make_app(admin_password=PASSWORD, **values))("users", "bootstrap")
-        assert refused.exit_code == 1
-        assert re.match(r"Error: (username|email): ", refused.stderr)
-        assert PASSWORD not in refused.output
+    app = make_app(admin_password=PASSWORD, admin_email="root@..example")
+    refused = flask_of(app)("users", "bootstrap")
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("Error: email: ")
+    assert PASSWORD not in refused.output
 
 
 def test_development_prints_a_generated_password_once(make_app: Callable[..., Flask]) -> None:

@@ -333,7 +333,7 @@ def test_without_a_server_nothing_is_sent_and_one_line_says_so(
     mailing: Callable[..., Flask], caplog: pytest.LogCaptureFixture
 ) -> None:
     app = mailing(
-        "", environment="staging", secret_key="k3" * 10 + "abcdefghijklmnop", bcrypt_rounds=10
+        "", environment="production", secret_key="k3" * 10 + "abcdefghijklmnop", bcrypt_rounds=10
     )
     with service_of(app).active():
         assert mail.enabled() is False

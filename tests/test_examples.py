@@ -121,7 +121,7 @@ def test_the_mounted_service_works_under_its_prefix(
     for path in front["links"].values():
         assert path.startswith("/accounts/")
         assert host.ask(path)[0] == 200
-    assert host.ask("/accounts/v1/openapi.json")[1]["servers"] == [{"url": "/accounts"}]
+    assert host.ask("/accounts/v1/openapi.json")[1]["servers"][-1] == {"url": "/accounts"}
     wanted = {"name": "x", "scopes": ["reports:read"]}
     status, made, headers = host.ask("/accounts/v1/api-keys", alice.headers, wanted)
     assert (status, headers["Location"]) == (201, f"/accounts/v1/api-keys/{made['id']}")

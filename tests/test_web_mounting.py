@@ -66,7 +66,7 @@ def test_links_and_locations_carry_the_prefix(root: Person) -> None:
 
 def test_documentation_works_under_the_prefix(bare: FlaskClient) -> None:
     client = hosted(bare.application)
-    assert client.get("/accounts/v1/openapi.json").json["servers"] == [{"url": "/accounts"}]
+    assert client.get("/accounts/v1/openapi.json").json["servers"][-1] == {"url": "/accounts"}
     for path in ["docs", "redoc", "docs/assets/swagger.js"]:
         response = client.get(f"/accounts/v1/{path}")
         assert response.status_code == 200

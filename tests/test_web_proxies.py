@@ -174,7 +174,7 @@ def test_a_trusted_proxy_tells_scheme_host_and_prefix(where: FlaskClient) -> Non
     links = ask(where, PROXY, "/", **told).json["links"]
     assert links["docs"] == "/accounts/v1/docs"
     servers = ask(where, PROXY, "/v1/openapi.json", **told).json["servers"]
-    assert servers == [{"url": "/accounts"}]
+    assert servers[-1] == {"url": "/accounts"}  # after PUBLIC_URL
 
 
 @pytest.mark.parametrize(
