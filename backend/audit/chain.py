@@ -1,8 +1,9 @@
 """The chain: sealing, verifying and pruning.
 
-Seconds after an event is stored it is sealed: it gets the next number, and an HMAC over all its
-columns and the seal before it. So whoever can write to the database, but does not know SECRET_KEY,
-cannot edit, remove, add or reorder what is sealed without being found out.
+Each event is signed when it is written. Seconds later it is sealed: it gets the next number, and in
+place of the signature an HMAC over all its columns and the seal before it. So whoever can write to
+the database, but does not know SECRET_KEY, cannot add an event at any time, nor edit, remove or
+reorder what is sealed, without being found out.
 """
 
 from __future__ import annotations
@@ -14,24 +15,25 @@ import json
 import logging
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
-
-import peewee as pw
 
 from ..core import clock, context
 from ..core.database import atomic, current, on_postgres
 from ..core.errors import Conflict
+from . import rows
 from .models import AuditChain, AuditEvent
+from .rows import Row
 
 log = logging.getLogger(__name__)
 
 BATCH = 1000  # events at a time
 BATCHES = 20  # in one run of the chore, which others wait behind
 MOST_FAULTS = 20  # that are told of in sentences
+DISORDER = timedelta(hours=1)  # between clocks, and from an event's time to its commit
 
 _GONE = "Audit events are sealed, but the row of their chain is gone."
 _FORGED = "The row of the audit chain is not as it was sealed."
@@ -39,85 +41,84 @@ _KEY_LOST = (
     "The key of the audit chain was altered, or encrypted under a SECRET_KEY that is gone: put that"
     " one into SECRET_KEY_FALLBACKS. Until then nothing is sealed."
 )
-
-
-# --- sealing ---
-
-
-class _Row(NamedTuple):
-    """An event's columns as both databases have them alike: times as text, whatever they hold."""
-
-    id: Any
-    created_at: Any
-    action: Any
-    outcome: Any
-    actor_id: Any
-    target_type: Any
-    target_id: Any
-    ip: Any
-    request_id: Any
-    detail: Any
-    sequence: Any
-    seal: Any
-
-    def sealed(self, key: bytes, before: str) -> str:
-        """The seal of this row where `before` is that of the row before it."""
-        columns = json.dumps(self[:-1], default=_hex, separators=(",", ":"))
-        return hmac.digest(key, f"{before}{columns}".encode(), hashlib.sha256).hex()
-
-
-def _hex(value: Any) -> str:
-    return value.hex if isinstance(value, UUID) else repr(value)
-
-
-# By hand: a row that somebody altered need not be one that the model can read.
-_SELECT = f"SELECT {', '.join(_Row._fields)} FROM audit_events "  # noqa: S608 (no input)
-_TIME_ON_POSTGRES = (
-    "replace(to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.USAD'), 'AD', '+00:00')"
+_UNSIGNED = (
+    "Audit events without a valid signature are in the database, and are not sealed:"
+    " `flask audit verify` names them."
 )
-_IN_ORDER = "WHERE (sequence, id) > (?, ?) ORDER BY sequence, id LIMIT ?"
-_UNSEALED = "WHERE sequence IS NULL ORDER BY id LIMIT ?"
 
 _CHAIN = UUID(int=0)  # the id of the one row
 _KEY_KIND = b"audit:"  # before the key, so that nothing else we encrypted can be put in its place
+
+# What the row of the chain is authenticated as. Until a chain from before events were signed has
+# taken in those that were not, it carries the former.
+_OF_UNSIGNED, _OF_SIGNED = "chain", "chain of signed events"
+
+
+# --- sealing ---
 
 
 def seal() -> None:
     """Seal the events that are not sealed yet, unless another process is at it.
 
     A chore of every process. What is left goes to the next run; a quiet service writes nothing.
-    Conflict if the chain cannot be gone on with.
+    Conflict if the chain cannot be continued, or if an event is not signed: the others are sealed.
     """
+    if _seal_signed():
+        raise Conflict("conflict", _UNSIGNED)
+
+
+def _seal_signed() -> bool:
+    """Seal all that is signed; True if there is an event that is not."""
     for _ in range(BATCHES):
         if not AuditEvent.select().where(AuditEvent.sequence.is_null()).exists():
-            return
-        if not _seal_batch():
+            return False
+        found = _seal_batch()
+        if found is None:
             break
+        count, is_any_unsigned = found
+        if count < BATCH:
+            return is_any_unsigned
     context.service().chores.wake()
+    return False
 
 
 @atomic
-def _seal_batch() -> bool:
-    """Seal at most BATCH events; False, and nothing is done, if another process is at it."""
+@rows.any_text()
+def _seal_batch() -> tuple[int, bool] | None:
+    """Seal at most BATCH events: (how many, whether one was passed over that is not signed).
+
+    None, and nothing is done, if another process is at it.
+    """
     if not _alone():
-        return False
-    rows = _rows(_UNSEALED, BATCH)
-    if not rows:
-        return True
+        return None
     chain, key = _open_chain()
-    sealed = []
-    for row in rows:
-        chain.last_sequence += 1
-        numbered = row._replace(sequence=chain.last_sequence)
-        chain.last_seal = numbered.sealed(key, chain.last_seal)
-        sealed.append((numbered.id, numbered.sequence, chain.last_seal))
-    _store(sealed)
-    chain.mac = _mac(chain, key)
-    chain.save()
-    last = {"sequence": chain.last_sequence, "seal": chain.last_seal}
-    # Outside of the database, the log says how far the chain went.
-    current.obj.after_commit(lambda: log.info("audit.seal", extra=last))
-    return True
+    found = _append(chain, key)
+    if found[0]:
+        _save(chain, key)
+    return found
+
+
+def _append(chain: AuditChain, key: bytes, *, unsigned: bool = False) -> tuple[int, bool]:
+    """Number and seal at most BATCH events, unsigned ones too if that is said."""
+    sealed: list[tuple[Any, int, str]] = []
+    passed_over = False
+    with closing(rows.unsealed()) as unsealed:
+        for row in unsealed:
+            if not (row.is_signed() or (unsigned and row.seal is None)):
+                passed_over = True
+                continue
+            chain.last_sequence += 1
+            numbered = row._replace(sequence=chain.last_sequence)
+            chain.last_seal = numbered.sealed(key, chain.last_seal)
+            sealed.append((row.id, chain.last_sequence, chain.last_seal))
+            if len(sealed) == BATCH:
+                break
+    if sealed:
+        _store(sealed)
+        last = {"sequence": chain.last_sequence, "seal": chain.last_seal}
+        # Outside of the database, the log says how far the chain went.
+        current.obj.after_commit(lambda: log.info("audit.seal", extra=last))
+    return len(sealed), passed_over
 
 
 def _alone() -> bool:
@@ -128,16 +129,11 @@ def _alone() -> bool:
     return bool(current.execute_sql(lock, (f"{__package__}:seal",)).fetchone()[0])
 
 
-def _rows(condition: str, *parameters: object) -> list[_Row]:
-    statement = _SELECT + condition
-    if on_postgres():
-        statement = statement.replace("created_at", _TIME_ON_POSTGRES, 1).replace("?", "%s")
-    return [_Row(*row) for row in current.execute_sql(statement, parameters).fetchall()]
-
-
 def _store(sealed: list[tuple[Any, int, str]]) -> None:
     """Write (id, sequence, seal) into the rows, in one statement."""
-    rows = json.dumps(sealed, default=_hex)  # as one parameter: there is a limit to their number
+    values = json.dumps(
+        sealed, default=rows.hex_of
+    )  # as one parameter: there is a limit to their number
     if on_postgres():
         columns = (
             "(v->>0)::uuid AS id, (v->>1)::bigint AS sequence, v->>2 AS seal"
@@ -152,7 +148,7 @@ def _store(sealed: list[tuple[Any, int, str]]) -> None:
         "UPDATE audit_events SET sequence = sealed.sequence, seal = sealed.seal"  # noqa: S608
         # No second condition: SQLite would look for the rows by that.
         f" FROM (SELECT {columns}) AS sealed WHERE audit_events.id = sealed.id",
-        (rows,),
+        (values,),
     )
     if done.rowcount != len(sealed):
         raise Conflict("conflict", "Audit events vanished while they were being sealed.")
@@ -164,28 +160,59 @@ def _open_chain() -> tuple[AuditChain, bytes]:
     Conflict if somebody has altered or removed the row, or the key's SECRET_KEY is gone: going on
     would hide that.
     """
-    chain = AuditChain.get_or_none(AuditChain.id == _CHAIN)
+    chain = _stored_chain()
     if chain is None:
         if _is_anything_sealed():
             raise Conflict("conflict", _GONE)
         key = secrets.token_bytes(32)
         return AuditChain.create(id=_CHAIN, wrapped_key=_wrap(key), mac=""), key
     key, outdated = _unwrap(chain)
-    if chain.mac != _mac(chain, key):
+    if not _is_authentic(chain, key):
         raise Conflict("conflict", _FORGED)
     if outdated:
         chain.wrapped_key = _wrap(key)
+    if _takes_unsigned(chain, key):
+        # In this transaction, to the last: afterwards there is no telling who wrote them.
+        while _append(chain, key, unsigned=True)[0]:
+            pass
+        _save(chain, key)
     return chain, key
 
 
+def _stored_chain() -> AuditChain | None:
+    try:
+        chain: AuditChain | None = AuditChain.get_or_none(AuditChain.id == _CHAIN)
+    except (ValueError, TypeError, OverflowError):  # SQLite takes values of any type
+        raise Conflict("conflict", _FORGED) from None
+    numbers = (chain.start_sequence, chain.last_sequence) if chain else ()
+    if not all(isinstance(number, int) for number in numbers):
+        raise Conflict("conflict", _FORGED)
+    return chain
+
+
 def _is_anything_sealed() -> bool:
-    sealed = AuditEvent.sequence.is_null(False) | AuditEvent.seal.is_null(False)
-    return bool(AuditEvent.select().where(sealed).exists())
+    return bool(AuditEvent.select().where(AuditEvent.sequence.is_null(False)).exists())
 
 
-def _mac(chain: AuditChain, key: bytes) -> str:
+def _is_authentic(chain: AuditChain, key: bytes) -> bool:
+    return chain.mac == _mac(chain, key) or _takes_unsigned(chain, key)
+
+
+def _takes_unsigned(chain: AuditChain, key: bytes) -> bool:
+    """True for a chain as it was left by a version that did not sign events."""
+    return bool(chain.mac == _mac(chain, key, _OF_UNSIGNED))
+
+
+def _mac(chain: AuditChain, key: bytes, kind: str = _OF_SIGNED) -> str:
     ends = [chain.start_sequence, chain.start_seal, chain.last_sequence, chain.last_seal]
-    return hmac.digest(key, f"chain{json.dumps(ends)}".encode(), hashlib.sha256).hex()
+    return hmac.digest(
+        key, f"{kind}{json.dumps(ends, default=repr)}".encode(), hashlib.sha256
+    ).hex()
+
+
+def _save(chain: AuditChain, key: bytes) -> None:
+    chain.mac = _mac(chain, key)
+    chain.save()
 
 
 def _wrap(key: bytes) -> str:
@@ -213,8 +240,9 @@ class Report:
     checked: int = 0
     sequence: int = 0  # of the last sealed event, and its seal: to compare with the log
     seal: str = ""
-    unsealed: int = 0
+    unsealed: int = 0  # those that will be
     oldest_unsealed: float = 0  # age in seconds
+    unsigned: int = 0  # those that will not
     faults: list[str] = field(default_factory=list)
     more: int = 0
 
@@ -227,20 +255,25 @@ class Report:
 
 
 def verify() -> Report:
-    """Hold each sealed event, and the row of the chain, against the seals.
+    """Check every event, and the row of the chain, against seals and signatures.
 
-    Finds what was edited, removed, added or reordered since it was sealed. It does not find that
-    events and chain were set back together to what they were before: the log does, which has the
-    number and the seal of each sealing.
+    Finds what was added at any time, and what was edited, removed or reordered since it was sealed.
+    It does not find that an event was removed before that, or that events and chain were set back
+    together to an earlier state: the log does, which has each event, and the number and the seal of
+    each sealing.
     """
     report = Report()
-    with _snapshot():
-        _count_unsealed(report)
-        chain = AuditChain.get_or_none(AuditChain.id == _CHAIN)
-        if chain is not None:
-            _verify_chain(report, chain)
-        elif _is_anything_sealed():
-            report.fault(_GONE)
+    with _snapshot(), rows.any_text():
+        try:
+            latest, takes_unsigned = _verify_chain(report)
+        except Conflict as refusal:
+            report.fault(refusal.detail)
+            _verify_unsealed(report, None, takes_unsigned=False)
+        else:
+            _verify_unsealed(report, latest, takes_unsigned=takes_unsigned)
+            read, there = report.checked + report.unsealed + report.unsigned, rows.count()
+            if read != there:
+                report.fault(f"There are {there} events, and {read} were found to check.")
     return report
 
 
@@ -256,49 +289,72 @@ def _snapshot() -> Iterator[None]:
             yield
 
 
-def _count_unsealed(report: Report) -> None:
-    unsealed = AuditEvent.select(pw.fn.COUNT(AuditEvent.id), pw.fn.MIN(AuditEvent.created_at))
-    report.unsealed, oldest = unsealed.where(AuditEvent.sequence.is_null()).scalar(as_tuple=True)
-    if oldest is not None:
-        report.oldest_unsealed = (clock.now() - oldest).total_seconds()
+def _verify_chain(report: Report) -> tuple[datetime | None, bool]:
+    """Check what is sealed: (time of the last event, whether the chain takes unsigned ones).
 
-
-def _verify_chain(report: Report, chain: AuditChain) -> None:
+    Conflict if there is no chain or no key to check against.
+    """
+    chain = _stored_chain()
+    if chain is None:
+        if _is_anything_sealed():
+            raise Conflict("conflict", _GONE)
+        return None, False
     report.sequence, report.seal = chain.last_sequence, chain.last_seal
-    try:
-        key, _ = _unwrap(chain)
-    except Conflict as refusal:
-        report.fault(refusal.detail)
-        return
-    if chain.mac != _mac(chain, key):
+    key, _ = _unwrap(chain)
+    if not _is_authentic(chain, key):
         report.fault(_FORGED)
-    sequence, seal = chain.start_sequence, chain.start_seal
-    for row in _sealed_rows():
+    sequence, seal, latest = chain.start_sequence, chain.start_seal, None
+    for row in rows.sealed():
         report.checked += 1
-        sentence = _fault(row, key, sequence, seal)
+        sentence = _fault(row, key, sequence, seal) or _fault_of_time(row, latest)
         if sentence:
             report.fault(sentence)
         sequence = row.sequence if isinstance(row.sequence, int) else sequence
-        seal = row.seal
+        seal, latest = row.seal, row.time or latest
     if (sequence, seal) != (chain.last_sequence, chain.last_seal):
         report.fault(f"The chain ends with sequence {chain.last_sequence}, the events {sequence}.")
+    return latest, _takes_unsigned(chain, key)
 
 
-def _sealed_rows() -> Iterator[_Row]:
-    """All rows that have a sequence, in its order, a batch of them in memory at a time."""
-    sequence, row_id = -(2**63), UUID(int=0).hex
-    while batch := _rows(_IN_ORDER, sequence, row_id, BATCH):
-        yield from batch
-        sequence, row_id = batch[-1].sequence, batch[-1].id
+def _verify_unsealed(report: Report, latest: datetime | None, *, takes_unsigned: bool) -> None:
+    """Check what is not sealed yet, after an event of this time."""
+    for row in rows.unsealed():
+        if not (row.is_signed() or (takes_unsigned and row.seal is None)):
+            report.unsigned += 1
+            report.fault(
+                f"Event {row.id} is not sealed and its signature is not valid: it was added or"
+                " edited in the database."
+            )
+            continue
+        report.unsealed += 1
+        sentence = _fault_of_time(row, latest)
+        if sentence:
+            report.fault(sentence)
+        elif row.time:
+            age = (clock.now() - row.time).total_seconds()
+            report.oldest_unsealed = max(report.oldest_unsealed, age)
+            latest = row.time
 
 
-def _fault(row: _Row, key: bytes, sequence: int, seal: str) -> str | None:
+def _fault(row: Row, key: bytes, sequence: int, seal: str) -> str | None:
     """What is wrong with a row that should follow the one with this sequence and seal, if any."""
     where = f"Sequence {row.sequence} (event {row.id})"
     if row.sequence != sequence + 1:
         return f"{where} stands where {sequence + 1} should."
     if row.seal != row.sealed(key, seal):
         return f"{where} is not as it was sealed, or what stood before it was altered."
+    return None
+
+
+def _fault_of_time(row: Row, latest: datetime | None) -> str | None:
+    """What is wrong with the time of a row that comes after one of the time `latest`, if any."""
+    if row.time is None:
+        return f"Event {row.id} has no time."
+    if latest and latest - row.time > DISORDER:
+        return (
+            f"Event {row.id} of {row.created_at} comes after one of {latest}: it was added later,"
+            " or a clock was wrong."
+        )
     return None
 
 
@@ -312,38 +368,37 @@ def prune(limit: int = BATCH) -> int:
     before = clock.now() - timedelta(days=days)
     if not days or not AuditEvent.select().where(AuditEvent.created_at < before).exists():
         return 0
-    seal()
+    _seal_signed()
     return _prune(before, limit)
 
 
 @atomic
+@rows.any_text()
 def _prune(before: datetime, limit: int) -> int:
     if not _alone() or not AuditChain.select().exists():
         return 0
     chain, key = _open_chain()
     start = chain.start_sequence
-    for row in itertools.islice(_sealed_rows(), limit):
-        sentence = _fault(row, key, chain.start_sequence, chain.start_seal)
-        if sentence:
-            log.error("pruning stops: %s", sentence)
-            break
-        if row.created_at >= before.isoformat(" ", "microseconds"):
-            break
-        chain.start_sequence, chain.start_seal = row.sequence, row.seal
+    with closing(rows.sealed()) as sealed:
+        for row in itertools.islice(sealed, limit):
+            sentence = _fault(row, key, chain.start_sequence, chain.start_seal)
+            if sentence:
+                log.error("pruning stops: %s", sentence)
+                break
+            if row.created_at >= before.isoformat(" ", "microseconds"):
+                break
+            chain.start_sequence, chain.start_seal = row.sequence, row.seal
     if chain.start_sequence > start:
         AuditEvent.delete().where(AuditEvent.sequence <= chain.start_sequence).execute()
-        chain.mac = _mac(chain, key)
-        chain.save()
+        _save(chain, key)
     return int(chain.start_sequence - start)
 
 
 def doubts() -> list[str]:
     """Sentences about a chain that depends on an earlier SECRET_KEY, for `flask doctor`."""
-    chain = AuditChain.get_or_none(AuditChain.id == _CHAIN)
-    if chain is None:
-        return []
     try:
-        _, outdated = _unwrap(chain)
+        chain = _stored_chain()
+        outdated = chain is not None and _unwrap(chain)[1]
     except Conflict as refusal:
         return [refusal.detail]
     if outdated:

@@ -11,8 +11,9 @@ from ..core.database import Model
 class AuditEvent(Model):
     """Something that somebody did, or tried to. No foreign keys: it outlives what it tells of.
 
-    `sequence` and `seal` are null until the event is sealed. `detail` is a JSON object, kept as the
-    text that is sealed.
+    `sequence` is null until the event is sealed. Until then `seal` is the signature of the event by
+    itself; null where a version wrote it that did not sign yet. `detail` is a JSON object, kept as
+    the text that is sealed.
     """
 
     action = pw.CharField(max_length=32)
@@ -36,6 +37,11 @@ class AuditEvent(Model):
             (("action", "id"), False),
             (("created_at",), False),
         )
+
+    @property
+    def place(self) -> str | None:
+        """The seal that gives the event its place in the chain; None until it has one."""
+        return None if self.sequence is None else self.seal
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class SealedEventSchema(AuditEventSchema):
     """An event with its place in the chain; both are null until it is sealed."""
 
     sequence = fields.Integer(allow_none=True)
-    seal = fields.String(allow_none=True)
+    seal = fields.String(attribute="place", allow_none=True)
 
 
 class AuditQuery(PageQuery):

@@ -16,6 +16,7 @@ from ..core.database import current, insert_all, newest
 from ..core.errors import Unavailable
 from ..core.identity import Identity
 from .models import AuditEvent
+from .rows import sign
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +95,10 @@ def record_each(
         detail = {**who, **detail}
         request_id = call and call.request_id
         text = json.dumps(detail, default=str)
-        events.append(AuditEvent(action=action, request_id=request_id, detail=text, **facts))
-        lines.append({"event_id": events[-1].id, **facts, "detail": detail or None})
+        event = AuditEvent(action=action, request_id=request_id, detail=text, **facts)
+        sign(event)
+        events.append(event)
+        lines.append({"event_id": event.id, **facts, "detail": detail or None})
     try:
         insert_all(events)
     except (pw.DatabaseError, pw.InterfaceError) as error:

@@ -96,6 +96,7 @@ class Keyring:
             for kind, purpose in _PURPOSES.items()
         }
         self._blinding = derive(settings.secret_key, "blinding")
+        self._event_keys = [derive(text, "audit-event") for text in texts]
         self._ciphers = [
             Fernet(base64.urlsafe_b64encode(derive(text, "encryption"))) for text in texts
         ]
@@ -147,6 +148,17 @@ class Keyring:
     def blind(self, text: str) -> str:
         """A digest of `text`, 64 hex digits, by which it is found again and not read."""
         return hmac.digest(self._blinding, text.encode(), hashlib.sha256).hex()
+
+    def sign_event(self, text: str) -> str:
+        """The signature, 64 hex digits, of the audit event that this text describes."""
+        return _signature(self._event_keys[0], text)
+
+    def is_event_signed(self, text: str, signature: str) -> bool:
+        """True if `sign_event` made the signature, under this SECRET_KEY or an earlier one."""
+        given = signature.encode(errors="surrogateescape")
+        return any(
+            hmac.compare_digest(_signature(key, text).encode(), given) for key in self._event_keys
+        )
 
     # --- what must be read again, encrypted at rest ---
 
@@ -206,6 +218,10 @@ class Keyring:
             mac.update(text.encode())
             sealed.append((secret.id, mac.hexdigest()))
         return sealed
+
+
+def _signature(key: bytes, text: str) -> str:
+    return hmac.digest(key, text.encode(), hashlib.sha256).hex()
 
 
 def read_digest(text: str) -> str:

@@ -1,0 +1,124 @@
+"""The rows of the audit trail as both databases have them, and how they are signed and sealed.
+
+Read by hand: a row that somebody altered need not be one that the model can read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from ..core import context
+from ..core.database import current, on_postgres
+from .models import AuditEvent
+
+BATCH = 1000  # rows in memory at a time
+
+
+class Row(NamedTuple):
+    """An event's columns: ids in hex, times as text, and whatever else somebody put there."""
+
+    id: Any
+    created_at: Any
+    action: Any
+    outcome: Any
+    actor_id: Any
+    target_type: Any
+    target_id: Any
+    ip: Any
+    request_id: Any
+    detail: Any
+    sequence: Any
+    seal: Any
+
+    @property
+    def time(self) -> datetime | None:
+        """When the event happened; None for what is no time with a zone."""
+        try:
+            time = datetime.fromisoformat(self.created_at)
+        except (TypeError, ValueError):
+            return None
+        return time if time.tzinfo else None
+
+    def is_signed(self) -> bool:
+        """True if `seal` is the signature that the event was given when it was written."""
+        return context.service().keyring.is_event_signed(_text(self[:-2]), str(self.seal))
+
+    def sealed(self, key: bytes, before: str) -> str:
+        """The seal of this row where `before` is that of the row before it."""
+        return hmac.digest(key, f"{before}{_text(self[:-1])}".encode(), hashlib.sha256).hex()
+
+
+def sign(event: AuditEvent) -> None:
+    """Sign an event that is about to be stored: one that nobody signed is never sealed."""
+    values = event.__data__ | {"created_at": event.created_at.isoformat(" ", "microseconds")}
+    text = _text([values.get(name) for name in _SIGNED])
+    event.seal = context.service().keyring.sign_event(text)
+
+
+def hex_of(value: Any) -> str:
+    """The text of a value that JSON has no form for."""
+    return value.hex if isinstance(value, UUID) else repr(value)
+
+
+_SIGNED = Row._fields[:-2]
+_text = json.JSONEncoder(default=hex_of, separators=(",", ":")).encode
+
+_SELECT = f"SELECT {', '.join(Row._fields)} FROM audit_events "  # noqa: S608 (no input)
+_TIME_ON_POSTGRES = (
+    "replace(to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.USAD'), 'AD', '+00:00')"
+)
+
+
+def unsealed() -> Generator[Row]:
+    """All rows without a sequence, in the order in which they were written."""
+    return _rows("WHERE sequence IS NULL ORDER BY id")
+
+
+def sealed() -> Generator[Row]:
+    """All rows with a sequence, in its order."""
+    return _rows("WHERE sequence IS NOT NULL ORDER BY sequence, id")
+
+
+def count() -> int:
+    """How many rows there are, by the table itself: an index can be made to leave some out."""
+    table = "audit_events" if on_postgres() else "audit_events NOT INDEXED"
+    return int(current.execute_sql(f"SELECT COUNT(*) FROM {table}").fetchone()[0])  # noqa: S608
+
+
+def _rows(condition: str) -> Generator[Row]:
+    """The rows, a batch of them in memory at a time. In a transaction.
+
+    No row is looked for by the one before it: SQLite takes values of any type in any column.
+    """
+    if not on_postgres():
+        cursor = current.execute_sql(_SELECT + condition)
+        while batch := cursor.fetchmany(BATCH):
+            yield from map(Row._make, batch)
+        return
+    statement = _SELECT.replace("created_at", _TIME_ON_POSTGRES, 1) + condition
+    current.execute_sql(f"DECLARE audit_rows NO SCROLL CURSOR FOR {statement}")
+    with suppress(GeneratorExit):
+        while batch := current.execute_sql(f"FETCH {BATCH} FROM audit_rows").fetchall():
+            yield from map(Row._make, batch)
+    current.execute_sql("CLOSE audit_rows")
+
+
+@contextmanager
+def any_text() -> Iterator[None]:
+    """Read text that is not UTF-8 too, which SQLite takes."""
+    if on_postgres():
+        yield
+        return
+    connection = current.obj.connection()
+    connection.text_factory = lambda raw: raw.decode(errors="surrogateescape")
+    try:
+        yield
+    finally:
+        connection.text_factory = str
