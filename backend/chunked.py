@@ -8,7 +8,7 @@ from typing import Any
 from waitress.receiver import ChunkedReceiver
 from waitress.utilities import BadRequest
 
-MOST_FRAMING = 64 * 1024  # bytes of chunk sizes, extensions and trailers in one body
+MOST_FRAMING = 32 * 1024  # bytes of chunk sizes, extensions and trailers in one body
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t -~\x80-\xff]*)?")  # RFC 9112 section 7.1
 
 

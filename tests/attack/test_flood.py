@@ -24,24 +24,30 @@ SECONDS = 30 if FULL else 5
 PER_SECOND = 20
 
 
-def probe(server: Server, headers: dict[str, str], due: float) -> float:
+def probe(server: Server, path: str, headers: dict[str, str], due: float) -> float:
     """Milliseconds from when the request was due, on a connection of its own, to its answer."""
     connection = server.connect()
-    connection.request("GET", "/v1/auth/me", headers=headers)
+    connection.request("GET", path, headers=headers)
     assert read(connection).status == 200
     connection.close()
     return (time.perf_counter() - due) * 1000
 
 
-def probes(server: Server, credentials: list[dict[str, str]]) -> list[float]:
+def probes(
+    server: Server,
+    credentials: list[dict[str, str]],
+    path: str = "/v1/auth/me",
+    seconds: float = SECONDS,
+) -> list[float]:
     """Milliseconds of requests that come at their times, however long others take."""
     begun = time.perf_counter()
     with ThreadPoolExecutor(8) as pool:
         found = []
-        for number in range(SECONDS * PER_SECOND):
+        for number in range(int(seconds * PER_SECOND)):
             due = begun + number / PER_SECOND
             time.sleep(max(0, due - time.perf_counter()))
-            found.append(pool.submit(probe, server, credentials[number % 2], due))
+            headers = credentials[number % len(credentials)]
+            found.append(pool.submit(probe, server, path, headers, due))
         return [each.result() for each in found]
 
 
