@@ -17,6 +17,7 @@ from backend.core.database import release
 from backend.web.guard import public
 
 from .conftest import (
+    NEW_PASSWORD,
     PASSWORD,
     Person,
     assert_problem,
@@ -79,7 +80,7 @@ def test_16_2_2_times_are_utc(root: Person, logged: Logged) -> None:
 def test_16_3_1_who_signs_in_and_who_does_not_is_recorded(root: Person, logged: Logged) -> None:
     guess(root.client, "root", "wrong")
     guess(root.client, "nobody", "wrong")
-    root.post("/v1/auth/password", {"current_password": "wrong", "new_password": "x" * 20 + "yz"})
+    root.post("/v1/auth/password", {"current_password": "wrong", "new_password": NEW_PASSWORD})
     root.again().post("/v1/auth/logout")
     assert recorded(root)[-5:] == [
         ("login", "failure", "invalid_credentials"),

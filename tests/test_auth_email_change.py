@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
@@ -177,6 +178,43 @@ def test_nobody_can_have_strangers_mailed_without_end(client: FlaskClient, alice
     assert_problem(refused, 429, "rate_limited")
     assert int(refused.headers["Retry-After"]) > 0
     assert len(mails_of(client)) == 3
+
+
+def test_only_addresses_that_are_mailed_to_count(
+    client: FlaskClient, alice: Person, travel: Callable[..., None]
+) -> None:
+    add_user(client, "dave")
+    same = "alice@example.com"
+    for email in [same, "Alice@Example.com", same] * 2:
+        assert change(alice, email).status_code == 200
+    for number in range(3):
+        # Withdrawn each time; and what is refused for its name mails nothing.
+        assert change(alice, f"new{number}@example.com").status_code == 200
+        assert change(alice, same).json["pending_email"] is None
+        body = {"username": "dave", "email": NEW, "current_password": PASSWORD}
+        assert_problem(alice.patch("/v1/auth/me", body), 409, "username_taken")
+    travel(minutes=9)
+    body = {"username": "alicia", "email": NEW, "current_password": PASSWORD}
+    refused = alice.patch("/v1/auth/me", body)
+    assert_problem(refused, 429, "rate_limited")
+    assert 0 < int(refused.headers["Retry-After"]) <= 3060
+    me = alice.get("/v1/auth/me").json
+    assert (me["username"], me["email"], me["pending_email"]) == ("alice", same, None)
+    assert change(alice, same).status_code == 200
+    assert len(mails_of(client)) == 3
+    travel(minutes=52)
+    alice = alice.again()
+    assert change(alice).status_code == 200
+
+
+def test_without_mail_the_present_address_may_be_sent_along(make_app: Callable[..., Flask]) -> None:
+    production = {"environment": "production", "secret_key": "k7Jx-q2Wd" * 5}
+    client = client_of(make_app(**production, bcrypt_rounds=10))
+    add_user(client, "alice")
+    alice = sign_in(client, "alice")
+    body = {"username": "alicia", "email": "alice@example.com", "current_password": PASSWORD}
+    assert alice.patch("/v1/auth/me", body).json["username"] == "alicia"
+    assert_problem(change(alice), 422, "validation_error", "json.email")
 
 
 def test_username_and_address_change_together(client: FlaskClient, alice: Person) -> None:

@@ -93,7 +93,7 @@ def test_a_code_is_good_in_its_step_and_those_beside_it(
 def test_a_code_of_another_time_is_not(alice: Person, travel: Travel, steps: int) -> None:
     secret, _ = enrol(alice)
     travel(seconds=300)
-    assert_problem(use(alice, code_of(secret, steps)), 401, "invalid_credentials")
+    assert_problem(use(alice, code_of(secret, steps)), 403, "wrong_code")
 
 
 def test_a_code_is_good_once(alice: Person, travel: Travel) -> None:
@@ -102,14 +102,14 @@ def test_a_code_is_good_once(alice: Person, travel: Travel) -> None:
     code = code_of(secret)
     assert use(alice, code).status_code == 200
     for _ in range(3):
-        assert_problem(use(alice, code), 401, "invalid_credentials")
+        assert_problem(use(alice, code), 403, "wrong_code")
         travel(seconds=15)
     assert use(alice, code_of(secret)).status_code == 200
 
 
 def test_the_code_that_switched_it_on_is_used_up(alice: Person) -> None:
     secret, _ = enrol(alice)
-    assert_problem(use(alice, code_of(secret)), 401, "invalid_credentials")
+    assert_problem(use(alice, code_of(secret)), 403, "wrong_code")
     assert use(alice, code_of(secret, 1)).status_code == 200
 
 
@@ -118,14 +118,14 @@ def test_a_code_uses_up_those_before_it(alice: Person, travel: Travel) -> None:
     travel(seconds=300)
     assert use(alice, code_of(secret, 1)).status_code == 200
     for steps in (-1, 0, 1):
-        assert_problem(use(alice, code_of(secret, steps)), 401, "invalid_credentials")
+        assert_problem(use(alice, code_of(secret, steps)), 403, "wrong_code")
     travel(seconds=60)
     assert use(alice, code_of(secret, 0)).status_code == 200
 
 
 def test_of_16_who_use_one_code_at_once_one_may(many: Person) -> None:
     secret, _ = enrol(many)
-    assert use_at_once(many, [code_of(secret, 1)] * 16) == {200: 1, 401: 15}
+    assert use_at_once(many, [code_of(secret, 1)] * 16) == {200: 1, 403: 15}
     assert left(many) == 10
 
 
@@ -138,7 +138,7 @@ def test_a_code_may_be_typed_in_two_halves_and_in_ascii_digits_only(
         {ord("0") + digit: ord("\N{FULLWIDTH DIGIT ZERO}") + digit for digit in range(10)}
     )
     for text in (wide, f"{code}0", f"0{code}", "éééééé", "☃☃☃☃☃☃"):
-        assert_problem(use(alice, text), 401, "invalid_credentials")
+        assert_problem(use(alice, text), 403, "wrong_code")
     assert use(alice, f"{code[:3]} {code[3:]}").status_code == 200
 
 
@@ -157,7 +157,7 @@ def test_a_recovery_code_is_good_once_however_it_is_typed(alice: Person) -> None
         response = use(alice, f" {typed(code)}")
         assert response.status_code == 200
         codes = response.json["recovery_codes"]
-        assert_problem(use(alice, code), 401, "invalid_credentials")
+        assert_problem(use(alice, code), 403, "wrong_code")
 
 
 def test_switching_off_with_a_recovery_code_is_possible_as_with_the_app(alice: Person) -> None:
@@ -175,7 +175,7 @@ def test_a_wrong_password_uses_up_no_recovery_code(alice: Person) -> None:
 
 def test_of_16_who_use_one_recovery_code_at_once_one_may(many: Person) -> None:
     _, codes = enrol(many)
-    assert use_at_once(many, [codes[0]] * 16) == {200: 1, 401: 15}
+    assert use_at_once(many, [codes[0]] * 16) == {200: 1, 403: 15}
     assert left(many) == 10
 
 
@@ -185,14 +185,14 @@ def test_new_recovery_codes_void_the_old_ones(alice: Person) -> None:
     assert len(set(new) - set(old)) == 10
     assert left(alice) == 10
     for code in old[:3]:
-        assert_problem(use(alice, code), 401, "invalid_credentials")
+        assert_problem(use(alice, code), 403, "wrong_code")
     assert use(alice, new[0]).status_code == 200
 
 
 def test_new_recovery_codes_at_once_are_ten_in_the_end(many: Person) -> None:
     _, codes = enrol(many)
     found = use_at_once(many, codes)
-    assert set(found) <= {200, 401}
+    assert set(found) <= {200, 403}
     assert found[200] >= 1
     assert left(many) == 10
 
@@ -203,7 +203,7 @@ def test_new_recovery_codes_at_once_are_ten_in_the_end(many: Person) -> None:
 def test_wrong_codes_count_and_then_none_is_looked_at(alice: Person, travel: Travel) -> None:
     secret, codes = enrol(alice)
     for _ in range(10):
-        assert_problem(use(alice, WRONG), 401, "invalid_credentials")
+        assert_problem(use(alice, WRONG), 403, "wrong_code")
     for code in (WRONG, code_of(secret, 1), codes[0]):
         response = use(alice, code)
         assert_problem(response, 429, "rate_limited")
@@ -216,7 +216,7 @@ def test_guesses_at_the_first_code_count_too(alice: Person) -> None:
     secret = alice.post("/v1/auth/mfa", {"current_password": PASSWORD}).json["secret"]
     for _ in range(10):
         response = alice.post("/v1/auth/mfa/confirm", {"code": WRONG})
-        assert_problem(response, 401, "invalid_credentials")
+        assert_problem(response, 403, "wrong_code")
     response = alice.post("/v1/auth/mfa/confirm", {"code": code_of(secret)})
     assert_problem(response, 429, "rate_limited")
 
@@ -225,7 +225,7 @@ def test_wrong_passwords_and_wrong_codes_count_together(alice: Person) -> None:
     _, codes = enrol(alice)
     for _ in range(5):
         assert_problem(use(alice, WRONG, PASSWORD + "!"), 403, "wrong_password")
-        assert_problem(use(alice, WRONG), 401, "invalid_credentials")
+        assert_problem(use(alice, WRONG), 403, "wrong_code")
     assert_problem(use(alice, codes[0]), 429, "rate_limited")
 
 
@@ -248,7 +248,7 @@ def test_of_many_guesses_at_once_no_more_are_looked_at_than_allowed(
         return person.post("/v1/auth/mfa/confirm", {"code": WRONG}).status_code
 
     with ThreadPoolExecutor(16) as pool:
-        assert Counter(pool.map(attempt, range(32))) == {401: 10, 429: 22}
+        assert Counter(pool.map(attempt, range(32))) == {403: 10, 429: 22}
 
 
 # --- secrets ---
@@ -259,7 +259,7 @@ def test_no_secret_is_in_the_database_or_in_the_log(
 ) -> None:
     caplog.set_level("DEBUG")
     secret, codes = enrol(alice)
-    assert_problem(use(alice, codes[3] + "A"), 401, "invalid_credentials")
+    assert_problem(use(alice, codes[3] + "A"), 403, "wrong_code")
     assert use(alice, codes[4]).status_code == 200
     told = "\n".join(str(record.__dict__) for record in caplog.records)
     found = (everything(app) + told).lower()
@@ -302,7 +302,7 @@ def test_a_secret_moves_to_the_present_key_when_it_is_used(
 ) -> None:
     between, after, secret, _ = rotated()
     assert "number 1 is still needed by 1 second factors;" in doctor(between)
-    assert_problem(use(between, WRONG), 401, "invalid_credentials")
+    assert_problem(use(between, WRONG), 403, "wrong_code")
     assert use(between, code_of(secret, 1)).status_code == 200
     assert "second factors" not in doctor(between) + doctor(after)
     travel(seconds=60)
@@ -315,7 +315,7 @@ def test_a_secret_whose_key_is_gone_leaves_recovery_codes(
     _, after, secret, codes = rotated()
     assert "1 second factors were made under a SECRET_KEY that is gone" in doctor(after)
     caplog.clear()
-    assert_problem(use(after, code_of(secret, 1)), 401, "invalid_credentials")
+    assert_problem(use(after, code_of(secret, 1)), 403, "wrong_code")
     [record] = [record for record in caplog.records if record.levelname == "ERROR"]
     assert "SECRET_KEY" in record.getMessage()
     assert record.__dict__["user_id"] == after.id

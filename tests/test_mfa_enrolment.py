@@ -131,12 +131,12 @@ def test_setting_it_up_takes_the_password(alice: Person) -> None:
     assert_problem(confirm(alice, "123456"), 409, "conflict")
 
 
-def test_a_wrong_code_leaves_it_off_and_the_session_goes_on(alice: Person) -> None:
+def test_a_wrong_code_is_403_leaves_it_off_and_the_session_goes_on(alice: Person) -> None:
     secret = start(alice).json["secret"]
     for code in (wrong(secret), "ABCDEF-ABCDEF-ABCDEF-ABCDEF"):
         response = confirm(alice, code)
-        assert_problem(response, 401, "invalid_credentials")
-        assert response.headers["WWW-Authenticate"] == "Bearer"
+        assert_problem(response, 403, "wrong_code")
+        assert "WWW-Authenticate" not in response.headers
     assert state(alice) == OFF
     assert confirm(alice, code_of(secret)).status_code == 200
 
@@ -145,7 +145,7 @@ def test_setting_up_anew_voids_the_secret_that_waited(app: Flask, alice: Person)
     first, second = start(alice).json["secret"], start(alice).json["secret"]
     assert first != second
     assert rows(app) == 1
-    assert_problem(confirm(alice, code_of(first)), 401, "invalid_credentials")
+    assert_problem(confirm(alice, code_of(first)), 403, "wrong_code")
     assert confirm(alice, code_of(second)).status_code == 200
 
 
@@ -177,7 +177,7 @@ def test_of_confirmations_at_once_one_wins(make_app: Callable[..., Flask]) -> No
         answers = list(pool.map(attempt, codes))
     found = Counter(answer.status_code for answer in answers)
     assert found[200] == 1
-    assert found[401] + found[409] == 15
+    assert found[403] + found[409] == 15
     assert state(alice) == ON
     assert rows(app) == 11
 
@@ -219,8 +219,7 @@ def test_a_wrong_password_or_code_leaves_it_on(alice: Person) -> None:
     secret, _ = enrol(alice)
     assert_problem(disable(alice, code_of(secret, 1), PASSWORD + "!"), 403, "wrong_password")
     response = disable(alice, wrong(secret))
-    assert_problem(response, 401, "invalid_credentials")
-    assert response.headers["WWW-Authenticate"] == "Bearer"
+    assert_problem(response, 403, "wrong_code")
     assert state(alice) == ON
     # The code that came with a wrong password was not used up.
     assert disable(alice, code_of(secret, 1)).status_code == 204
@@ -250,7 +249,7 @@ def test_of_many_that_switch_it_off_one_does(make_app: Callable[..., Flask]) -> 
         answers = list(pool.map(attempt, codes))
     found = Counter(answer.status_code for answer in answers)
     assert found[204] == 1
-    assert found[401] + found[409] == 9
+    assert found[403] + found[409] == 9
     assert (state(alice), rows(app)) == (OFF, 0)
 
 
@@ -258,7 +257,7 @@ def test_somebody_elses_codes_are_no_use(alice: Person, bob: Person) -> None:
     secret, codes = enrol(alice)
     enrol(bob)
     for code in (code_of(secret, 1), codes[0]):
-        assert_problem(disable(bob, code), 401, "invalid_credentials")
+        assert_problem(disable(bob, code), 403, "wrong_code")
     assert state(alice) == state(bob) == ON
 
 
@@ -328,12 +327,12 @@ def test_it_is_recorded_when_it_goes_on_or_off_and_what_was_refused(
 ) -> None:
     assert_problem(start(alice, PASSWORD + "!"), 403, "wrong_password")
     secret = start(alice).json["secret"]
-    assert_problem(confirm(alice, wrong(secret)), 401, "invalid_credentials")
+    assert_problem(confirm(alice, wrong(secret)), 403, "wrong_code")
     codes = confirm(alice, code_of(secret)).json["recovery_codes"]
     renew = {"current_password": PASSWORD, "code": codes[0]}
     codes = alice.post("/v1/auth/mfa/recovery-codes", renew).json["recovery_codes"]
     response = alice.post("/v1/auth/mfa/recovery-codes", renew)
-    assert_problem(response, 401, "invalid_credentials")
+    assert_problem(response, 403, "wrong_code")
     assert_problem(disable(alice, codes[0], PASSWORD + "!"), 403, "wrong_password")
     assert disable(alice, codes[0]).status_code == 204
     enrol(alice)
@@ -346,10 +345,10 @@ def test_it_is_recorded_when_it_goes_on_or_off_and_what_was_refused(
     assert [event["actor_id"] for event in events] == [alice.id] * 8 + [root.id]
     assert [(event["action"], event["outcome"], event["detail"]) for event in events] == [
         ("mfa.enable", "failure", {"code": "wrong_password"}),
-        ("mfa.enable", "failure", {"code": "invalid_credentials"}),
+        ("mfa.enable", "failure", {"code": "wrong_code"}),
         ("mfa.enable", "success", {}),
         ("mfa.enable", "success", {"recovery_codes": "new"}),
-        ("mfa.enable", "failure", {"code": "invalid_credentials"}),
+        ("mfa.enable", "failure", {"code": "wrong_code"}),
         ("mfa.disable", "failure", {"code": "wrong_password"}),
         ("mfa.disable", "success", {}),
         ("mfa.enable", "success", {}),
@@ -361,7 +360,7 @@ def test_the_user_is_told_by_mail_when_it_goes_on_or_off(
     app: Flask, alice: Person, root: Person
 ) -> None:
     _, codes = enrol(alice)
-    assert_problem(disable(alice, "abcdef"), 401, "invalid_credentials")
+    assert_problem(disable(alice, "abcdef"), 403, "wrong_code")
     assert disable(alice, codes[0]).status_code == 204
     enrol(alice)
     for _ in range(2):

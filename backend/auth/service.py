@@ -12,7 +12,7 @@ import peewee as pw
 from ..api_keys import service as keys
 from ..audit import service as audit
 from ..core import clock, context, mail
-from ..core.database import atomic, count_by, delete_some, newest
+from ..core.database import atomic, count_by, current, delete_some, newest
 from ..core.errors import (
     INVALID_TOKEN,
     Failure,
@@ -331,15 +331,19 @@ def logout_all(actor: Identity) -> None:
 def change_me(actor: Identity, current_password: str, **changes: str) -> User:
     """The actor's user after `changes` to username and e-mail, the latter to be confirmed.
 
-    Forbidden for a wrong password, Conflict if it is changed meanwhile.
+    Forbidden for a wrong password, Conflict if it is changed meanwhile. Only an address to which
+    a link is mailed counts: not the present one, which withdraws a change that waits.
     """
     proven = guessing.require_password(actor, current_password, "user.update")
-    if "email" in changes:
-        if not mail.enabled():
-            raise Invalid("email", "Cannot be changed: there is no mail to confirm it with.")
-        if not guessing.allow(f"addresses for {actor.user_id}", MAILS):
-            raise Failure("rate_limited", "Too many new addresses.", retry_after=MAILS.seconds)
-    return users.rename(actor, proven, **changes)
+    email = changes.get("email")
+    is_new = email is not None and users.fold_email(email) != proven.email_folded
+    if is_new and not mail.enabled():
+        raise Invalid("email", "Cannot be changed: there is no mail to confirm it with.")
+    with current.atomic():
+        user = users.rename(actor, proven, **changes)
+        if is_new:  # at the end: what is refused for another reason mails nothing
+            guessing.spend(f"addresses for {user.id}", MAILS)
+    return user
 
 
 def change_password(actor: Identity, current_password: str, new_password: str) -> None:

@@ -75,9 +75,20 @@ def wrong_password() -> Forbidden:
     return Forbidden("wrong_password", "The current password is wrong.")
 
 
+def wrong_code() -> Forbidden:
+    """The refusal of a wrong code from someone who is signed in; the session goes on."""
+    return Forbidden("wrong_code", "The code is wrong, used or too old.")
+
+
 def allow(what: str, limit: Limit) -> bool:
     """Use up one of the limit of `what`; False if nothing of it is left."""
     return _use(context.service().keyring.blind(what), limit) is not None
+
+
+def spend(what: str, limit: Limit) -> None:
+    """As `allow`; Failure `rate_limited`, with the seconds to wait, if nothing of it is left."""
+    if not allow(what, limit):
+        raise _too_many(context.service().keyring.blind(what), None)
 
 
 def use_up(what: str, limit: Limit) -> None:

@@ -48,7 +48,7 @@ def start(body: dict[str, str]) -> dict[str, str]:
 @session
 @blp.arguments(ConfirmSecondFactorSchema)
 @blp.response(200, NewRecoveryCodesSchema)
-@blp.fails("rate_limited", "conflict")
+@blp.fails("wrong_code", "rate_limited", "conflict")
 def confirm(body: dict[str, str]) -> dict[str, list[str]]:
     """Switch the second factor on with a code of the app; the recovery codes are shown this once"""
     return {"recovery_codes": service.confirm(actor(), **body)}
@@ -59,7 +59,7 @@ def confirm(body: dict[str, str]) -> dict[str, list[str]]:
 @session
 @blp.arguments(ProveSecondFactorSchema)
 @blp.response(204)
-@blp.fails("wrong_password", "rate_limited", "conflict")
+@blp.fails("wrong_password", "wrong_code", "rate_limited", "conflict")
 def disable(proof: dict[str, str]) -> None:
     """Switch the second factor off"""
     service.disable(actor(), **proof)
@@ -70,7 +70,7 @@ def disable(proof: dict[str, str]) -> None:
 @session
 @blp.arguments(ProveSecondFactorSchema)
 @blp.response(200, NewRecoveryCodesSchema)
-@blp.fails("wrong_password", "rate_limited", "conflict")
+@blp.fails("wrong_password", "wrong_code", "rate_limited", "conflict")
 def new_recovery_codes(proof: dict[str, str]) -> dict[str, list[str]]:
     """Get ten new recovery codes, which void the earlier ones"""
     return {"recovery_codes": service.new_recovery_codes(actor(), **proof)}

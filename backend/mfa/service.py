@@ -23,7 +23,7 @@ import segno
 from ..audit import service as audit
 from ..core import clock, context, mail
 from ..core.database import atomic, count_by, current, lock
-from ..core.errors import Conflict, InvalidCredentials
+from ..core.errors import Conflict
 from ..core.identity import Identity
 from ..guessing import service as guessing
 from ..users import service as users
@@ -67,7 +67,7 @@ def start(actor: Identity, current_password: str) -> dict[str, str]:
 def confirm(actor: Identity, code: str) -> list[str]:
     """Put the secret of `start` in force with a code of it; the recovery codes, shown this once.
 
-    InvalidCredentials for a wrong code, Conflict if there is nothing to confirm.
+    Forbidden for a wrong code, Conflict if there is nothing to confirm.
     """
     user = users.get(actor, actor.user_id)
     factor = SecondFactor.get_or_none(SecondFactor.user == user)
@@ -75,7 +75,7 @@ def confirm(actor: Identity, code: str) -> list[str]:
         raise Conflict("conflict", "There is no second factor to confirm.")
     with guessing.attempt(user, "mfa.enable", actor, code=True):
         if not _use_one_time_code(factor, code):
-            raise _wrong_code()
+            raise guessing.wrong_code()
     with current.atomic():
         _hold(user.id, enabled=False)
         same = SecondFactor.id == factor.id
@@ -90,7 +90,7 @@ def confirm(actor: Identity, code: str) -> list[str]:
 def disable(actor: Identity, current_password: str, code: str) -> None:
     """Take the actor's second factor away.
 
-    Forbidden for a wrong password, InvalidCredentials for a wrong code, Conflict if there is none.
+    Forbidden for a wrong password or code, Conflict if there is none.
     """
     user = _prove(actor, current_password, code, "mfa.disable")
     with current.atomic():
@@ -147,12 +147,8 @@ def _prove(actor: Identity, current_password: str, code: str, action: str) -> Us
         raise _conflict(enabled=False)
     with guessing.attempt(user, action, actor, code=True):
         if not check(user, code):
-            raise _wrong_code()
+            raise guessing.wrong_code()
     return user
-
-
-def _wrong_code() -> InvalidCredentials:
-    return InvalidCredentials("The code is not valid.")
 
 
 def _conflict(*, enabled: bool) -> Conflict:

@@ -34,6 +34,7 @@ CODES: dict[str, tuple[int, str]] = {
     "session_required": (403, "This takes a signed-in person, not an API key."),
     "ip_not_allowed": (403, "The API key may not be used from this address."),
     "wrong_password": (403, "The current password is wrong."),
+    "wrong_code": (403, "The one-time or recovery code is wrong, used or too old."),
     "mfa_enrolment_required": (403, "This takes a second factor: set one up first."),
     "not_found": (404, "There is no such resource."),
     "method_not_allowed": (405, "The resource has no such method."),
