@@ -49,7 +49,8 @@ browser: .venv/development
 	$(BIN)/pytest -n auto tests/browser
 
 # A Python client from the OpenAPI document, in build/python: its types, and the first calls with it.
-clients: .venv/development
+# And OAuth libraries for Node, which need npm (Debian: apt-get install npm).
+clients: .venv/development tests/clients/node_modules
 	$(BIN)/pytest tests/clients
 
 # Needs nginx and Caddy (Debian: apt-get install nginx-light caddy), or TEST_NGINX, TEST_CADDY.
@@ -89,6 +90,10 @@ clean:
 .venv/development: .venv/bin/python requirements-dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes -r requirements-dev.txt
 	@touch $@ .venv/runtime
+
+tests/clients/node_modules: tests/clients/package-lock.json
+	npm ci --silent --ignore-scripts --prefix tests/clients
+	@touch $@
 
 .venv/proxy: .venv/development tests/proxy/requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r tests/proxy/requirements.txt

@@ -415,17 +415,24 @@ def bob(client: FlaskClient) -> Person:
     return sign_in(client, "bob")
 
 
+@contextmanager
+def serving_an_admin(folder: Path, port: int = 0, **settings: object) -> Iterator[int]:
+    """The port on which a service listens that has an administrator called admin, with PASSWORD."""
+    url = f"sqlite:///{folder}/served.db"
+    migrate(url)
+    app = create_app(make_settings(database_url=url, **settings))
+    add_user(client_of(app), "admin", role="admin")
+    server = create_server(app, host="127.0.0.1", port=port, threads=2)
+    threading.Thread(target=server.run, daemon=True).start()
+    yield server.effective_port
+    server.trigger.pull_trigger(server.close)
+
+
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
     """Where a service listens that has an administrator called admin, with PASSWORD."""
-    url = f"sqlite:///{tmp_path}/served.db"
-    migrate(url)
-    app = create_app(make_settings(database_url=url))
-    add_user(client_of(app), "admin", role="admin")
-    server = create_server(app, host="127.0.0.1", port=0, threads=2)
-    threading.Thread(target=server.run, daemon=True).start()
-    yield f"http://127.0.0.1:{server.effective_port}"
-    server.trigger.pull_trigger(server.close)
+    with serving_an_admin(tmp_path) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture
