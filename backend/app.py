@@ -20,7 +20,7 @@ from .core.access_tokens import AccessTokens
 from .core.chores import Chores
 from .core.context import Service
 from .core.database import open_database, release
-from .core.jobs import Jobs
+from .core.jobs import Jobs, Lookups, Sender
 from .core.limits import Limiter
 from .core.mail import Mailer
 from .core.metrics import Metrics
@@ -31,6 +31,7 @@ from .core.write_behind import WriteBehind
 from .gateway import forward_auth
 from .gateway import routes as gateway
 from .mfa import routes as mfa
+from .users import links
 from .users import routes as users
 from .web import admission, docs, guard, health, jwks, metrics, openapi, password_page, problems
 from .web.application import Application
@@ -82,14 +83,14 @@ def create_service(settings: Settings | None = None) -> Service:
     settings = (settings or Settings.load()).check()
     database, counted = open_database(settings), Metrics()
 
-    def inside(work: Callable[..., object]) -> Callable[..., None]:
+    def inside(work: Callable[..., Any]) -> Callable[..., Any]:
         """The work, done as part of the service; its connection is given back."""
 
         @functools.wraps(work)
-        def wrapper(*args: Any) -> None:
+        def wrapper(*args: Any) -> Any:
             with service.active():
                 try:
-                    work(*args)
+                    return work(*args)
                 except Exception:
                     service.metrics.chore_failed(work.__name__)
                     raise
@@ -102,6 +103,8 @@ def create_service(settings: Settings | None = None) -> Service:
     usage = WriteBehind(inside(write_usage), operator.add)
     prune = upkeep.seldom(inside(upkeep.prune))
     tend = upkeep.seldom(inside(upkeep.tend), upkeep.HOUR)
+    mailer = Mailer(settings, links.complete)
+    sender = Sender(inside(mailer.send_due))
     service = Service(
         settings=settings,
         database=database,
@@ -111,9 +114,11 @@ def create_service(settings: Settings | None = None) -> Service:
         limiter=Limiter(settings, counted),
         last_used=last_used,
         usage=usage,
-        chores=Chores(last_used.flush, usage.flush, inside(seal), prune, tend),
+        chores=Chores(last_used.flush, usage.flush, inside(seal), prune, tend, sender.start),
         jobs=Jobs(),
-        mailer=Mailer(settings),
+        lookups=Lookups(),
+        mailer=mailer,
+        sender=sender,
         metrics=counted,
     )
     return service

@@ -41,6 +41,9 @@ def serve(app: Flask, settings: Settings) -> None:
     if not is_running_from_reloader():
         docs = f", documentation at {settings.public_url}/v1/docs" if settings.docs_enabled else ""
         log.info("serving on %s port %s%s", settings.host, settings.port, docs)
+    service: Service = app.extensions["backend"]
+    if settings.environment != "development" or is_running_from_reloader():
+        service.sender.start()  # mail that waits from before a crash
     try:
         if settings.environment == "development":
             _serve_and_reload(app, settings)
@@ -48,9 +51,8 @@ def serve(app: Flask, settings: Settings) -> None:
             _serve(app, settings)
     except OSError as error:  # the port is taken, the address is not ours
         sys.exit(f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}")
-    service: Service = app.extensions["backend"]
-    service.jobs.close()
-    service.chores.close()
+    for lane in (service.jobs, service.lookups, service.sender, service.chores):
+        lane.close()
 
 
 class _Quiet(WSGIRequestHandler):

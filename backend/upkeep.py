@@ -8,6 +8,7 @@ from collections.abc import Callable
 from .api_keys import hygiene, usage
 from .audit import chain as audit
 from .auth import service as auth
+from .core import outbox
 from .guessing import service as guessing
 
 SOME = 500  # rows of a table at a time: nobody waits long for that
@@ -18,9 +19,9 @@ HOUR = 3600.0  # the same, for looking after keys, which takes looking at all of
 def prune(limit: int = SOME) -> int:
     """Delete at most `limit` rows of each kind, and return how many they were.
 
-    Sessions, throttles, audit events beyond retention, counts of the use of keys.
+    Sessions, throttles, audit events beyond retention, counts of the use of keys, unsent mail.
     """
-    return auth.prune(limit) + guessing.prune(limit) + audit.prune(limit) + usage.prune(limit)
+    return sum(each.prune(limit) for each in (auth, guessing, audit, usage, outbox))
 
 
 def tend(limit: int = SOME // 5) -> int:

@@ -82,9 +82,10 @@ if _settings.metrics_enabled:
 
 
 def post_worker_init(worker):
-    """Tell the other workers what only this one knows."""
+    """Begin what a worker does beside requests, in this worker alone."""
     service = worker.wsgi.extensions["backend"]
     service.metrics.keep_sampling(service)
+    service.sender.start()  # mail that waits from before a crash
     gc.freeze()  # as backend/server.py does, and for its reason
 
 

@@ -103,7 +103,7 @@ def fresh_database(template: str) -> Iterator[Callable[[], str]]:
     def empty() -> str:
         with psycopg.connect(template) as connection:
             connection.execute(
-                "TRUNCATE users, throttles, notices, audit_events, audit_chain CASCADE"
+                "TRUNCATE users, throttles, notices, mails, audit_events, audit_chain CASCADE"
             )
         return template
 
@@ -285,7 +285,8 @@ def client_of(app: Flask) -> FlaskClient:
 def close(app: Flask) -> None:
     """End the app's threads, then its connections: a thread that used one would crash."""
     service = service_of(app)
-    service.jobs.close()
+    for lane in (service.jobs, service.lookups, service.sender):
+        lane.close()
     service.chores.stop()  # nobody would see what is left done
     service.database.close_all()
 
@@ -607,9 +608,14 @@ class Relay:
 
 def mails_of(client: FlaskClient) -> list[EmailMessage]:
     """All mail that the client's app has sent so far, in order."""
-    service = service_of(client.application)
-    service.jobs.join(30)
-    return list(service.mailer.outbox)
+    settle(client.application)
+    return list(service_of(client.application).mailer.outbox)
+
+
+def settle(app: Flask) -> None:
+    """Wait until all is done that requests started: jobs, look-ups, mail that is due."""
+    service = service_of(app)
+    assert all(lane.join(30) for lane in (service.jobs, service.lookups, service.sender))
 
 
 def token_in(message: EmailMessage) -> str:

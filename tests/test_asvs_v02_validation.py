@@ -104,6 +104,6 @@ def test_2_4_1_what_is_costly_cannot_be_repeated_without_end(client: FlaskClient
         refused = guess(client, name)
         assert_problem(refused, 429, "rate_limited")
         assert 1 <= int(refused.headers["Retry-After"]) <= 300
-    for _ in range(5):
+    for sent in (1, 2, 3, 3, 3):
         assert forgot(client, "alice@example.com").status_code == 202
-    assert len(mails_of(client)) == 3
+        assert len(mails_of(client)) == sent

@@ -73,8 +73,9 @@ def test_a_person_keeps_an_address(alice: Person) -> None:
 
 def test_a_link_works_once_and_the_newest_alone(client: FlaskClient, alice: Person) -> None:
     change(alice)
+    first = token_in(mails_of(client)[-1])
     change(alice, "alice@newer.example.com")
-    first, second = map(token_in, mails_of(client))
+    second = token_in(mails_of(client)[-1])
     assert_problem(confirm(client, first), 400, "invalid_token")
     assert confirm(client, second).status_code == 204
     assert_problem(confirm(client, second), 400, "invalid_token")
@@ -85,8 +86,9 @@ def test_a_link_lasts_a_day(
     client: FlaskClient, alice: Person, travel: Callable[..., None]
 ) -> None:
     change(alice)
+    token = token_in(mails_of(client)[-1])
     travel(hours=24, seconds=1)
-    assert_problem(confirm(client, token_in(mails_of(client)[-1])), 400, "invalid_token")
+    assert_problem(confirm(client, token), 400, "invalid_token")
 
 
 def test_an_address_that_is_taken_is_told_to_its_holder_alone(

@@ -32,6 +32,14 @@ def each() -> Iterator[jobs.Jobs]:
     each.close()
 
 
+@pytest.fixture
+def lookups() -> Iterator[jobs.Lookups]:
+    """Look-ups of no service."""
+    lookups = jobs.Lookups()
+    yield lookups
+    lookups.close()
+
+
 def test_jobs_are_done_one_after_another_in_another_thread(each: jobs.Jobs) -> None:
     done: list[int] = []
     inside: list[threading.Thread] = []
@@ -129,6 +137,44 @@ def test_beyond_a_thousand_that_wait_jobs_are_dropped_and_logged(
     go.set()
     assert each.join(10)
     assert done == list(range(jobs.MOST))
+
+
+def test_lookups_wait_for_others_and_are_done_in_random_order(
+    lookups: jobs.Lookups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "TICK_SECONDS", (60, 60))
+    done: list[int] = []
+    for number in range(100):
+        lookups.submit(lambda number=number: done.append(number))  # type: ignore[misc]
+    assert jobs.Lane.join(lookups, 0.05) is False
+    assert done == []
+    assert lookups.join(10)
+    assert sorted(done) == list(range(100))
+    assert done != sorted(done)
+
+
+def test_lookups_are_done_by_themselves_after_a_random_time(
+    lookups: jobs.Lookups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert jobs.TICK_SECONDS[0] < jobs.TICK_SECONDS[1]
+    monkeypatch.setattr(jobs, "TICK_SECONDS", (0.01, 0.02))
+    for _ in range(2):
+        done = threading.Event()
+        lookups.submit(done.set)
+        assert done.wait(10)
+
+
+def test_lookups_beyond_a_thousand_are_dropped_and_logged_in_one_line(
+    lookups: jobs.Lookups, caplog: pytest.LogCaptureFixture
+) -> None:
+    done: list[int] = []
+    for number in range(jobs.MOST + 300):
+        lookups.submit(lambda number=number: done.append(number))  # type: ignore[misc]
+    assert lookups.join(10)
+    assert sorted(done) == list(range(jobs.MOST))
+    assert [record.message for record in caplog.records] == [
+        "look-ups: 300 dropped, 1000 are waiting"
+    ]
 
 
 def test_no_thread_is_there_before_the_first_job_or_after_the_end(each: jobs.Jobs) -> None:

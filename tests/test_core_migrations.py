@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import peewee as pw
 import pytest
@@ -19,7 +20,7 @@ from flask import Flask
 
 from backend.app import create_app
 from backend.audit import chain
-from backend.core import migrations
+from backend.core import migrations, outbox
 from backend.core.database import release
 from backend.mfa.models import RecoveryCode
 from backend.notices import service as notices
@@ -43,6 +44,7 @@ def app(empty_database: str) -> Iterator[Flask]:
     """An app on a database that no migration has seen; the test runs as part of its service."""
     app = create_app(make_settings(database_url=empty_database))
     service = service_of(app)
+    service.sender.close()  # what waits in the outbox stays there
     with service.active():
         yield app
         release(service.database)
@@ -73,6 +75,7 @@ def seed(app: Flask) -> None:
     with service.active():
         RecoveryCode.create(user=alice.id, digest=secrets.token_hex(32))
         notices.note(notices.FORWARDED)
+        outbox.put("alice@example.com", "mfa_enabled", UUID(alice.id), {"username": "alice"})
         chain.seal()
     release(service.database)
 
@@ -359,7 +362,7 @@ def test_foreign_keys_hold_again_after_migrating(app: Flask, database: pw.Databa
     database.execute_sql("DELETE FROM users")
     release(database)
     left = rows(database)
-    for outlives_users in ("throttles", "notices", "audit_events", "audit_chain"):
+    for outlives_users in ("throttles", "notices", "mails", "audit_events", "audit_chain"):
         left.pop(outlives_users, None)
     assert not any(left.values())
 
@@ -386,7 +389,7 @@ def test_downgrading_sqlite_leaves_a_copy_for_the_owner_only(tmp_path: Path) -> 
 # --- several processes, and one that is killed ---
 
 UPGRADE = """
-from backend.core import migrations
+from backend.core import migrations, outbox
 from backend.core.database import open_database
 from backend.core.settings import Settings
 
@@ -505,7 +508,7 @@ class Note(Model):
 THERE_AND_BACK = """
 import json
 import sys
-from backend.core import migrations
+from backend.core import migrations, outbox
 from backend.core.database import open_database
 from backend.core.settings import Settings
 

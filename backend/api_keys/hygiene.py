@@ -71,7 +71,8 @@ def tell_owner(key: ApiKey, what: str, **facts: object) -> None:
     extra = {"key_id": str(key.id), "owner_id": str(owner.id), **facts}
     current.obj.after_commit(lambda: log.warning(what.replace("_", ".", 1), extra=extra))
     if owner.email and owner.kind == "person" and owner.is_active:
-        mail.send(owner.email, what, username=owner.username, key=key.name, hint=key.hint, **facts)
+        about = {"username": owner.username, "key": key.name, "hint": key.hint, **facts}
+        mail.send(owner.email, what, user_id=owner.id, about=str(key.id), **about)
 
 
 def _change_some(due: Any, limit: int, act: Callable[[ApiKey], None]) -> int:

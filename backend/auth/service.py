@@ -373,19 +373,23 @@ def _replace_password(actor: Identity, user: User, new: str) -> None:
 
 
 def forgot_password(email: str) -> None:
-    """Mail a link to whoever has this address, soon.
+    """Mail a link to the user who has this address, if there is one, within a few seconds.
 
-    The request ends before anybody looks whether there is such an account: so it takes as long for
-    those that exist as for those that do not.
+    The account is looked up later, together with others: neither the answer nor the order of the
+    mails says whether it exists. Beyond what one network may ask for, the request is ignored.
     """
-    context.service().jobs.submit(functools.partial(_mail_password_link, email))
+    if guessing.allow_from_here("forgotten", context.settings().login_attempts_per_address):
+        context.service().lookups.submit(functools.partial(_mail_password_link, email))
+
+
+def _mail_password_link(email: str) -> None:
+    user = users.find(email)
+    if user is not None and links.reaches(user):
+        _send_link(user)
 
 
 @atomic
-def _mail_password_link(email: str) -> None:
-    user = users.find(email)
-    if user is None or not links.reaches(user):
-        return
+def _send_link(user: User) -> None:
     if guessing.allow(f"links for {user.id}", MAILS):
         links.send_password_link(user)
         audit.record(None, "password.forgot", target=("user", user.id))

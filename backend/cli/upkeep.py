@@ -9,7 +9,7 @@ from .. import upkeep
 from ..api_keys import service as keys
 from ..audit import chain
 from ..auth import service as auth
-from ..core import context
+from ..core import context, outbox
 from ..core import doctor as installation
 from ..mfa import service as mfa
 from ..notices import service as notices
@@ -29,7 +29,6 @@ def prune() -> None:
     tended = 0
     while some := upkeep.tend():
         tended += some
-        context.service().jobs.join(60)  # mail: only so much may wait
     if tended:
         say(f"{tended} keys disabled, or soon to expire.")
 
@@ -42,7 +41,7 @@ def doctor() -> None:
     service = context.service()
     fatal, doubtful = installation.findings(service.settings, service.database)
     if not fatal:
-        doubtful += _about_secrets() + chain.doubts() + notices.doubts()
+        doubtful += _about_secrets() + chain.doubts() + notices.doubts() + outbox.doubts()
     for sentence in doubtful:
         say(f"warning: {sentence}")
     if fatal:

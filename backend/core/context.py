@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .access_tokens import AccessTokens
     from .chores import Chores
-    from .jobs import Jobs
+    from .jobs import Jobs, Lookups, Sender
     from .limits import Limiter, Rate
     from .mail import Mailer
     from .metrics import Metrics
@@ -39,7 +39,9 @@ class Service:
     usage: WriteBehind
     chores: Chores
     jobs: Jobs
+    lookups: Lookups
     mailer: Mailer
+    sender: Sender
     metrics: Metrics
     draining: threading.Event = field(default_factory=threading.Event)
     probing: threading.Semaphore = field(default_factory=threading.Semaphore)

@@ -1,6 +1,6 @@
-"""Jobs: what a request starts and nobody waits for, such as sending mail.
+"""Jobs: what a request starts and does not wait for, done in threads beside the requests.
 
-For what may be lost when the process is killed. What must outlive that belongs into the database.
+They are lost when the process is killed. What must outlive that belongs in the database.
 """
 
 from __future__ import annotations
@@ -9,29 +9,36 @@ import atexit
 import contextvars
 import logging
 import os
+import secrets
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from . import context
-from .database import release
+from .database import is_unavailable, release
 
 log = logging.getLogger(__name__)
 
 MOST = 1000  # jobs that wait
 CLOSE_SECONDS = 5.0  # for what is left when the process ends
+TICK_SECONDS = (1.0, 3.0)  # how long look-ups wait for others
+AGAIN_SECONDS = 10.0  # until the sender goes on after an error
 
-Job = Callable[[], None]
+Job = Callable[[], object]
+_chance = secrets.SystemRandom()
 
 
-class Jobs:
-    """Does jobs one after another in a thread of its own.
+class Lane:
+    """A thread that does one thing after another.
 
-    The thread starts with the first job, so that each process that forks off (gunicorn) has one
-    of its own; jobs of the process before the fork are done there. A job that waits for something
-    should wait for `closing` too, which is set when the process ends.
+    It starts when there is something to do, so that each process that forks off (gunicorn) has
+    one of its own; what waited in the process before the fork is done there.
     """
+
+    name = ""
 
     def __init__(self) -> None:
         self._forget()
@@ -49,9 +56,62 @@ class Jobs:
         """Nothing waits and no thread runs. A lock that was held at a fork would stay held."""
         self.closing = threading.Event()
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[contextvars.Context, Job]] = deque()
         self._busy = False
         self._running = False  # the thread
+
+    def join(self, seconds: float) -> bool:
+        """True as soon as all is done; False if that takes longer than `seconds`."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not (self.waiting or self._busy), seconds)
+
+    def close(self) -> None:
+        """Do what waits, as far as CLOSE_SECONDS allow, and end the thread."""
+        with self._changed:
+            self.closing.set()
+            self._changed.notify_all()
+        if not self.join(CLOSE_SECONDS):
+            log.error("%s: not all was done in time, %s not begun", self.name, self.waiting)
+        atexit.unregister(self.close)
+
+    @property
+    def waiting(self) -> int:
+        """How many have not begun."""
+        raise NotImplementedError
+
+    def _next(self) -> Job | None:
+        """What to do next, as soon as there is something; None at the end, if nothing is left."""
+        raise NotImplementedError
+
+    def _start(self) -> None:
+        if self._running:
+            return
+        try:
+            threading.Thread(target=self._run, name=self.name, daemon=True).start()
+        except RuntimeError as error:  # no further thread, or the interpreter is ending
+            log.warning("%s: nothing is done for now: %s", self.name, error)
+            return
+        self._running = True
+        atexit.register(self.close)
+
+    def _run(self) -> None:
+        while job := self._next():
+            job()
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()
+
+    def _is_awaited(self) -> bool:
+        return bool(self.waiting) or self.closing.is_set()
+
+
+class Jobs(Lane):
+    """Does what requests submit, in order."""
+
+    name = "jobs"
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._waiting: deque[tuple[contextvars.Context, Job]] = deque()
 
     def submit(self, job: Job) -> None:
         """Have `job` done soon, as part of the service and the call that are running now.
@@ -65,52 +125,129 @@ class Jobs:
                 self._changed.notify_all()
                 self._start()
         if full:
-            log.error("jobs: %s are waiting, one was dropped", MOST)
+            self._drop()
 
     @property
     def waiting(self) -> int:
         """How many jobs have not begun."""
         return len(self._waiting)
 
-    def join(self, seconds: float) -> bool:
-        """True as soon as all jobs are done; False if that takes longer than `seconds`."""
+    def _drop(self) -> None:
+        log.error("jobs: %s are waiting, one was dropped", MOST)
+
+    def _next(self) -> Job | None:
         with self._changed:
-            return self._changed.wait_for(lambda: not (self._waiting or self._busy), seconds)
+            self._changed.wait_for(self._is_awaited)
+            self._busy = self._running = bool(self._waiting)
+            if not self._waiting:
+                return None
+            inside, job = self._waiting.popleft()
+            return partial(inside.run, _do, job)
+
+
+class Lookups(Jobs):
+    """Jobs that must not tell by their order or their time what they found.
+
+    They wait for others for a random time, and are then done in random order.
+    """
+
+    name = "look-ups"
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._ready = 0  # of those that wait
+        self._hurry = False
+        self._dropped = 0
+
+    def join(self, seconds: float) -> bool:
+        """Do all at once that waits. False if that takes longer than `seconds`."""
+        with self._changed:
+            self._hurry = True
+            self._changed.notify_all()
+            try:
+                return super().join(seconds)
+            finally:
+                self._hurry = False
+
+    def _drop(self) -> None:
+        self._dropped += 1  # a line for each would flood the log as well
+
+    def _next(self) -> Job | None:
+        with self._changed:
+            if not self._ready:
+                self._changed.wait_for(self._is_awaited)
+                tick = _chance.uniform(*TICK_SECONDS)
+                self._changed.wait_for(lambda: self._hurry or self.closing.is_set(), tick)
+                _chance.shuffle(self._waiting)
+                self._ready = len(self._waiting)
+                if self._dropped:
+                    log.error("look-ups: %s dropped, %s are waiting", self._dropped, self._ready)
+                    self._dropped = 0
+            self._ready = max(0, self._ready - 1)
+            return super()._next()
+
+
+class Sender(Lane):
+    """Sends mail when it is woken, and again after the time that the outbox says.
+
+    `send` is given a function that says whether it may go on, and returns the seconds until there
+    may be more to send.
+    """
+
+    name = "mail"
+
+    def __init__(self, send: Callable[[Callable[[], bool]], float]) -> None:
+        self._send = send
+        super().__init__()
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._wanted = False
+        self._pause: float | None = None
+        self._deadline = float("inf")
+        self._failed = ""
+
+    def start(self) -> None:
+        """Look once for mail that another process left, and from then on from time to time."""
+        ending = self.closing.is_set() or not threading.main_thread().is_alive()
+        if not (self._running or ending):
+            self.wake()
+
+    def wake(self) -> None:
+        """Send what is due soon. Returns at once and never raises."""
+        with self._changed:
+            self._wanted = True
+            self._changed.notify_all()
+            self._start()
 
     def close(self) -> None:
-        """Have done what waits, as far as CLOSE_SECONDS allow, and end the thread."""
-        with self._changed:
-            self.closing.set()
-            self._changed.notify_all()
-        if not self.join(CLOSE_SECONDS):
-            log.error("jobs: not all were done in time, %s not begun", len(self._waiting))
-        atexit.unregister(self.close)
+        """Send what is due, as far as CLOSE_SECONDS allow; the rest stays in the outbox."""
+        self._deadline = time.monotonic() + CLOSE_SECONDS / 2
+        super().close()
 
-    def _start(self) -> None:
-        if self._running:
-            return
+    @property
+    def waiting(self) -> int:
+        """1 if there is something to send that has not been looked at, else 0."""
+        return int(self._wanted)
+
+    def _next(self) -> Job | None:
+        with self._changed:
+            timed_out = not self._changed.wait_for(self._is_awaited, self._pause)
+            self._busy = self._running = self._wanted or timed_out
+            self._wanted = False
+            return self._send_due if self._busy else None
+
+    def _send_due(self) -> None:
         try:
-            threading.Thread(target=self._run, name="jobs", daemon=True).start()
-        except RuntimeError as error:  # no further thread, or the interpreter is ending
-            log.warning("jobs: none is done for now: %s", error)
-            return
-        self._running = True
-        atexit.register(self.close)
-
-    def _run(self) -> None:
-        while taken := self._take():
-            inside, job = taken
-            inside.run(_do, job)
-            with self._changed:
-                self._busy = False
-                self._changed.notify_all()
-
-    def _take(self) -> tuple[contextvars.Context, Job] | None:
-        """The next job, as soon as there is one; None at the end, when there is none left."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self.closing.is_set())
-            self._busy = self._running = bool(self._waiting)
-            return self._waiting.popleft() if self._waiting else None
+            self._pause = self._send(lambda: time.monotonic() < self._deadline)
+            self._failed = ""
+        except Exception as error:
+            self._pause = AGAIN_SECONDS
+            if not is_unavailable(error):
+                log.exception("mail: none is sent for now")
+            elif self._failed != str(error):
+                log.warning("mail: waits, the database is unavailable: %s", error)
+            self._failed = str(error)
 
 
 def _do(job: Job) -> None:

@@ -1,7 +1,7 @@
-"""Mail: after the commit, off the request's time, as config/mail/ words it.
+"""Mail: stored with the transaction that promises it, sent after the commit.
 
-Best effort: what the server does not take in a few tries is logged and lost. The log names the
-template, never the recipient, the link, or the password of MAIL_URL.
+The words are in config/mail/. The log names the template and the user's id, never the recipient,
+the link, or the password of MAIL_URL.
 """
 
 from __future__ import annotations
@@ -14,18 +14,26 @@ from collections.abc import Callable
 from datetime import datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
-from email.utils import format_datetime, make_msgid
+from email.utils import format_datetime
+from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import idna
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from . import clock, context, smtp
+from . import clock, context, outbox, smtp
 from .logs import printable
+from .models import Mail
 from .paths import DATA
 from .settings import Settings
 
 log = logging.getLogger(__name__)
+
+PAUSES = (5, 15, 45, 135, 405, 600)  # seconds from one attempt to the next; the last repeats
+
+# (template, user id, what was stored) -> what the template is filled with; None if it is too late
+Complete = Callable[[str, UUID | None, dict[str, Any]], dict[str, Any] | None]
 
 
 def enabled() -> bool:
@@ -38,35 +46,33 @@ def link(token: str) -> str:
     return f"{context.settings().password_url}#token={token}"
 
 
-def send(to: str, template: str, **values: object) -> None:
+def send(to: str, template: str, *, user_id: UUID | None, about: str = "", **values: Any) -> None:
     """Mail the template, filled with `values`, once the open transaction is committed.
 
-    At once if none is open, never if it is rolled back. Does not wait and does not raise; without
-    MAIL_URL it does nothing.
+    It replaces a mail to the user that still waits and has the same template and is `about` the
+    same. Does not wait for a server; without MAIL_URL it does nothing. `values` are stored until
+    then, so they must hold no secret: links are made when the mail is sent.
     """
     if not enabled():
         log.info("mail.skipped", extra={"template": template})
         return
-    service, at = context.service(), clock.now()
-
-    def job() -> None:
-        service.mailer.deliver(to, template, at, values)
-
-    service.database.after_commit(lambda: service.jobs.submit(job))
+    service = context.service()
+    outbox.put(to, f"{template} {about}".rstrip(), user_id, values)
+    service.database.after_commit(service.sender.wake)
 
 
 class Mailer:
     """Writes messages and gives them to what MAIL_URL names.
 
-    `patience` is how many seconds one try may take, `pauses` are the seconds between the tries;
-    `outbox` holds the newest messages of `memory:`.
+    `patience` is how many seconds one attempt may take; `outbox` holds the newest messages of
+    `memory:`. `complete` turns what was stored into what the template needs.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, complete: Complete) -> None:
         self.patience = 10.0
-        self.pauses = (2.0, 10.0)
         self.outbox: deque[EmailMessage] = deque(maxlen=1000)
         self._settings = settings
+        self._complete = complete
         ways = {"console:": _print, "memory:": self.outbox.append}
         self._give: Callable[[EmailMessage], None] = ways.get(settings.mail_url, self._transfer)
         self._templates = Environment(
@@ -76,39 +82,64 @@ class Mailer:
             trim_blocks=True,
         )
 
-    def deliver(self, to: str, template: str, at: datetime, values: dict[str, object]) -> None:
-        """Send the template, filled with `values` and with what all get, and log the outcome."""
-        facts: dict[str, object] = {"template": template}
-        try:
-            message = self._envelope(to, at)
-        except ValueError:
-            log.warning("mail.failed", extra=facts | {"reason": "not an address"})
-            return
-        self._write(message, template, at, values)
-        closing = context.service().jobs.closing
-        for tries, pause in enumerate((*self.pauses, None), 1):
-            facts["tries"] = tries
-            try:
-                self._give(message)
-            except smtp.NotSent as fault:
-                facts["reason"] = fault.reason
-                if fault.final or pause is None or closing.wait(pause):
-                    break
-            else:
-                log.info("mail.sent", extra=facts)
-                return
-        log.error("mail.failed", extra=facts)
+    def send_due(self, may_go_on: Callable[[], bool]) -> float:
+        """Send all mail that is due. Returns the seconds until there may be more."""
+        while enabled() and may_go_on():
+            mail = outbox.take()
+            if not isinstance(mail, Mail):
+                return mail
+            self._attempt(mail)
+        return outbox.POLL_SECONDS
 
-    def _envelope(self, to: str, at: datetime) -> EmailMessage:
+    def _attempt(self, mail: Mail) -> None:
+        """Try to send the mail, and log what became of it."""
+        who = str(mail.user_id) if mail.user_id else None
+        facts = {"template": mail.template, "user_id": who, "tries": mail.attempts}
+        values = self._complete(mail.template, mail.user_id, mail.values)
+        if values is None:
+            outbox.remove(mail)
+            log.info("mail.dropped", extra=facts | {"reason": "its link can no longer be good"})
+            return
+        fault = self._fault(mail, values)
+        if fault is None:
+            outbox.remove(mail)
+            log.info("mail.sent", extra=facts)
+        elif fault.final:
+            outbox.remove(mail)
+            log.error("mail.failed", extra=facts | {"reason": fault.reason})
+        else:
+            outbox.put_back(mail, PAUSES[min(mail.attempts, len(PAUSES)) - 1])
+            log.warning("mail.delayed", extra=facts | {"reason": fault.reason})
+
+    def _fault(self, mail: Mail, values: dict[str, Any]) -> smtp.NotSent | None:
+        """Why the mail was not sent; None if it was."""
+        now = clock.now()
+        if now >= mail.expires_at:
+            return smtp.NotSent("no attempt succeeded in time", final=True)
+        try:
+            message = self._envelope(mail, now)
+        except ValueError:
+            return smtp.NotSent("not an address", final=True)
+        try:
+            self._write(message, mail.template, now, values)
+            self._give(message)
+        except smtp.NotSent as fault:
+            return fault
+        except Exception as error:  # a template that was edited may be at fault, and be mended
+            log.exception("a mail cannot be written")
+            return smtp.NotSent(type(error).__name__, final=False)
+        return None
+
+    def _envelope(self, mail: Mail, at: datetime) -> EmailMessage:
         """A message with all headers but the subject; ValueError if one cannot be written."""
         domain = _domain(self._host)
         name, _, address = self._settings.mail_from.rpartition("<")
         sender = address.rstrip(">") or f"no-reply@{domain}"
         message = EmailMessage()
         message["From"] = Address(name.strip(' "'), *_parts(sender))
-        message["To"] = Address("", *_parts(to))
+        message["To"] = Address("", *_parts(mail.recipient))
         message["Date"] = format_datetime(at)
-        message["Message-ID"] = make_msgid(domain=domain)
+        message["Message-ID"] = f"<{mail.id}@{domain}>"  # the same at each attempt
         message["Auto-Submitted"] = "auto-generated"  # RFC 3834: let no machine answer
         return message
 

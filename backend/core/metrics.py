@@ -92,7 +92,7 @@ class Metrics:
         )
         self._pool_used = gauge("database_connections_in_use", "Connections that serve somebody")
         self._pool_size = gauge("database_connections_max", "Connections that there may be")
-        self._jobs = gauge("jobs_waiting", "Jobs, such as mail, that have not begun")
+        self._jobs = gauge("jobs_waiting", "Jobs, such as look-ups, that have not begun")
         self._lag = gauge(
             "write_behind_lag_seconds", "Age of the oldest note that is not written", "livemax"
         )
@@ -144,5 +144,5 @@ class Metrics:
         """Take down what is not told as it happens."""
         self._pool_used.set(len(service.database._in_use))
         self._pool_size.set(service.settings.database_connections)
-        self._jobs.set(service.jobs.waiting)
+        self._jobs.set(service.jobs.waiting + service.lookups.waiting)
         self._lag.set(max(service.last_used.lag, service.usage.lag))

@@ -41,9 +41,10 @@ def transfer(message: EmailMessage, url: str, *, name: str, seconds: float) -> N
                 server.quit()  # it has the message, whatever happens now
     except (OSError, smtplib.SMTPException) as error:
         code = _code(error)
-        hopeless = isinstance(error, smtplib.SMTPNotSupportedError | ssl.SSLCertVerificationError)
+        # All else may be mended here or there: a password, a certificate, what the server allows.
+        refused = isinstance(error, smtplib.SMTPRecipientsRefused | smtplib.SMTPDataError)
         reason = f"{type(error).__name__} {code or ''}".rstrip()
-        raise NotSent(reason, final=hopeless or code >= 500) from None
+        raise NotSent(reason, final=refused and code >= 500) from None
 
 
 def _connect(url: str, name: str, seconds: float) -> smtplib.SMTP:

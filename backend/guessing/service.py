@@ -91,6 +91,18 @@ def spend(what: str, limit: Limit) -> None:
         raise _too_many(context.service().keyring.blind(what), None)
 
 
+def allow_from_here(what: str, limit: Limit) -> bool:
+    """Use up one of the limit of `what` for the present address; False if nothing of it is left.
+
+    Most of a flood ends with a look, and costs no write.
+    """
+    bucket = context.service().keyring.blind(f"{what} from {context.network()}")
+    full = (Throttle.used >= limit.most) & (Throttle.expires_at > clock.now())
+    if Throttle.select().where((Throttle.bucket == bucket) & full).exists():
+        return False
+    return _use(bucket, limit) is not None
+
+
 def use_up(what: str, limit: Limit) -> None:
     """Leave nothing of the limit of `what`."""
     bucket, now = context.service().keyring.blind(what), clock.now()

@@ -83,7 +83,7 @@ def confirm(actor: Identity, code: str) -> list[str]:
             raise Conflict("conflict", "The second factor was set up anew at the same time.")
         _note(user.id, enabled=True)
         audit.record(actor, "mfa.enable", target=("user", user.id))
-        mail.send(user.email, "mfa_enabled", username=user.username)
+        mail.send(user.email, "mfa_enabled", user_id=user.id, username=user.username)
         return _new_codes(user.id)
 
 
@@ -97,7 +97,7 @@ def disable(actor: Identity, current_password: str, code: str) -> None:
         _hold(user.id, enabled=True)
         _remove(user.id)
         audit.record(actor, "mfa.disable", target=("user", user.id))
-        mail.send(user.email, "mfa_disabled", username=user.username, by_admin=False)
+        _tell_disabled(user, by_admin=False)
 
 
 def new_recovery_codes(actor: Identity, current_password: str, code: str) -> list[str]:
@@ -106,7 +106,7 @@ def new_recovery_codes(actor: Identity, current_password: str, code: str) -> lis
     with current.atomic():
         _hold(user.id, enabled=True)
         audit.record(actor, "mfa.enable", target=("user", user.id), recovery_codes="new")
-        mail.send(user.email, "recovery_codes", username=user.username)
+        mail.send(user.email, "recovery_codes", user_id=user.id, username=user.username)
         return _new_codes(user.id)
 
 
@@ -117,7 +117,7 @@ def clear(actor: Identity, user_id: UUID) -> None:
     _remove(user.id)
     if user.mfa_enabled:
         audit.record(actor, "mfa.disable", target=("user", user.id), by_admin=True)
-        mail.send(user.email, "mfa_disabled", username=user.username, by_admin=True)
+        _tell_disabled(user, by_admin=True)
 
 
 def check(user: User, code: str) -> bool:
@@ -166,6 +166,11 @@ def _note(user_id: UUID, *, enabled: bool) -> None:
     """Write in the user's row whether there is a second factor: what all others read."""
     changed = User.update(mfa_enabled=enabled, updated_at=clock.now())
     changed.where((User.id == user_id) & (User.mfa_enabled != enabled)).execute()
+
+
+def _tell_disabled(user: User, *, by_admin: bool) -> None:
+    about = {"username": user.username, "by_admin": by_admin}
+    mail.send(user.email, "mfa_disabled", user_id=user.id, **about)
 
 
 def _remove(user_id: UUID) -> None:

@@ -1,12 +1,14 @@
 """The links that mail holds: by them somebody sets a password, or confirms an address.
 
-A link is signed and holds the user's epoch of its kind. Sending a newer one and using one raise
-the epoch, so that each works once and the newest alone; nothing has to be kept.
+A link is signed and holds the user's epoch of its kind. Asking for a newer one and using one raise
+the epoch, so that each works once and the newest alone. The link itself is made, and its time
+starts, when the mail is sent: until then only the epoch is kept.
 """
 
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from ..core import context, mail
@@ -17,9 +19,12 @@ from .models import User
 
 _EPOCHS = {PASSWORD_LINK: User.password_link_epoch, EMAIL_LINK: User.email_link_epoch}
 
-RESET_FOR = timedelta(minutes=30)
-INVITATION_FOR = timedelta(days=7)
-CONFIRMATION_FOR = timedelta(hours=24)
+# For each template with a link: its kind, how long it is good, and how the mail says so.
+_LINKS = {
+    "invitation": (PASSWORD_LINK, timedelta(days=7), "7 days"),
+    "reset": (PASSWORD_LINK, timedelta(minutes=30), "30 minutes"),
+    "email_confirm": (EMAIL_LINK, timedelta(hours=24), "24 hours"),
+}
 
 
 def reaches(user: User) -> bool:
@@ -29,12 +34,9 @@ def reaches(user: User) -> bool:
 
 def send_password_link(user: User) -> None:
     """Mail a link that sets a password: an invitation to those who have none yet."""
-    if user.password_hash is None:
-        link = _new(PASSWORD_LINK, user.id, INVITATION_FOR)
-        mail.send(user.email, "invitation", username=user.username, link=link, valid_for="7 days")
-    else:
-        link = _new(PASSWORD_LINK, user.id, RESET_FOR)
-        mail.send(user.email, "reset", username=user.username, link=link, valid_for="30 minutes")
+    template = "invitation" if user.password_hash is None else "reset"
+    epoch = _next_epoch(PASSWORD_LINK, user.id)
+    mail.send(user.email, template, user_id=user.id, username=user.username, epoch=epoch)
 
 
 def send_email_link(user: User) -> None:
@@ -42,24 +44,40 @@ def send_email_link(user: User) -> None:
     mail.send(
         user.pending_email,
         "email_confirm",
+        user_id=user.id,
         username=user.username,
         new_email=user.pending_email,
-        link=_new(EMAIL_LINK, user.id, CONFIRMATION_FOR),
-        valid_for="24 hours",
+        epoch=_next_epoch(EMAIL_LINK, user.id),
     )
+
+
+def complete(template: str, user_id: UUID | None, values: dict[str, Any]) -> dict[str, Any] | None:
+    """The values of a mail that is being sent, with its link; None if that cannot be good."""
+    if user_id is None or "epoch" not in values:
+        return values
+    kind, lifetime, valid_for = _LINKS[template]
+    epoch = values.pop("epoch")
+    if not User.select().where(_present(kind, user_id, epoch)).exists():
+        return None
+    token = context.service().keyring.sign_for(kind, user_id, epoch, lifetime)
+    return {**values, "link": mail.link(token), "valid_for": valid_for}
 
 
 def holder(kind: str, token: str) -> User:
     """The active user whose present link of this kind `token` is, locked; else InvalidLink."""
     user_id, epoch = context.service().keyring.read_for(kind, token)
-    good = (User.id == user_id) & (_EPOCHS[kind] == epoch) & User.is_active
-    for user in lock(User.select().where(good)):
+    for user in lock(User.select().where(_present(kind, user_id, epoch))):
         return user
     raise InvalidLink
 
 
-def _new(kind: str, user_id: UUID, lifetime: timedelta) -> str:
+def _present(kind: str, user_id: UUID, epoch: int) -> Any:
+    """The condition that the user's newest link of this kind has this epoch, and is not used."""
+    return (User.id == user_id) & (_EPOCHS[kind] == epoch) & User.is_active
+
+
+def _next_epoch(kind: str, user_id: UUID) -> int:
+    """Void the user's links of this kind, and return the epoch of the next one."""
     column = _EPOCHS[kind]
     [row] = User.update({column: column + 1}).where(User.id == user_id).returning(column).execute()
-    token = context.service().keyring.sign_for(kind, user_id, getattr(row, column.name), lifetime)
-    return mail.link(token)
+    return int(getattr(row, column.name))

@@ -267,7 +267,13 @@ def replace_password(user: User, new: str, unchanged: Any, api_keys: int | None 
     if not changed.execute():
         return False
     if user.email:
-        mail.send(user.email, "password_changed", username=user.username, api_keys=api_keys)
+        mail.send(
+            user.email,
+            "password_changed",
+            user_id=user.id,
+            username=user.username,
+            api_keys=api_keys,
+        )
     return True
 
 
@@ -355,7 +361,14 @@ def _save(actor: Identity, user: User, **facts: Any) -> None:
 def _readdress(user: User, email: str | None) -> None:
     """Give the user another address at once; the old one is told, and links sent to it are void."""
     if user.email and email and user.email != email:
-        mail.send(user.email, "email_changed", username=user.username, new_email=email)
+        mail.send(
+            user.email,
+            "email_changed",
+            user_id=user.id,
+            about=user.email,
+            username=user.username,
+            new_email=email,
+        )
     _name(user, email=email)
     user.pending_email = None
     user.email_link_epoch += 1
