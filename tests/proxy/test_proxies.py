@@ -373,6 +373,26 @@ def test_the_path_and_query_that_envoy_appends_never_choose_what_is_asked(
                 assert proxy.ask(path, method)[0].status == 401
 
 
+def test_the_line_of_the_docs_answers_where_rfc_8414_looks_for_an_issuer_with_a_path(
+    make_bare_app: Callable[..., Flask], tmp_path: Path
+) -> None:
+    text = (ROOT / "docs" / "protect.md").read_text("utf-8")
+    [block] = re.findall(r"^location = /\.well-known.*?^}$", text, re.DOTALL | re.MULTILINE)
+    port = free_port()
+    issuer = f"http://127.0.0.1:{port}/accounts"
+    with serving(make_bare_app(public_url=issuer)) as behind:
+        here = block.replace("http://backend", f"http://127.0.0.1:{behind}")
+        conf = f"events {{ }} http {{ server {{ listen 127.0.0.1:{port}; {here} }} }}"
+        with Process(nginx(conf, tmp_path), port, tmp_path / "output") as proxy:
+            connection = proxy.connect()
+            connection.request("GET", "/.well-known/oauth-authorization-server/accounts")
+            found = json.loads(connection.getresponse().read())
+    assert (found["issuer"], found["introspection_endpoint"]) == (
+        issuer,
+        f"{issuer}/v1/auth/introspect",
+    )
+
+
 def test_traefik_is_told_to_take_away_all_that_looks_like_it() -> None:
     # There is no Traefik to run it in: the file alone is looked at.
     text = (ROOT / "config" / "proxy" / "traefik_routes.yml").read_text("utf-8")
