@@ -140,7 +140,7 @@ def test_a_message_has_two_forms_and_the_headers_that_mail_needs(
     [message] = outbox(app)
     assert str(message["From"]) == '"Böb, Inc." <a@b.example>'
     assert message["To"] == "alice@example.com"
-    assert message["Subject"] == "A new password for id.example"
+    assert message["Subject"] == "A new password for Backend"
     assert message["Auto-Submitted"] == "auto-generated"
     assert re.fullmatch(r"<[^<>@\s]+@id\.example>", message["Message-ID"])
     sent = message["Date"].datetime
@@ -256,6 +256,7 @@ def test_hostile_values_stay_text(mailing: Callable[..., Flask], template: str) 
     app = mailing("memory:", public_url="https://id.example")
     hostile = '"><script>alert(1)</script>\r\nBcc: eve@example.com\n\n{{ link }}\u2028\x0b'
     values = dict.fromkeys(VALUES[template], hostile)
+    values["username"] = re.sub("[.:/]", "", hostile)  # or it would be left out
     send(app, template=template, **values)
     [message] = outbox(app)
     again = email.message_from_bytes(message.as_bytes(), policy=default)
@@ -287,6 +288,57 @@ def test_a_value_that_is_missing_is_a_fault_in_the_log_and_no_mail(
         assert (record.levelno, record.exc_info is not None) == (logging.ERROR, True)
         assert told(caplog) == [("mail.delayed", 1)]  # a template may be mended
     assert outbox(app) == []
+
+
+@pytest.mark.parametrize("name", ["evil.example", "www.evil.example", "evil.example.", "a.b"])
+@pytest.mark.parametrize("template", VALUES)
+def test_a_username_that_a_mail_client_would_show_as_a_link_is_not_in_the_mail(
+    mailing: Callable[..., Flask], template: str, name: str
+) -> None:
+    app = mailing("memory:", public_url="https://id.example")
+    send(app, template=template, **VALUES[template] | {"username": name})
+    [message] = outbox(app)
+    for kind in ("plain", "html"):
+        assert name not in text_of(message, kind)
+        assert "Hello," in text_of(message, kind)
+    if template == "invitation":
+        assert "You sign in with this e-mail address." in text_of(message)
+
+
+@pytest.mark.parametrize("name", ["https://evil.example", "evil.example", "evil。example", "a:b"])
+@pytest.mark.parametrize("template", ["key_expires", "key_leaked"])
+def test_the_name_of_a_key_that_would_become_a_link_is_not_in_the_mail(
+    mailing: Callable[..., Flask], template: str, name: str
+) -> None:
+    app = mailing("memory:")
+    send(app, template=template, **VALUES[template] | {"key": name})
+    [message] = outbox(app)
+    for kind in ("plain", "html"):
+        assert name not in text_of(message, kind)
+        assert "our API key (bt_...Qw3r)" in " ".join(text_of(message, kind).split())
+
+
+def test_a_new_address_that_would_become_a_link_is_not_in_the_mail(
+    mailing: Callable[..., Flask],
+) -> None:
+    app = mailing("memory:")
+    address = "www.evil.example/x@b.example"
+    send(app, template="email_changed", username="alice", new_email=address)
+    [message] = outbox(app)
+    for kind in ("plain", "html"):
+        assert "evil" not in text_of(message, kind)
+        assert "another address" in text_of(message, kind)
+
+
+def test_mails_name_the_service_by_service_name_and_where_it_is(
+    mailing: Callable[..., Flask],
+) -> None:
+    app = mailing("memory:", public_url="https://id.example", service_name="Ümläut & Söhne")
+    send(app)
+    [message] = outbox(app)
+    assert message["Subject"] == "A new password for Ümläut & Söhne"
+    assert "Ümläut & Söhne at id.example, " in text_of(message)
+    assert "Ümläut &amp; Söhne at id.example, " in text_of(message, "html")
 
 
 def test_whether_it_was_an_administrator_is_told(mailing: Callable[..., Flask]) -> None:
@@ -371,7 +423,7 @@ with app.extensions["backend"].active():
     settings = {"mail_url": "console:", "public_url": "https://id.example"}
     done = run(tree, "python", "-c", script, database_url=database_url, **settings)
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr.startswith("To: alice@example.com\nSubject: A new password for id.example\n")
+    assert done.stderr.startswith("To: alice@example.com\nSubject: A new password for Backend\n")
     assert f"\n{LINK}\n" in done.stderr
 
 

@@ -97,7 +97,7 @@ def test_it_is_on_once_a_code_of_the_app_is_given(alice: Person, root: Person) -
 
 
 def test_the_uri_tells_an_app_all_it_needs(make_app: Callable[..., Flask]) -> None:
-    client = client_of(make_app(public_url="https://accounts.example.org:8443/in/here"))
+    client = client_of(make_app(public_url="http://[::1]:8443/in/here", service_name="Müller & Co"))
     add_user(client, "a.l-i_ce")
     given = start(sign_in(client, "a.l-i_ce")).json
     totp = pyotp.parse_uri(given["otpauth_uri"])
@@ -105,11 +105,11 @@ def test_the_uri_tells_an_app_all_it_needs(make_app: Callable[..., Flask]) -> No
     assert (totp.secret, totp.name, totp.issuer) == (
         given["secret"],
         "a.l-i_ce",
-        "accounts.example.org",
+        "Müller & Co",
     )
     assert (totp.digits, totp.interval, totp.digest().name) == (6, 30, "sha1")
     assert len(totp.byte_secret()) == 20
-    assert given["otpauth_uri"].startswith("otpauth://totp/accounts.example.org:a.l-i_ce?")
+    assert given["otpauth_uri"].startswith("otpauth://totp/M%C3%BCller%20%26%20Co:a.l-i_ce?")
 
 
 def test_the_picture_is_one_svg_element_that_fetches_and_runs_nothing(alice: Person) -> None:
@@ -370,7 +370,7 @@ def test_the_user_is_told_by_mail_when_it_goes_on_or_off(
     settle(app)
     service = service_of(app)
     told = [(str(mail["To"]), str(mail["Subject"])) for mail in service.mailer.outbox]
-    on, off = (f"Second step at 127.0.0.1 switched {way}" for way in ("on", "off"))
+    on, off = (f"Second step at Backend switched {way}" for way in ("on", "off"))
     assert told == [("alice@example.com", subject) for subject in (on, off, on, off)]
     by = ["An administrator" in str(mail.get_body(("plain",))) for mail in service.mailer.outbox]
     assert by == [False, False, False, True]

@@ -48,6 +48,13 @@ def test_a_slash_behind_it_is_another_path(bare: FlaskClient) -> None:
     assert_problem(bare.get("/password/"), 404, "not_found")
 
 
+def test_the_pages_name_the_service_by_service_name(make_bare_app: Callable[..., Flask]) -> None:
+    client = client_of(make_bare_app(service_name="Müller & Söhne"))
+    assert "<p>Müller &amp; Söhne</p>" in client.get("/password").text
+    assert "<title>Müller &amp; Söhne</title>" in client.get("/v1/docs").text
+    assert "<p>Backend</p>" in client_of(make_bare_app()).get("/password").text
+
+
 def test_its_policy_allows_the_code_in_it_and_no_other(bare: FlaskClient) -> None:
     response = bare.get("/password")
     [script] = re.findall("<script>(.*?)</script>", response.text, re.DOTALL)

@@ -18,7 +18,8 @@ from collections.abc import Callable
 from functools import partial
 
 from . import context
-from .database import is_unavailable, release
+from .database import release
+from .database_errors import explain, is_unavailable
 
 log = logging.getLogger(__name__)
 
@@ -246,7 +247,7 @@ class Sender(Lane):
             if not is_unavailable(error):
                 log.exception("mail: none is sent for now")
             elif self._failed != str(error):
-                log.warning("mail: waits, the database is unavailable: %s", error)
+                log.warning("mail waits: %s", explain(error))
             self._failed = str(error)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import re
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from .settings import Settings
 
 log = logging.getLogger(__name__)
 
+_LINKED = re.compile("[.:/\u3002\uff0e\uff61]")  # in domains and URLs; domains know four full stops
 PAUSES = (5, 15, 45, 135, 405, 600)  # seconds from one attempt to the next; the last repeats
 
 # (template, user id, what was stored) -> what the template is filled with; None if it is too late
@@ -146,7 +148,12 @@ class Mailer:
     def _write(
         self, message: EmailMessage, template: str, at: datetime, values: dict[str, object]
     ) -> None:
-        values = {**values, "service": self._host, "at": f"{at:%Y-%m-%d %H:%M} UTC"}
+        values = {
+            **{name: _unlinked(name, value) for name, value in values.items()},
+            "service": self._settings.service_name,
+            "host": self._host,
+            "at": f"{at:%Y-%m-%d %H:%M} UTC",
+        }
         text = self._templates.get_template(f"{template}.txt").render(values)
         html = self._templates.get_template(f"{template}.html").render(values)
         subject, _, text = text.removeprefix("Subject:").partition("\n")
@@ -161,6 +168,18 @@ class Mailer:
     @property
     def _host(self) -> str:
         return urlsplit(self._settings.public_url).hostname or ""
+
+
+def _unlinked(name: str, value: Any) -> Any:
+    """The value, unless somebody chose it so that mail clients would show it as a link.
+
+    What they would link is left out, since they link it however it is quoted.
+    """
+    if name in {"username", "key"} and _LINKED.search(value):
+        return ""
+    if name == "new_email" and "/" in value:
+        return "another address"
+    return value
 
 
 def _print(message: EmailMessage) -> None:

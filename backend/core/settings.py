@@ -190,6 +190,13 @@ def _web_address(text: str) -> str:
     return text.rstrip("/")
 
 
+def _service_name(text: str) -> str:
+    # A colon ends the issuer in the label of an authenticator app.
+    if not (text.isprintable() and len(text) <= 64) or set(text) & set(":<>"):
+        raise ValueError
+    return text
+
+
 def _page_address(text: str) -> str:
     if re.search(r"[\s#]", text):
         raise ValueError
@@ -229,6 +236,11 @@ class Settings:
     public_url: str = _setting(_web_address, "http://127.0.0.1:{PORT}", "http(s)://host[/prefix]")
     password_url: str = _setting(
         _page_address, "{PUBLIC_URL}/password", "the page behind links in mail, without #"
+    )
+    service_name: str = _setting(
+        _service_name,
+        "Backend",
+        "1 to 64 characters, no : < >; in mails, pages, authenticator apps",
     )
     allow_http: bool = _setting(_flag, "false", "true or false")
     threads: int = _setting(_whole(1, 1000), "8", "1 to 1000, for each process")

@@ -14,7 +14,6 @@ import logging
 import re
 import secrets
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import pyotp
@@ -59,7 +58,7 @@ def start(actor: Identity, current_password: str) -> dict[str, str]:
         _hold(user.id, enabled=False)
         SecondFactor.delete().where(SecondFactor.user == user).execute()
         SecondFactor.create(user=user, **_encrypted(secret))
-    issuer = urlsplit(context.settings().public_url).hostname
+    issuer = context.settings().service_name
     uri = pyotp.TOTP(secret).provisioning_uri(name=user.username, issuer_name=issuer)
     return {"secret": secret, "otpauth_uri": uri, "qr_svg": _qr_svg(uri)}
 

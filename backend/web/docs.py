@@ -8,6 +8,7 @@ for styles and nothing else.
 from __future__ import annotations
 
 import functools
+from html import escape
 from pathlib import Path
 
 from flask import Blueprint, Flask, Response, abort, jsonify, request
@@ -125,5 +126,6 @@ def _asset(name: str) -> bytes:
 
 
 def _page(library: str, start: str, style: str) -> Response:
-    html = _PAGE.format(title=openapi.TITLE, style=style, library=library, start=start)
+    title = escape(context.settings().service_name)
+    html = _PAGE.format(title=title, style=style, library=library, start=start)
     return Response(html, headers={"Content-Security-Policy": _CSP})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from html import escape
 
 from flask import Blueprint, Flask, Response
 
@@ -18,7 +19,9 @@ from .guard import public
 
 def init_app(app: Flask) -> None:
     """Register the page, with a policy that allows the code in it and no other."""
+    name = app.extensions["backend"].settings.service_name
     html = (DATA / "config" / "password.html").read_text("utf-8")
+    html = html.replace("{{ service }}", escape(name))
     policy = (
         f"default-src 'none'; script-src {_digests(html, 'script')};"
         f" style-src {_digests(html, 'style')}; img-src data:; connect-src 'self';"
