@@ -383,8 +383,10 @@ def test_the_line_of_the_docs_answers_where_rfc_8414_looks_for_an_issuer_with_a_
     with serving(make_bare_app(public_url=issuer)) as behind:
         here = block.replace("http://backend", f"http://127.0.0.1:{behind}")
         conf = f"events {{ }} http {{ server {{ listen 127.0.0.1:{port}; {here} }} }}"
-        with Process(nginx(conf, tmp_path), port, tmp_path / "output") as proxy:
-            connection = proxy.connect()
+        with (
+            Process(nginx(conf, tmp_path), port, tmp_path / "output") as proxy,
+            contextlib.closing(proxy.connect()) as connection,
+        ):
             connection.request("GET", "/.well-known/oauth-authorization-server/accounts")
             found = json.loads(connection.getresponse().read())
     assert (found["issuer"], found["introspection_endpoint"]) == (
