@@ -8,11 +8,14 @@ from collections.abc import Iterable
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+_MAX_TEXT = 64  # characters; the longest block takes 49
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
 def parse_network(text: str) -> Network:
     """The block that `text` is, one in IPv4-mapped form as IPv4; ValueError for host bits."""
+    if len(text) > _MAX_TEXT:
+        raise ValueError("too long for an address block")
     length = text.partition("/")[2]
     if "/" in text and str(int(length)) != length:
         raise ValueError("a mask is no length of a prefix")
@@ -28,6 +31,8 @@ def parse_network(text: str) -> Network:
 
 def parse_address(text: str) -> Address:
     """The address that `text` is, an IPv4-mapped one as IPv4; else ValueError."""
+    if len(text) > _MAX_TEXT:
+        raise ValueError("too long for an address")
     address = ipaddress.ip_address(text)
     if isinstance(address, ipaddress.IPv6Address):
         if address.scope_id:

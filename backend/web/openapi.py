@@ -41,6 +41,8 @@ SECURITY_SCHEMES = {
     },
 }
 
+_ETAG_CODES = frozenset({"precondition_failed", "precondition_required"})
+
 
 class ProblemSchema(Answer):
     """Problem details (RFC 9457)."""
@@ -135,6 +137,8 @@ def codes_of(view: Any, *, has_id: bool) -> list[str]:
         codes |= {"malformed_json", "unsupported_media_type"}
     if hasattr(view, "form"):
         codes.add("unsupported_media_type")
+    if getattr(view, "_apidoc", {}).get("etag"):
+        codes |= _ETAG_CODES
     return [code for code in problems.CODES if code in codes]
 
 
@@ -145,8 +149,13 @@ def _complete(operation: dict[str, Any], endpoint: str, view: Any, *, has_id: bo
         parameter["schema"].pop("example", None)  # Swagger UI would send it as a filter
     responses = operation["responses"]
     responses.pop("422", None)
+    if "304" in responses:
+        responses["304"] = {"description": "Not modified: `If-None-Match` names this version."}
+    codes = codes_of(view, has_id=has_id)
+    if "412" not in responses:  # flask-smorest knows which methods need If-Match
+        codes = [code for code in codes if code not in _ETAG_CODES]
     by_status: dict[int, list[str]] = {}
-    for code in codes_of(view, has_id=has_id):
+    for code in codes:
         by_status.setdefault(problems.CODES[code][0], []).append(code)
     for status, codes in sorted(by_status.items()):
         responses[str(status)] = _problem_response(codes)

@@ -43,10 +43,12 @@ CODES: dict[str, tuple[int, str]] = {
     "last_admin": (409, "The last administrator cannot be removed."),
     "limit_reached": (409, "There are as many as are allowed."),
     "conflict": (409, "The present state does not allow this."),
-    "payload_too_large": (413, "The body is larger than 1 MiB."),
+    "precondition_failed": (412, "The resource has changed: `If-Match` names another version."),
+    "payload_too_large": (413, "The body is larger than 32 KiB (public routes) or 1 MiB (others)."),
     "unsupported_media_type": (415, "The body must be of the documented type, in UTF-8."),
     "validation_error": (422, "The input is not acceptable; `errors` says what and where."),
     "password_too_weak": (422, "The password does not meet the policy."),
+    "precondition_required": (428, "This takes `If-Match`, with the `ETag` that was read."),
     "rate_limited": (429, "Too many attempts or uses; try again after `Retry-After` seconds."),
     "usage_exceeded": (429, "The API key's quota is used up."),
     "internal_error": (500, "A fault of ours."),
@@ -72,9 +74,11 @@ _OF_STATUS = {
     404: "not_found",
     405: "method_not_allowed",
     409: "conflict",
+    412: "precondition_failed",
     413: "payload_too_large",
     415: "unsupported_media_type",
     422: "validation_error",
+    428: "precondition_required",
     503: "unavailable",
 }
 
@@ -123,6 +127,8 @@ def headers_of(failure: Failure, status: int) -> dict[str, str]:
         headers["Retry-After"] = str(failure.retry_after)
     if status == 401 or failure.challenge:
         headers["WWW-Authenticate"] = f"{failure.scheme} {failure.challenge or ''}".rstrip()
+    if status == 415:
+        headers["Accept-Encoding"] = "identity"  # RFC 9110 section 15.5.16
     return headers
 
 

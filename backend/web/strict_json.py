@@ -1,0 +1,117 @@
+"""JSON as RFC 8259 has it, with limits: what Python's parser lets pass is found in the text.
+
+A Python callback for each number and each text makes a body of small ones cost twenty times what
+parsing it costs. The checks here run over the bytes instead, at the speed of C, once the parser
+has found that they are JSON; only the members of objects are counted by a callback.
+"""
+
+from __future__ import annotations
+
+import json
+import marshal
+import math
+import re
+import struct
+from collections.abc import Generator
+from typing import Any, NoReturn
+
+MAX_DEPTH = 64
+MAX_DIGITS = 400
+
+_AS_DIGITS = bytes(ord("0") if byte in b"0123456789.eE+-" else ord(" ") for byte in range(256))
+_AS_EXPONENTS = bytes.maketrans(b"123456789E", b"000000000e")
+_TOO_LONG = b"0" * (MAX_DIGITS + 1)
+# A number may be infinite if its exponent has three digits, or if it has as many as this itself.
+_LONG_EXPONENT, _LONG = b"e000", b"0" * 200
+
+_AS_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_NO_STRUCTURE = bytes(set(range(256)) - set(b'"[]{},:'))
+_nested = ""
+for _ in range(MAX_DEPTH):
+    _nested = rf"(?:\[{_nested}\])*+"
+_NESTED = re.compile(_nested.encode())
+
+# marshal's text of an infinite float, whatever its sign: all but the last byte.
+_INFINITE = b"g" + struct.pack("<d", math.inf)[:-1]
+
+# Control characters and lone surrogates, as escapes; raw ones of these two kinds are valid JSON.
+_CONTROL_ESCAPE = re.compile(
+    rb"\\(?:[bfnrt]|u(?:00(?:[0189]|7[fF])|[dD](?:"
+    rb"[89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..\\u[dD])[c-fC-F])))"
+)
+_RAW_CONTROL = re.compile(rb"\xc2[\x80-\x9f]")
+_DELETE = b"\x7f"
+
+
+def loads(raw: bytes) -> tuple[Any, bool]:
+    """(the value of a JSON text in UTF-8, whether it holds control characters or lone surrogates).
+
+    ValueError or RecursionError for anything else, including NaN and infinite numbers, a member
+    given twice, and what exceeds MAX_DEPTH or MAX_DIGITS.
+    """
+    text = _without_escaped(raw + b" ")  # which ends a number, if there is nothing else
+    structure = _outside_strings(text.translate(_AS_BRACKETS, _NO_STRUCTURE))
+    members = _count_members()
+    next(members)
+    hook = members.send if b",:" in structure else None  # no object has two members
+    value = json.loads(raw.decode("utf-8"), object_hook=hook, parse_constant=_refuse)
+    if hook and structure.count(b":") != members.send(None):
+        raise ValueError("a member is given twice")
+    if not _NESTED.fullmatch(structure.translate(None, b",:")):
+        raise ValueError("nested too deep")
+    _check_numbers(value, text)
+    return value, _holds_control_characters(raw, text)
+
+
+def _without_escaped(raw: bytes) -> bytes:
+    """The text with other characters in place of escaped backslashes and quotes."""
+    return raw.replace(rb"\\", b"__").replace(rb"\"", b"__") if b"\\" in raw else raw
+
+
+def _outside_strings(text: bytes) -> bytes:
+    """What stands outside of the quotes."""
+    text = text.replace(b'""', b"")  # leaves the rest inside or outside as it is
+    return b"".join(text.split(b'"')[::2]) if b'"' in text else text
+
+
+def _count_members() -> Generator[Any, Any, None]:
+    """Hands back each object that is sent; None is answered with how many members all have.
+
+    Empty ones are handed back as one and the same, which saves more time than the counting takes.
+    """
+    count, empty, each = 0, {}, (yield)  # type: ignore[var-annotated]
+    while each is not None:
+        if each:
+            count += len(each)
+        else:
+            each = empty
+        each = yield each
+    yield count
+
+
+def _check_numbers(value: Any, text: bytes) -> None:
+    digits = text.translate(_AS_DIGITS)
+    if _TOO_LONG in digits and _has_too_long_number(text, digits):
+        raise ValueError("a number has too many digits")
+    may_be_infinite = _LONG in digits or _LONG_EXPONENT in text.translate(_AS_EXPONENTS, b"+")
+    if may_be_infinite and _INFINITE in marshal.dumps(value, 2):
+        raise ValueError("a number is too large")
+
+
+def _has_too_long_number(text: bytes, digits: bytes) -> bool:
+    quotes = end = 0
+    while (start := digits.find(_TOO_LONG, end)) >= 0:
+        quotes += text.count(b'"', end, start)
+        end = digits.index(b" ", start)
+        is_outside = quotes % 2 == 0
+        if is_outside and len(text[start:end].translate(None, b".eE+-")) > MAX_DIGITS:
+            return True
+    return False
+
+
+def _holds_control_characters(raw: bytes, text: bytes) -> bool:
+    return bool(_DELETE in raw or _RAW_CONTROL.search(raw) or _CONTROL_ESCAPE.search(text))
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)  # NaN, Infinity
