@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +10,12 @@ import pytest
 from flask import Flask, Response, after_this_request, redirect, url_for
 from flask.testing import FlaskClient
 from marshmallow import fields
+from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from backend.web.api import Answer, Blueprint
 from backend.web.guard import public
+
+from .conftest import assert_problem
 
 blp = Blueprint("shapes", __name__, url_prefix="/shapes", description="Of answers.")
 
@@ -31,6 +35,16 @@ class Shape(Answer):
 @blp.response(200, Shape)
 def one() -> dict[str, Any]:
     return {"name": "square", "edges": 4, "secret": "x"}
+
+
+@blp.route("/one", methods=["PATCH"])
+@public
+@blp.etag
+@blp.response(200, Shape)
+def change_one() -> dict[str, Any]:
+    """Change the shape"""
+    blp.check_etag({"name": "square", "edges": 4}, Shape)
+    return {"name": "square", "edges": 4}
 
 
 @blp.route("/made", methods=["POST"])
@@ -112,3 +126,20 @@ def test_what_is_to_be_done_at_the_end_of_an_answer_is_done(shapes: FlaskClient)
 def test_what_an_answer_would_leave_out_is_refused_at_once(field: fields.Field) -> None:
     with pytest.raises(TypeError, match="named"):
         Answer.from_dict({"named": field})()
+
+
+def test_what_if_match_asks_for_is_refused_by_codes_of_its_own(shapes: FlaskClient) -> None:
+    etag = shapes.get("/shapes/one").headers["ETag"]
+    assert_problem(shapes.patch("/shapes/one"), 428, "precondition_required")
+    stale = shapes.patch("/shapes/one", headers={"If-Match": '"another"'})
+    assert_problem(stale, 412, "precondition_failed")
+    assert shapes.patch("/shapes/one", headers={"If-Match": etag}).json["name"] == "square"
+
+
+def test_what_if_match_asks_for_is_documented(shapes: FlaskClient) -> None:
+    document = shapes.get("/v1/openapi.json").json
+    validate(copy.deepcopy(document), cls=OpenAPIV31SpecValidator)
+    item = document["paths"]["/shapes/one"]
+    assert {"200", "304"} <= set(item["get"]["responses"])
+    assert not {"412", "428"} & set(item["get"]["responses"])
+    assert {"200", "412", "428"} <= set(item["patch"]["responses"])

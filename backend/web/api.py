@@ -46,6 +46,13 @@ class Schema(ma.Schema):
     class Meta:
         unknown = ma.RAISE
 
+    def on_bind_field(self, field_name: str, field_obj: fields.Field) -> None:
+        """TypeError for a list that may have any number of items."""
+        if isinstance(field_obj, fields.List) and not isinstance(field_obj, List):
+            raise TypeError(
+                f"{field_name}: what comes in is a List, with the most items it may have"
+            )
+
     def load(self, data: Any, **kwargs: Any) -> Any:
         """Marshmallow's, which would find fault with each of 100,000 unknown members."""
         known = self.fields

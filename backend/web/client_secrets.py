@@ -15,11 +15,8 @@ from flask import request
 
 from ..core.errors import Failure, InvalidCredentials
 from ..core.identity import Identity
-from .admission import FORM, MAX_PARAMETERS
+from .admission import FORM, MAX_PARAMETERS, MAX_PUBLIC_BODY
 from .credentials import bearer_of, by_api_key, identify_caller
-
-# A larger form is read once its sender is known, which it is by its headers alone.
-_MOST_BYTES = 32 * 1024
 
 
 def identify_client(
@@ -57,13 +54,14 @@ def _basic(environ: WSGIEnvironment) -> str | None:
 
 def _posted() -> str:
     """The `client_secret` of the form; empty if there is none, or no form that can be read."""
-    if request.mimetype != FORM or (request.content_length or 0) > _MOST_BYTES:
+    # A larger form is read once its sender is known, which it is by its headers alone.
+    if request.mimetype != FORM or (request.content_length or 0) > MAX_PUBLIC_BODY:
         return ""
     try:
         raw = request.get_data()
     except Exception:  # of a server's own, or 413: `admission` meets it again
         return ""
-    if len(raw) > _MOST_BYTES:
+    if len(raw) > MAX_PUBLIC_BODY:
         return ""
     try:
         pairs = parse_qsl(raw.decode("utf-8"), errors="strict", max_num_fields=MAX_PARAMETERS)

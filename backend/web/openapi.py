@@ -146,7 +146,7 @@ def _complete(operation: dict[str, Any], endpoint: str, view: Any, *, has_id: bo
     operation["operationId"] = endpoint.replace(".", "_")
     operation["security"] = _security(view.access)
     for parameter in operation.get("parameters", ()):
-        parameter["schema"].pop("example", None)  # Swagger UI would send it as a filter
+        parameter.get("schema", {}).pop("example", None)  # Swagger UI would send it as a filter
     responses = operation["responses"]
     responses.pop("422", None)
     if "304" in responses:

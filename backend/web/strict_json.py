@@ -19,13 +19,13 @@ MAX_DEPTH = 64
 MAX_DIGITS = 400
 
 _AS_DIGITS = bytes(ord("0") if byte in b"0123456789.eE+-" else ord(" ") for byte in range(256))
-_AS_EXPONENTS = bytes.maketrans(b"123456789E", b"000000000e")
 _TOO_LONG = b"0" * (MAX_DIGITS + 1)
-# A number may be infinite if its exponent has three digits, or if it has as many as this itself.
-_LONG_EXPONENT, _LONG = b"e000", b"0" * 200
-
+_AS_EXPONENTS = bytes.maketrans(b"123456789E", b"000000000e")
+_INFINITIES = (math.inf, -math.inf)
+# Up to here a callback for each is faster than to look for infinity in all values.
+_FEW_FLOATS = 100_000
 _AS_BRACKETS = bytes.maketrans(b"{}", b"[]")
-_NO_STRUCTURE = bytes(set(range(256)) - set(b'"[]{},:'))
+_NO_STRUCTURE = bytes(set(range(256)) - set(b'"[]{},:.eE'))
 _nested = ""
 for _ in range(MAX_DEPTH):
     _nested = rf"(?:\[{_nested}\])*+"
@@ -51,15 +51,25 @@ def loads(raw: bytes) -> tuple[Any, bool]:
     """
     text = _without_escaped(raw + b" ")  # which ends a number, if there is nothing else
     structure = _outside_strings(text.translate(_AS_BRACKETS, _NO_STRUCTURE))
-    members = _count_members()
-    next(members)
-    hook = members.send if b",:" in structure else None  # no object has two members
-    value = json.loads(raw.decode("utf-8"), object_hook=hook, parse_constant=_refuse)
-    if hook and structure.count(b":") != members.send(None):
+    members, floats = _count_members(), _finite_floats()
+    next(members), next(floats)
+    has_twins = b",:" in structure  # some object has two members
+    may_overflow = _may_overflow(text)
+    has_few_floats = sum(map(structure.count, (b".", b"e", b"E"))) <= _FEW_FLOATS
+    value = json.loads(
+        raw.decode("utf-8"),
+        object_hook=members.send if has_twins else None,
+        parse_float=floats.send if may_overflow and has_few_floats else None,
+        parse_constant=_refuse,
+    )
+    if has_twins and structure.count(b":") != members.send(None):
         raise ValueError("a member is given twice")
-    if not _NESTED.fullmatch(structure.translate(None, b",:")):
+    if not _NESTED.fullmatch(structure.translate(None, b",:.eE")):
         raise ValueError("nested too deep")
-    _check_numbers(value, text)
+    if _has_too_long_number(text):
+        raise ValueError("a number has too many digits")
+    if may_overflow and not has_few_floats and _INFINITE in marshal.dumps(value, 2):
+        raise ValueError("a number is too large")
     return value, _holds_control_characters(raw, text)
 
 
@@ -89,16 +99,23 @@ def _count_members() -> Generator[Any, Any, None]:
     yield count
 
 
-def _check_numbers(value: Any, text: bytes) -> None:
+def _finite_floats() -> Generator[Any, Any, None]:
+    """Answers the text of a number with its value; ValueError if that is infinite."""
+    value = None
+    while True:
+        value = float((yield value))
+        if value in _INFINITIES:
+            raise ValueError("a number is too large")
+
+
+def _may_overflow(text: bytes) -> bool:
+    """False unless an exponent has three digits, or a number as many as this takes besides."""
+    exponents = text.translate(_AS_EXPONENTS, b"+")
+    return b"e000" in exponents or b"0" * 200 in exponents
+
+
+def _has_too_long_number(text: bytes) -> bool:
     digits = text.translate(_AS_DIGITS)
-    if _TOO_LONG in digits and _has_too_long_number(text, digits):
-        raise ValueError("a number has too many digits")
-    may_be_infinite = _LONG in digits or _LONG_EXPONENT in text.translate(_AS_EXPONENTS, b"+")
-    if may_be_infinite and _INFINITE in marshal.dumps(value, 2):
-        raise ValueError("a number is too large")
-
-
-def _has_too_long_number(text: bytes, digits: bytes) -> bool:
     quotes = end = 0
     while (start := digits.find(_TOO_LONG, end)) >= 0:
         quotes += text.count(b'"', end, start)
