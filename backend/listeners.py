@@ -1,13 +1,77 @@
-"""How a server comes to its end without resetting anybody who has connected."""
+"""What the servers share: where they listen, what ends them, and how they end.
+
+No client that has connected is reset.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import select
+import signal
 import socket
 import struct
 from collections.abc import Callable
+
+from flask import Flask
+
+from .core.context import Service
+from .core.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def addresses(host: str) -> list[str]:
+    """The numeric addresses of a host; `*` and `::` are all addresses, of IPv6 and IPv4.
+
+    OSError if there are none.
+    """
+    if host in {"*", "::"}:
+        return ["::"] if socket.has_dualstack_ipv6() else ["0.0.0.0"]  # noqa: S104
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys(str(each[4][0]) for each in found))
+
+
+def listen(settings: Settings) -> list[socket.socket]:
+    """Bind HOST and PORT; OSError if that fails."""
+    return [
+        socket.create_server(
+            (address, settings.port),
+            family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+            backlog=1024,
+            dualstack_ipv6=address == "::",
+        )
+        for address in addresses(settings.host)
+    ]
+
+
+def announce(settings: Settings) -> None:
+    """Log where the service answers, once it listens there."""
+    docs = f", documentation at {settings.public_url}/v1/docs" if settings.docs_enabled else ""
+    log.info("serving on %s port %s%s", settings.host, settings.port, docs)
+
+
+def on_end(act: Callable[[], object]) -> None:
+    """Have this done when the process is to end: on SIGTERM, and when its terminal is closed."""
+    signal.signal(signal.SIGTERM, lambda *_: act())
+    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
+    if hangup and signal.getsignal(hangup) is not signal.SIG_IGN:  # under nohup it is
+        signal.signal(hangup, lambda *_: act())
+
+
+def begin(app: Flask) -> None:
+    """Do what there is to do once the server listens."""
+    service: Service = app.extensions["backend"]
+    service.sender.start()  # mail that waits from before a crash
+    announce(service.settings)
+
+
+def finish(app: Flask) -> None:
+    """Do what is left to do before the process ends."""
+    service: Service = app.extensions["backend"]
+    for lane in (service.jobs, service.lookups, service.sender, service.chores):
+        lane.close()
 
 
 def stop_listening(listener: socket.socket, accept: Callable[[], object]) -> None:

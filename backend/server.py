@@ -1,4 +1,4 @@
-"""The servers of `python wsgi.py`: one that reloads in development, waitress otherwise."""
+"""The server of `python wsgi.py`: waitress, or one that reloads in development."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import gc
 import logging
 import select
 import signal
+import socket
 import sys
 import threading
 import time
 from typing import Any
-from wsgiref.types import WSGIEnvironment
 
 from flask import Flask
 from waitress import wasyncore
 from waitress.server import BaseWSGIServer, create_server
-from werkzeug.serving import WSGIRequestHandler, is_running_from_reloader, run_simple
 
 from .connections import Waiting, channel_class
-from .core.context import Service
 from .core.settings import Settings
-from .listeners import has_input, stop_listening
+from .listeners import begin, finish, has_input, listen, on_end, stop_listening
+from .reloader import serve_and_reload
 from .web import guard
 from .web.admission import MAX_BODY
 
@@ -32,65 +31,29 @@ LINGER_SECONDS = 1.0  # for what is on its way on connections that a proxy keeps
 
 
 def serve(app: Flask, settings: Settings) -> None:
-    """Serve until SIGTERM or Ctrl-C."""
+    """Serve until SIGTERM, SIGHUP or Ctrl-C."""
+    try:
+        sockets = listen(settings)
+    except OSError as error:  # the port is taken, the address is not ours
+        sys.exit(f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}")
+    if settings.environment == "development":
+        serve_and_reload(sockets)
+        return
     # Under a flood many threads want to run: each then waits for its turn behind all others, which
     # at Python's 5 ms is the 50 ms that the tenth waits (make attack measures it).
     sys.setswitchinterval(0.0005)
     # What is here by now stays: to look through it for garbage took 30 ms, once in 250 pages.
     gc.freeze()
-    if not is_running_from_reloader():
-        docs = f", documentation at {settings.public_url}/v1/docs" if settings.docs_enabled else ""
-        log.info("serving on %s port %s%s", settings.host, settings.port, docs)
-    service: Service = app.extensions["backend"]
-    if settings.environment != "development" or is_running_from_reloader():
-        service.sender.start()  # mail that waits from before a crash
-    try:
-        if settings.environment == "development":
-            _serve_and_reload(app, settings)
-        else:
-            _serve(app, settings)
-    except OSError as error:  # the port is taken, the address is not ours
-        sys.exit(f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}")
-    for lane in (service.jobs, service.lookups, service.sender, service.chores):
-        lane.close()
+    _serve(app, settings, sockets)
+    finish(app)
 
 
-class _Quiet(WSGIRequestHandler):
-    """Names no version, and leaves the line per request to the application."""
-
-    def version_string(self) -> str:
-        """What the Server header says."""
-        return "development"
-
-    def log_request(self, *args: Any) -> None:
-        """Nothing."""
-
-    def make_environ(self) -> WSGIEnvironment:
-        """The WSGI environment. The library makes `/v1/x` of `//v1/x`."""
-        environ = super().make_environ()
-        if self.requestline.split()[1].startswith("//"):
-            environ["PATH_INFO"] = f"/{environ['PATH_INFO']}"
-        return environ
-
-
-def _serve_and_reload(app: Flask, settings: Settings) -> None:
-    run_simple(
-        settings.host,
-        settings.port,
-        app,
-        use_reloader=True,
-        threaded=True,
-        request_handler=_Quiet,
-    )
-
-
-def _serve(app: Flask, settings: Settings) -> None:
+def _serve(app: Flask, settings: Settings, sockets: list[socket.socket]) -> None:
     polled: dict[int, Any] = {}  # what waitress polls: listeners and connections by descriptor
     server = create_server(
         app,
         polled,
-        host=settings.host,
-        port=settings.port,
+        sockets=sockets,
         threads=settings.threads,
         ident=None,  # no Server header
         # Idle connections cost a descriptor each, not a thread; 100, the default, is an outage.
@@ -107,10 +70,11 @@ def _serve(app: Flask, settings: Settings) -> None:
         listener.task_dispatcher.queue = waiting
         listener.channel_class = channel_class(draining, waiting, settings.threads)
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    on_end(stop.set)
     # A shell starts what runs in the background with SIGINT ignored, and the drain ends with one.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_drain, args=(polled, stop, draining), daemon=True).start()
+    begin(app)
     server.run()
     # What is left to do takes seconds, in which nobody answers on connections that are kept.
     wasyncore.close_all(polled, ignore_all=True)

@@ -13,7 +13,7 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from backend.core import logs
 from backend.core.settings import Settings, SettingsError
-from backend.listeners import stop_listening
+from backend.listeners import addresses, announce, stop_listening
 
 try:
     _settings = Settings.load().check()
@@ -21,8 +21,14 @@ except SettingsError as refusal:
     sys.exit(f"Not started, for these reasons:\n{refusal}")
 
 sys.setswitchinterval(0.0005)  # as backend/server.py does, and for its reason
-_host = f"[{_settings.host}]" if ":" in _settings.host else _settings.host
-bind = f"{_host}:{_settings.port}"
+try:
+    _addresses = addresses(_settings.host)
+except OSError as error:
+    sys.exit(f"Cannot listen on {_settings.host} port {_settings.port}: {error.strerror}")
+bind = [
+    f"[{each}]:{_settings.port}" if ":" in each else f"{each}:{_settings.port}"
+    for each in _addresses
+]
 workers = _settings.workers
 threads = _settings.threads
 graceful_timeout = 25  # seconds for requests in flight after SIGTERM
@@ -57,6 +63,11 @@ def on_starting(server):
     own = logging.getLogger("gunicorn.error")
     own.handlers.clear()
     own.propagate = True
+
+
+def when_ready(server):
+    """Log where the service answers."""
+    announce(_settings)
 
 
 def _share_metrics():

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import re
+import secrets
+import shutil
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +22,7 @@ from waitress.buffers import OverflowableBuffer
 
 from backend.chunked import Chunks
 from backend.connections import Waiting
+from backend.core.settings import ROOT
 
 from .conftest import PASSWORD, copy_tree, migrate, process_environ, run, until
 from .processes import Process, free_port
@@ -37,17 +41,29 @@ SETTINGS = {
 }
 
 
+def command_of(kind: str) -> list[str]:
+    """What starts a server of this kind."""
+    program, *arguments = COMMANDS[kind]
+    return [str(Path(sys.executable).parent / program), *arguments]
+
+
 class Server(Process):
     """A server of the service."""
 
-    def __init__(self, kind: str, tree: Path, folder: Path, **settings: Any) -> None:
+    def __init__(
+        self,
+        kind: str,
+        tree: Path,
+        folder: Path,
+        command: Sequence[str] | None = None,
+        **settings: Any,
+    ) -> None:
         self.kind, self.tree = kind, tree
-        port = free_port()
-        program, *arguments = COMMANDS[kind]
+        port = settings.pop("port", None) or free_port()
         super().__init__(
-            [Path(sys.executable).parent / program, *arguments],
+            command or command_of(kind),
             port,
-            folder / f"{kind}-{port}.log",  # two of a kind may run at a time
+            folder / f"{kind}-{secrets.token_hex(4)}.log",  # two of a kind may run at a time
             cwd=tree,
             env=process_environ(port=port, **{**SETTINGS[kind], **settings}),
         )
@@ -102,9 +118,10 @@ class Servers:
         migrate(self.url)
         self.started = {kind: self.start(kind) for kind in COMMANDS}
 
-    def start(self, kind: str, **settings: Any) -> Server:
-        """Another process of a kind."""
-        return Server(kind, self.tree, self.folder, **{"database_url": self.url, **settings})
+    def start(self, kind: str, command: Sequence[str] | None = None, **settings: Any) -> Server:
+        """Another process of a kind, started by its own command or by this one."""
+        settings = {"database_url": self.url, **settings}
+        return Server(kind, self.tree, self.folder, command, **settings)
 
     def serving(self, kind: str) -> Server:
         """The server of a kind, which answers; another if a test has ended it."""
@@ -178,7 +195,7 @@ def test_a_body_in_chunks_is_read(server: Server) -> None:
     assert (answer.status, json.loads(answer.content)["code"]) == (401, "invalid_credentials")
 
 
-def talk(server: Server, sent: bytes, seconds: float = 10) -> bytes:
+def talk(server: Server, sent: bytes, seconds: float = 30) -> bytes:
     """All that the server says until it closes the connection, to what is sent in one go.
 
     It may refuse before it has read everything, and then resets the connection.
@@ -252,7 +269,7 @@ ENDLESS = {
 @pytest.mark.parametrize("what", ENDLESS)
 def test_what_does_not_end_is_refused_soon(servers: Servers, kind: str, what: str) -> None:
     server = servers.serving(kind)
-    said = talk(server, ENDLESS[what])
+    said = talk(server, ENDLESS[what], seconds=10)
     assert not said or statuses(said)[0] in {400, 414, 431}, said  # nothing if it was reset
     assert server.ask("GET", "/healthz").status == 200
 
@@ -285,17 +302,17 @@ def test_one_byte_a_chunk_ends_when_sizes_exceed_32_kib() -> None:
 
 def test_expecting_100_continue_without_a_body_is_answered(server: Server) -> None:
     expecting = b"Host: x\r\nConnection: close\r\nExpect: 100-continue\r\n"
-    said = talk(server, b"GET /healthz HTTP/1.1\r\n" + expecting + b"\r\n", 5)
+    said = talk(server, b"GET /healthz HTTP/1.1\r\n" + expecting + b"\r\n")
     assert statuses(said)[-1] == 200, said
     said = talk(
-        server, b"POST /v1/auth/logout HTTP/1.1\r\n" + expecting + b"Content-Length: 0\r\n\r\n", 5
+        server, b"POST /v1/auth/logout HTTP/1.1\r\n" + expecting + b"Content-Length: 0\r\n\r\n"
     )
     assert statuses(said)[-1] == 401, said
 
 
 def test_a_body_that_is_expected_and_too_large_is_not_asked_for(servers: Servers) -> None:
     head = LOGIN_HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n"
-    assert statuses(talk(servers.serving("waitress"), head % 2**30, 5)) == [413]
+    assert statuses(talk(servers.serving("waitress"), head % 2**30)) == [413]
     said = talk(servers.serving("waitress"), head % len(LOGIN) + LOGIN)
     assert statuses(said) == [100, 401]
 
@@ -355,9 +372,12 @@ def test_a_body_that_breaks_off_changes_nothing(servers: Servers, kind: str) -> 
 # --- ending ---
 
 
-@pytest.mark.parametrize("kind", ["waitress", "gunicorn"])
+@pytest.mark.parametrize(
+    ("kind", "ending"),
+    [("waitress", signal.SIGTERM), ("waitress", signal.SIGHUP), ("gunicorn", signal.SIGTERM)],
+)
 def test_what_was_begun_is_finished_when_the_server_is_told_to_end(
-    servers: Servers, kind: str
+    servers: Servers, kind: str, ending: signal.Signals
 ) -> None:
     server = servers.serving(kind)
     slow, other = server.connect(), server.connect()
@@ -365,7 +385,7 @@ def test_what_was_begun_is_finished_when_the_server_is_told_to_end(
     for _ in range(2):  # by then, the slow one has been read
         assert readiness(other) == 200
 
-    server.process.send_signal(signal.SIGTERM)
+    server.process.send_signal(ending)
     if kind == "waitress":  # gunicorn closes idle connections: there is nobody left to tell
         assert until(lambda: (told := readiness(other)) != 200 and told) == 503
     answer = read(slow)
@@ -382,6 +402,68 @@ def readiness(connection: http.client.HTTPConnection) -> int:
     """What /readyz answers on a connection that is kept."""
     connection.request("GET", "/readyz")
     return read(connection).status
+
+
+def test_sighup_replaces_the_workers_of_gunicorn_and_fails_no_request(servers: Servers) -> None:
+    server = servers.serving("gunicorn")
+    before = workers_of(server)
+    server.process.send_signal(signal.SIGHUP)
+
+    def is_replaced() -> bool:
+        assert server.ask("GET", "/healthz").status == 200
+        return not before & workers_of(server)
+
+    assert until(is_replaced)
+
+
+def workers_of(server: Server) -> set[str]:
+    """The process ids of a gunicorn's workers."""
+    master = server.process.pid
+    return set(Path(f"/proc/{master}/task/{master}/children").read_text("ascii").split())
+
+
+def test_sighup_does_not_end_a_server_that_runs_under_nohup(servers: Servers) -> None:
+    with servers.start("waitress", ["nohup", *command_of("waitress")]) as server:
+        server.wait_until_it_serves().process.send_signal(signal.SIGHUP)
+        assert server.ask("GET", "/readyz").status == 200
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(40) == 0
+
+
+# --- listening ---
+
+
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_both_names_of_all_addresses_listen_on_ipv4_and_ipv6(servers: Servers, kind: str) -> None:
+    started = [servers.start(kind, host=host) for host in ("::", "*")]
+    try:
+        for server in started:
+            server.wait_until_it_serves()
+            with socket.create_connection(("::1", server.port), timeout=10) as connection:
+                connection.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+                assert statuses(connection.recv(4096)) == [200]
+            logged = server.output.read_text("utf-8")
+            assert logged.count("serving on") == 1, logged
+    finally:
+        for server in started:
+            server.end()
+
+
+def test_a_server_says_that_it_serves_only_once_its_port_is_bound(servers: Servers) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        started = [servers.start(kind, port=port) for kind in COMMANDS]
+        started += [servers.start(kind, host="no.such.host.invalid") for kind in COMMANDS]
+        try:
+            for server in started:
+                assert server.process.wait(30) != 0
+                said = server.output.read_text("utf-8")
+                assert "serving on" not in said
+                assert "Traceback" not in said
+                assert re.search("Cannot listen on|Connection in use", said), said
+        finally:
+            for server in started:
+                server.end()
 
 
 # --- refusing to start ---
@@ -415,6 +497,51 @@ def test_gunicorn_gives_up_when_starting_would_be_unsafe(servers: Servers) -> No
 
 
 # --- development ---
+
+
+def test_a_syntax_error_that_is_saved_does_not_end_the_development_server(
+    servers: Servers,
+) -> None:
+    server = servers.serving("development")
+    module = server.tree / "backend" / "__init__.py"
+    text = module.read_text("utf-8")
+    module.write_text(f"{text}def broken(:\n", "utf-8")
+    said = "starts again when a file changes"
+    assert until(lambda: said in server.output.read_text("utf-8"))
+    assert "SyntaxError" in server.output.read_text("utf-8")
+    assert server.process.poll() is None
+    module.write_text(text, "utf-8")
+    assert server.ask("GET", "/healthz").status == 200
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_make_run_ends_with_its_server(servers: Servers, ending: signal.Signals) -> None:
+    shutil.copy(ROOT / "Makefile", servers.tree)
+    ours = [f"BIN={Path(sys.executable).parent}", "--old-file=.venv/runtime"]
+    server = servers.start("development", ["make", "run", *ours])
+    try:
+        make = server.wait_until_it_serves().process
+        if ending == signal.SIGTERM:
+            make.send_signal(ending)
+        else:  # a terminal sends these to everything that it has started
+            os.killpg(make.pid, ending)
+        make.wait(20)
+        assert until(lambda: not answers(server))
+        assert "Traceback" not in server.output.read_text("utf-8")
+    finally:
+        server.end()
+
+
+def test_the_development_server_ends_when_what_restarts_it_is_killed(servers: Servers) -> None:
+    with servers.start("development") as server:
+        server.wait_until_it_serves().process.kill()
+        assert until(lambda: not answers(server))
+
+
+def answers(server: Server) -> bool:
+    """True if somebody listens on the server's port, as long as that may be."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", server.port)) == 0
 
 
 def test_the_development_server_reloads_what_was_changed(servers: Servers) -> None:
