@@ -201,6 +201,17 @@ def test_with_few_places_each_account_has_one(threads: int) -> None:
             hold(places, hasher, "alice", "192.0.2.1")
 
 
+def test_the_hashes_of_one_account_run_one_after_another() -> None:
+    hasher = Hasher(make_settings(threads=8), Metrics())
+    with ThreadPoolExecutor(1) as pool:
+        with hasher._turn("mallory"):
+            waiting = pool.submit(hasher.hash, PASSWORD, "mallory")
+            until(lambda: hasher._taken == 2)
+            assert hasher.check(PASSWORD, hasher.hash(PASSWORD, "alice"), "alice") is True
+            assert not waiting.done()
+        assert hasher.check(PASSWORD, waiting.result(30), "mallory") is True
+
+
 def test_a_right_password_keeps_its_place_until_an_older_hash_took_its_time() -> None:
     stored = Hasher(make_settings(bcrypt_rounds=4), Metrics()).hash(PASSWORD)
     hasher = Hasher(make_settings(threads=2, bcrypt_rounds=8), Metrics())  # one place

@@ -7,12 +7,10 @@ import functools
 import hashlib
 import hmac
 import os
-import sys
 import threading
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -47,9 +45,9 @@ class Hasher:
 
     A hash takes a quarter of a second of one core. At most one per core of this process's share
     runs at a time, and at most half of the server's threads have a place to run or wait for one, so
-    that a flood of logins leaves threads and cores to the rest; beyond that, Unavailable. One
-    account, and one network address, get a share of the places, so that the rest can sign in while
-    one of them does so in a loop.
+    that a flood of logins leaves threads to the rest; beyond that, Unavailable. One account, and
+    one network address, get a share of the places, and an account one hash at a time, so that
+    others can sign in while it does so in a loop.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
@@ -57,20 +55,21 @@ class Hasher:
         self.rounds = settings.bcrypt_rounds
         self._running = threading.Semaphore(max(1, (os.cpu_count() or 1) // settings.workers))
         self._places = max(1, settings.threads // 2)
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        self._hashing: set[Account] = set()  # whose turn it is
         self._taken = 0
         self._accounts: Counter[Any] = Counter()  # the places that each holds
         self._addresses: Counter[Any] = Counter()
 
     def hash(self, password: str, account: Account = None) -> str:
         """The text to store for `password`, hashed at a place of the account's."""
-        with self.place(account):
+        with self._turn(account):
             return self._bcrypt(password, bcrypt.gensalt(self.rounds)).decode()
 
     def check(self, password: str, stored: str | None, account: Account = None) -> bool:
         """True if `stored` was made of `password`. None takes as long, and is never right."""
         reference = stored.encode() if stored else bcrypt.gensalt(self.rounds)
-        with self.place(account):  # one for all hashes, or a right password could be refused
+        with self._turn(account):  # one for all hashes, or a right password could be refused
             right = hmac.compare_digest(self._bcrypt(password, reference), reference)
             # Each cost doubles the one before: with these, one that was made at a lower cost takes
             # as long as those of the present one, and does not tell that there is such a user.
@@ -85,9 +84,23 @@ class Hasher:
     def _bcrypt(self, password: str, salt: bytes) -> bytes:
         salt = salt[:29]  # "$2b$12$" and 22 characters
         inner = hmac.digest(salt[7:], normalised(password).encode(), hashlib.sha384)
-        _give_back_connection()
         with self._running:
-            return _behind_others(lambda: bcrypt.hashpw(base64.b64encode(inner), salt))
+            return bcrypt.hashpw(base64.b64encode(inner), salt)
+
+    @contextmanager
+    def _turn(self, account: Account) -> Iterator[None]:
+        """Hold a place, and wait until no other hash of the account runs."""
+        _give_back_connection()
+        with self.place(account):
+            with self._lock:
+                self._lock.wait_for(lambda: account not in self._hashing)
+                self._hashing |= {account} - {None}
+            try:
+                yield
+            finally:
+                with self._lock:
+                    self._hashing.discard(account)
+                    self._lock.notify_all()
 
     def require_place(self, account: Account = None) -> None:
         """Raise Unavailable if `place` would; it takes none."""
@@ -125,28 +138,6 @@ class Hasher:
             places[holder] += number
             if not places[holder]:
                 del places[holder]  # whoever holds none is forgotten
-
-
-def _behind_others(work: Callable[[], bytes]) -> bytes:
-    """What `work` returns, done by a thread that yields its core to all others (Linux).
-
-    As many hash at once as there are cores, and a request that takes a millisecond would otherwise
-    wait for its share of one. A thread of its own, since priority that is given up stays so. Not at
-    19, the least: it would get no core for a tenth of a second while all wait for its GIL.
-    """
-    if sys.platform != "linux":
-        return work()
-    result: Future[bytes] = Future()
-
-    def run() -> None:
-        try:
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)
-            result.set_result(work())
-        except BaseException as error:
-            result.set_exception(error)
-
-    threading.Thread(target=run, name="hash", daemon=True).start()
-    return result.result()
 
 
 def _rounds(stored: bytes) -> int:

@@ -252,7 +252,7 @@ def _who(account: User | str) -> str:
 
 def _hashes_as(account: User | str) -> Account:
     """The account as the hasher knows it."""
-    return account.id if isinstance(account, User) else _folded(account)
+    return account.id if isinstance(account, User) else account.lower()
 
 
 def _folded(name: str) -> str:
