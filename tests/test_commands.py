@@ -169,6 +169,79 @@ def test_db_refuses_what_it_cannot_do(flask: Flasks) -> None:
     assert_misused(flask("db", "revision"), "Missing option '-m'")
 
 
+@pytest.mark.parametrize("number", range(len(migrations.known())))
+def test_db_upgrade_after_the_stamp_of_too_few_migrations_says_so_and_the_right_stamp_mends_it(
+    number: int, empty_database: str, app_on: Callable[..., Flask], logged: Any
+) -> None:
+    migrate(empty_database)
+    flask, names = flask_of(app_on(empty_database)), migrations.known()
+    assert_done(flask("db", "stamp", names[number]), f"stamped {names[number]}")
+    told = flask("db", "upgrade")
+    if told.exit_code:  # a table that exists is passed by, a column or an index is not
+        assert isinstance(told.exception, SystemExit), repr(told.exception)
+        assert re.fullmatch(r"Error: \w+ cannot be applied: .+ `flask db stamp` .+\n", told.stderr)
+        assert not [line for line in logged() if "Traceback" in line]
+        assert flask("db", "stamp", names[-1]).exit_code == 0
+    assert_done(flask("db", "upgrade"), "The database is up to date.")
+    assert_done(flask("db", "verify"), "The database is sound.")
+
+
+@pytest.mark.parametrize("number", range(len(migrations.known())))
+def test_db_upgrade_after_the_stamp_of_too_many_migrations_says_so(
+    number: int, empty_database: str, app_on: Callable[..., Flask], logged: Any
+) -> None:
+    flask, names = flask_of(app_on(empty_database)), migrations.known()
+    assert_done(flask("db", "stamp", names[number]), f"stamped {names[number]}")
+    told = flask("db", "upgrade")
+    assert isinstance(told.exception, SystemExit), repr(told.exception)
+    wrong = r"Error: (\w+ cannot be applied: .+|The database lacks .+) `flask db stamp`.+\n"
+    assert re.fullmatch(wrong, told.stderr)
+    assert re.search("fatal: (Migrations are pending|The database lacks)", flask("doctor").stderr)
+    undone = flask("db", "downgrade")  # what drops a table or an index that is missing succeeds
+    assert undone.exit_code == 0 or re.match(r"Error: \w+ cannot be undone: ", undone.stderr)
+    assert not [line for line in logged() if "Traceback" in line]
+
+
+def test_db_stamp_none_clears_a_record_that_nothing_stands_behind(
+    empty_database: str, app_on: Callable[..., Flask]
+) -> None:
+    flask, names = flask_of(app_on(empty_database)), migrations.known()
+    assert_done(flask("db", "stamp", names[-1]), f"stamped {names[-1]}")
+    assert_done(flask("db", "stamp", "none"), "stamped none")
+    assert_done(flask("db", "upgrade"), *[f"applied {name}" for name in names])
+
+
+def test_db_upgrade_beside_a_table_of_another_program_says_so_and_changes_nothing(
+    empty_database: str, app_on: Callable[..., Flask]
+) -> None:
+    app = app_on(empty_database)
+    database = service_of(app).database
+    database.execute_sql("CREATE TABLE users (id INTEGER, name VARCHAR(10))")
+    release(database)
+    refused = flask_of(app)("db", "upgrade")
+    assert isinstance(refused.exception, SystemExit), repr(refused.exception)
+    assert "these tables exist: users. If they are another program's, give" in refused.stderr
+    assert [column.name for column in database.get_columns("users")] == ["id", "name"]
+    assert database.get_tables() == ["users"]
+    release(database)
+
+
+def test_a_database_of_a_newer_release_is_told_so_and_left_alone(
+    empty_database: str, app_on: Callable[..., Flask]
+) -> None:
+    migrate(empty_database)
+    app, names = app_on(empty_database), migrations.known()
+    database = service_of(app).database
+    database.execute_sql(
+        f"UPDATE {migrations.HISTORY} SET name = '900_newer' WHERE name = '{names[-1]}'"
+    )
+    release(database)
+    for command in ("upgrade", "downgrade"):
+        refused = flask_of(app)("db", command)
+        assert isinstance(refused.exception, SystemExit), repr(refused.exception)
+        assert re.match(r"Error: .+ that are not in .+: 900_newer\. Use the", refused.stderr)
+
+
 def test_db_check_and_revision_find_nothing_to_do(flask: Flasks) -> None:
     assert_done(flask("db", "check"), "The models match the migrations.")
     assert_done(flask("db", "revision", "-m", "More"), "The models match the migrations.")

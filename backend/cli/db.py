@@ -8,7 +8,7 @@ import click
 from flask.cli import AppGroup
 
 from ..core import backup as backups
-from ..core import context, migrations
+from ..core import context, migrations, schema_check
 from .common import fail, inside, say
 
 group = AppGroup("db", help="The database and its migrations.")
@@ -18,9 +18,12 @@ group = AppGroup("db", help="The database and its migrations.")
 @inside
 def upgrade() -> None:
     """Apply all pending migrations. Safe to run from several processes at once."""
-    done = migrations.upgrade(context.service().database)
+    database = context.service().database
+    done = migrations.upgrade(database)
     for name in done:
         say(f"applied {name}")
+    if faults := schema_check.faults(database):
+        fail(*faults)
     if not done:
         say("The database is up to date.")
 
@@ -64,7 +67,7 @@ def history() -> None:
 @click.argument("name")
 @inside
 def stamp(name: str) -> None:
-    """Record NAME and all before it as applied, without running them."""
+    """Record NAME and all before it as applied, without running them; "none" clears the record."""
     migrations.stamp(context.service().database, name)
     say(f"stamped {name}")
 

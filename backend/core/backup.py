@@ -12,7 +12,7 @@ from typing import Any
 
 import peewee as pw
 
-from . import migrations
+from . import schema_check
 from .errors import Conflict, Unavailable
 from .settings import child_environ
 
@@ -101,10 +101,7 @@ def verify(database: pw.Database) -> list[str]:
     """A sentence for each fault: pages, indexes, references, migrations. It reads all there is."""
     sqlite = isinstance(database, pw.SqliteDatabase)
     faults = (_verify_sqlite if sqlite else _verify_postgres)(database)
-    pending = migrations.pending(database)
-    if pending:
-        faults.append(f"Migrations are pending: {', '.join(pending)}.")
-    return faults
+    return faults + schema_check.faults(database)
 
 
 def _verify_sqlite(database: Any) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import peewee as pw
 from dotenv import dotenv_values, find_dotenv
 
-from . import clock, migrations, signing_keys
+from . import clock, schema_check, signing_keys
 from .database_errors import explain, is_unavailable
 from .paths import ROOT
 from .settings import SECRET_BYTES, Settings, setting_names
@@ -23,14 +23,12 @@ def findings(settings: Settings, database: pw.Database) -> tuple[list[str], list
     fatal: list[str] = []  # unsafe settings have been refused before anything could ask
     doubtful = _about_dotenv()
     try:
-        pending = migrations.pending(database)
+        fatal += schema_check.faults(database)
     except Exception as error:
         if not is_unavailable(error):
             raise
         fatal.append(f"DATABASE_URL: {explain(error).rstrip('.')}.")
     else:
-        if pending:
-            fatal.append(f"Migrations are pending: {', '.join(pending)}; run `flask db upgrade`.")
         doubtful += _about_clock(database) + _about_pooler(settings, database)
     if settings.database_url.startswith("sqlite:"):
         fatal += _about_folder(sqlite_path(settings).parent)

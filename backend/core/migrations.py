@@ -20,6 +20,7 @@ import peewee as pw
 
 from . import clock
 from .database import Model
+from .database_errors import first_line, is_clash
 from .paths import DATA, IS_CHECKOUT
 from .sqlite import create_private
 
@@ -74,7 +75,14 @@ def pending(database: pw.Database) -> list[str]:
 def upgrade(database: pw.Database) -> list[str]:
     """Apply all pending migrations and return their names. A second process waits its turn."""
     with _alone(database):
-        return list(_router(database).run())
+        names = pending(database)
+        if names:
+            _require_known_history(database)
+        router = _router(database)
+        for name in names:
+            with _clashes_explained(f"{name} cannot be applied"):
+                router.run(name)
+        return names
 
 
 def downgrade(database: pw.Database, target: str) -> list[str]:
@@ -94,21 +102,27 @@ def downgrade(database: pw.Database, target: str) -> list[str]:
             raise MigrationError("There is nothing to undo.")
         if isinstance(database, pw.SqliteDatabase):
             _copy(database, undo[0])
-        for _ in undo:
-            _router(database).rollback()
+        _require_known_history(database)
+        for name in reversed(undo):
+            with _clashes_explained(f"{name} cannot be undone"):
+                _router(database).rollback()
         return undo[::-1]
 
 
 def stamp(database: pw.Database, target: str) -> None:
-    """Record `target` and all before it as applied, and none after it, without running any."""
+    """Record `target` and all before it as applied, and none after it, without running any.
+
+    "none" records that none is.
+    """
     names = known()
-    if target not in names:
+    if target not in [*names, "none"]:
         raise MigrationError(f"There is no migration {target}.")
+    done = [] if target == "none" else names[: names.index(target) + 1]
     with _alone(database):
         history = _router(database).model
         with database.atomic():
             history.delete().execute()
-            for name in names[: names.index(target) + 1]:
+            for name in done:
                 history.create(name=name)
 
 
@@ -163,13 +177,59 @@ def models() -> list[type[pw.Model]]:
     return list(pw.sort_models(found))
 
 
+def migrated_models(database: pw.Database) -> list[type[pw.Model]]:
+    """All models as the last migration leaves them."""
+    return list(_state(database).orm)
+
+
 # peewee-migrate is imported where it is used: serving needs `pending` alone, and not its 0.2 s.
 
 
 def _router(database: pw.Database) -> Any:
     from peewee_migrate import Router
+    from peewee_migrate.logs import logger
 
+    logger.addFilter(_is_no_error)
     return Router(database, migrate_dir=FOLDER)
+
+
+def _is_no_error(record: logging.LogRecord) -> bool:
+    """What fails is raised too, and reported where it is caught; the log needs no traceback."""
+    return record.levelno < logging.ERROR
+
+
+def _require_known_history(database: pw.Database) -> None:
+    """MigrationError if it is not on record how the database came by its tables."""
+    done = applied(database)
+    unknown = [name for name in done if name not in known()]
+    if unknown:
+        raise MigrationError(
+            f"The database has had migrations that are not in {FOLDER}: {', '.join(unknown)}."
+            " Use the release that they came with."
+        )
+    ours = {model._meta.table_name for model in models()}
+    taken = ", ".join(sorted(ours.intersection(database.get_tables())))
+    if taken and not done:  # SQLite would migrate beside a table with other columns
+        raise MigrationError(
+            f"No migration is recorded, and these tables exist: {taken}. If they are another"
+            " program's, give the service a database or a schema of its own; if they are its own,"
+            " record the last migration that was applied with `flask db stamp`."
+        )
+
+
+@contextmanager
+def _clashes_explained(what: str) -> Iterator[None]:
+    """MigrationError if the tables are not the ones that the recorded migrations lead to."""
+    try:
+        yield
+    except pw.DatabaseError as error:
+        if not is_clash(error):
+            raise
+        raise MigrationError(
+            f"{what}: {first_line(error)}. The tables are not the ones that the recorded migrations"
+            " lead to: either another program's tables are in the way, or `flask db stamp` has"
+            " recorded the wrong migration. `flask db history` lists what is recorded."
+        ) from None
 
 
 def _state(database: pw.Database) -> Any:
