@@ -15,6 +15,7 @@ from .api_keys.service import write_last_used
 from .api_keys.usage import write_usage
 from .audit import routes as audit
 from .audit.chain import seal
+from .audit.denials import write_denials
 from .auth import routes as auth
 from .core.access_tokens import AccessTokens
 from .core.chores import Chores
@@ -101,6 +102,7 @@ def create_service(settings: Settings | None = None) -> Service:
 
     last_used = WriteBehind(inside(write_last_used))
     usage = WriteBehind(inside(write_usage), operator.add)
+    denials = WriteBehind(inside(write_denials), operator.add)
     prune = upkeep.seldom(inside(upkeep.prune))
     tend = upkeep.seldom(inside(upkeep.tend), upkeep.HOUR)
     mailer = Mailer(settings, links.complete)
@@ -114,7 +116,16 @@ def create_service(settings: Settings | None = None) -> Service:
         limiter=Limiter(settings, counted),
         last_used=last_used,
         usage=usage,
-        chores=Chores(last_used.flush, usage.flush, inside(seal), prune, tend, sender.start),
+        denials=denials,
+        chores=Chores(
+            last_used.flush,
+            usage.flush,
+            denials.flush,
+            inside(seal),
+            prune,
+            tend,
+            sender.start,
+        ),
         jobs=Jobs(),
         lookups=Lookups(),
         mailer=mailer,

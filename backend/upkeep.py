@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from .api_keys import hygiene, usage
 from .audit import chain as audit
+from .audit import denials
 from .auth import service as auth
 from .core import outbox
 from .guessing import service as guessing
@@ -19,9 +20,10 @@ HOUR = 3600.0  # the same, for looking after keys, which takes looking at all of
 def prune(limit: int = SOME) -> int:
     """Delete at most `limit` rows of each kind, and return how many they were.
 
-    Sessions, throttles, audit events beyond retention, counts of the use of keys, unsent mail.
+    Sessions, throttles, hours of denials, audit events beyond retention, counts of the use of keys,
+    unsent mail.
     """
-    return sum(each.prune(limit) for each in (auth, guessing, audit, usage, outbox))
+    return sum(each.prune(limit) for each in (auth, guessing, denials, audit, usage, outbox))
 
 
 def tend(limit: int = SOME // 5) -> int:

@@ -1,11 +1,11 @@
-"""The tables of the audit trail: events, and the state of the chain that seals them."""
+"""The tables of the audit trail: events, the state of the chain that seals them, denials."""
 
 import json
 from typing import Any
 
 import peewee as pw
 
-from ..core.database import Model
+from ..core.database import Model, UTCDateTimeField
 
 
 class AuditEvent(Model):
@@ -75,3 +75,20 @@ class AuditChain(Model):
 
     class Meta:
         table_name = "audit_chain"
+
+
+class Denial(Model):
+    """What was denied to one key or session in an hour, which began at `created_at`.
+
+    `recorded` denials have events of their own, `count` others have not.
+    """
+
+    credential = pw.UUIDField(unique=True)
+    user_id = pw.UUIDField(null=True)
+    is_key = pw.BooleanField()
+    recorded = pw.SmallIntegerField(default=1)
+    count = pw.BigIntegerField(default=0)
+    ends_at = UTCDateTimeField(index=True)
+
+    class Meta:
+        table_name = "denials"

@@ -37,6 +37,7 @@ class Service:
     limiter: Limiter
     last_used: WriteBehind
     usage: WriteBehind
+    denials: WriteBehind
     chores: Chores
     jobs: Jobs
     lookups: Lookups

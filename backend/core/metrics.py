@@ -145,4 +145,4 @@ class Metrics:
         self._pool_used.set(len(service.database._in_use))
         self._pool_size.set(service.settings.database_connections)
         self._jobs.set(service.jobs.waiting + service.lookups.waiting)
-        self._lag.set(max(service.last_used.lag, service.usage.lag))
+        self._lag.set(max(each.lag for each in (service.last_used, service.usage, service.denials)))

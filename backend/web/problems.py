@@ -11,7 +11,7 @@ from typing import Any
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
-from ..audit import service as audit
+from ..audit import denials
 from ..core import context
 from ..core.database_errors import explain, is_unavailable
 from ..core.errors import Failure, Unavailable
@@ -137,16 +137,9 @@ def refuse(failure: Failure) -> Response:
     call = context.call.get()
     if failure.code in DENIALS and call:
         try:
-            audit.record(
-                call.identity,
-                "access.denied",
-                outcome="failure",
-                code=failure.code,
-                method=call.method,
-                route=call.route,
-            )
-        except Unavailable as unrecorded:
-            failure = unrecorded
+            denials.deny(call.identity, code=failure.code, method=call.method, route=call.route)
+        except Exception as error:
+            failure = failure_of(error)
     return answer(failure)
 
 

@@ -1,0 +1,139 @@
+"""Denials: each credential writes a few events an hour, and what exceeds them is counted.
+
+A key that is refused hundreds of times a second must not write as many rows. What has no event of
+its own is logged, and counted by writing behind; when the hour is over, one event says how many.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import peewee as pw
+
+from ..core import clock, context
+from ..core.database import atomic, db_time, execute, json_rows, lock, new_id
+from ..core.identity import Identity
+from . import service as audit
+from .models import Denial
+
+log = logging.getLogger(__name__)
+
+EVENTS = 5  # of their own, for the denials of one credential in one PERIOD
+PERIOD = timedelta(hours=1)
+
+_NOBODY = UUID(int=0)  # for what is denied to a caller who is not known
+_RECORDED = "SELECT recorded FROM denials WHERE credential = ? AND ends_at > ?"
+
+# (id of the key or session, its user's id, whether it is a key)
+Credential = tuple[str, str | None, bool]
+
+
+def deny(actor: Identity | None, **detail: Any) -> None:
+    """Record that something was denied to the actor; the log alone has it if that is too often.
+
+    Unavailable, or what the database raises, if it cannot be recorded.
+    """
+    credential = _credential_of(actor)
+    row = execute(_RECORDED, credential[0], db_time(clock.now())).fetchone()
+    if (row is None or row[0] < EVENTS) and _record(actor, credential, detail):
+        return
+    service, call = context.service(), context.call.get()
+    facts = {
+        "outcome": "failure",
+        "actor_id": actor and actor.user_id,
+        "ip": (call and call.address) or None,
+        "detail": {"key_id": actor.key_id, **detail} if actor and actor.key_id else detail,
+    }
+    log.warning("access.denied", extra=facts)
+    service.denials.note(credential, 1)
+    service.chores.wake()
+
+
+def _credential_of(actor: Identity | None) -> Credential:
+    if actor is None:
+        return _NOBODY.hex, None, False
+    credential = actor.key_id or actor.session_id or actor.user_id
+    return credential.hex, actor.user_id.hex, actor.key_id is not None
+
+
+@atomic
+def _record(actor: Identity | None, credential: Credential, detail: dict[str, Any]) -> bool:
+    """Record the denial as an event; False, and nothing is done, if there were enough of them."""
+    credential_id, user_id, is_key = credential
+    now = clock.now()
+    _close((Denial.credential == credential_id) & (Denial.ends_at <= now), 1)
+    booked = (
+        Denial.insert(
+            credential=credential_id, user_id=user_id, is_key=is_key, ends_at=now + PERIOD
+        )
+        .on_conflict(
+            conflict_target=[Denial.credential],
+            update={Denial.recorded: Denial.recorded + 1},
+            where=Denial.recorded < EVENTS,
+        )
+        .returning(Denial.id)
+        .execute()
+    )
+    if not list(booked):
+        return False
+    audit.record(actor, "access.denied", outcome="failure", **detail)
+    return True
+
+
+def write_denials(notes: dict[Credential, int]) -> None:
+    """Add up the denials that have no event: {credential: how many}, one statement.
+
+    Those of an hour that was closed meanwhile get an event when the next one is closed.
+    """
+    # In one order, so that two processes which write the same ones do not wait for each other.
+    rows = json.dumps([(new_id().hex, *who, count) for who, count in sorted(notes.items())])
+    now = db_time(clock.now())
+    execute(
+        "WITH noted (id, credential, user_id, is_key, count) AS"  # noqa: S608 (no input)
+        f" ({json_rows('uuid', 'uuid', 'uuid', 'bool', 'bigint')})"
+        " INSERT INTO denials"
+        " (id, created_at, credential, user_id, is_key, recorded, count, ends_at)"
+        f" SELECT id, ?, credential, user_id, is_key, {EVENTS}, count, ? FROM noted WHERE true"
+        " ON CONFLICT (credential) DO UPDATE SET count = denials.count + excluded.count",
+        rows,
+        now,
+        now,
+    )
+
+
+@atomic
+def prune(limit: int) -> int:
+    """End at most `limit` hours that are over; returns how many.
+
+    An event says how many denials had none.
+    """
+    return _close(Denial.ends_at <= clock.now(), limit)
+
+
+def _close(which: pw.Expression, limit: int) -> int:
+    over = lock(Denial.select().where(which).order_by(Denial.credential).limit(limit))
+    if not over:
+        return 0
+    Denial.delete().where(Denial.id.in_([row.id for row in over])).execute()
+    token = context.call.set(None)  # whose address and request id have nothing to do with it
+    try:
+        for row in over:
+            if row.count:
+                since = row.created_at.isoformat(timespec="seconds")
+                outcome = {"outcome": "failure", "count": row.count, "since": since}
+                audit.record(_actor_of(row), "access.denied", **outcome)
+    finally:
+        context.call.reset(token)
+    return len(over)
+
+
+def _actor_of(row: Denial) -> Identity | None:
+    if row.user_id is None:
+        return None
+    if row.is_key:
+        return Identity(row.user_id, "", "user", "api_key", key_id=row.credential)
+    return Identity(row.user_id, "", "user", "session", row.credential)

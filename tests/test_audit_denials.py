@@ -1,0 +1,195 @@
+"""What is denied to a credential again and again: a few events an hour, and one that counts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from backend.audit import chain, denials
+from backend.core.database import release
+
+from .conftest import (
+    Person,
+    add_user,
+    assert_problem,
+    by_key,
+    client_of,
+    service_of,
+    sign_in,
+    statements,
+    url_of,
+)
+
+PATH = "/v1/audit-events?action=access.denied&limit=100"
+
+
+def denied(person: Person, times: int) -> None:
+    """Ask for what takes an administrator, so often."""
+    for _ in range(times):
+        assert person.get("/v1/users").status_code == 403
+
+
+def events(root: Person) -> list[dict[str, Any]]:
+    """What the trail has of denials, newest first."""
+    return root.again().get(PATH).json["items"]
+
+
+def counted(root: Person) -> list[int]:
+    """What the events that count say, newest first."""
+    return [event["detail"]["count"] for event in events(root) if "count" in event["detail"]]
+
+
+def run_chores(app: Flask) -> None:
+    """Do what the process does every few seconds, and little by little."""
+    service_of(app).chores.run()
+    with service_of(app).active():
+        denials.prune(100)
+        release(service_of(app).database)
+
+
+def test_denials_beyond_five_an_hour_are_counted_in_one_event(
+    app: Flask,
+    root: Person,
+    alice: Person,
+    travel: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    key = alice.new_key()
+    denied(alice.with_key(key), 40)
+    assert [line.getMessage() for line in caplog.records].count("access.denied") == 40
+    run_chores(app)
+    assert len(events(root)) == 5
+    assert {event["detail"]["code"] for event in events(root)} == {"insufficient_scope"}
+    travel(hours=1)
+    run_chores(app)
+    newest, *others = events(root)
+    assert len(others) == 5
+    assert (newest["outcome"], newest["actor_id"]) == ("failure", alice.id)
+    assert (newest["ip"], newest["request_id"]) == (None, None)
+    assert newest["detail"].pop("since")[:19] == others[-1]["at"][:19]
+    assert newest["detail"] == {"key_id": key["id"], "count": 35}
+    run_chores(app)
+    assert len(events(root)) == 6
+
+
+def test_each_credential_has_its_own_events_and_each_hour_begins_anew(
+    app: Flask, root: Person, alice: Person, travel: Callable[..., None]
+) -> None:
+    one, other = (alice.with_key(alice.new_key()) for _ in range(2))
+    for _ in range(2):
+        for person in (one, other, alice.again()):
+            denied(person, 7)
+        run_chores(app)
+        travel(hours=1)
+    denied(one, 1)
+    assert len(events(root)) == 2 * 3 * 5 + 1 + 4
+    run_chores(app)
+    assert counted(root) == [2] * 6
+
+
+def test_a_credential_that_is_denied_five_times_an_hour_has_no_event_that_counts(
+    app: Flask, root: Person, alice: Person, travel: Callable[..., None]
+) -> None:
+    denied(alice, 5)
+    travel(hours=1)
+    run_chores(app)
+    assert len(events(root)) == 5
+
+
+def test_a_flood_of_denials_writes_nothing_before_the_chores_and_one_statement_then(
+    app: Flask, root: Person, alice: Person
+) -> None:
+    keys = [alice.with_key(alice.new_key()) for _ in range(3)]
+    for key in keys:
+        denied(key, 5)
+    service_of(app).chores.run()
+    with statements(app) as ran:
+        for key in keys:
+            denied(key, 20)
+    assert not [sql for sql in ran if not sql.startswith("SELECT")]
+    with statements(app) as ran:
+        service_of(app).denials.flush()
+    assert len(ran) == 1
+
+
+def test_five_events_are_all_that_many_threads_and_processes_write(
+    make_app: Callable[..., Flask], travel: Callable[..., None]
+) -> None:
+    first = make_app(secret_key="k" * 40)
+    second = make_app(secret_key="k" * 40, database_url=url_of(first))
+    client, other = client_of(first), client_of(second)
+    add_user(client, "root", role="admin")
+    add_user(client, "alice")
+    root, alice = sign_in(client, "root"), sign_in(client, "alice")
+    key = alice.new_key()["key"]
+
+    def ask(app: Flask) -> int:
+        return client_of(app).get("/v1/users", headers=by_key(key)).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(ask, [first, second] * 40)) == {403}
+    assert len(events(root)) == 5
+    for app in (first, second):  # as they do when they end
+        service_of(app).chores.close()
+    travel(hours=1)
+    assert other.get("/v1/users", headers=by_key(key)).status_code == 403
+    assert counted(root) == [75]
+
+
+def test_what_is_counted_after_its_hour_was_closed_is_not_lost(
+    app: Flask, root: Person, alice: Person, travel: Callable[..., None]
+) -> None:
+    denied(alice, 9)
+    travel(hours=1)
+    with service_of(app).active():
+        denials.prune(100)  # of another process; these are still in memory
+        release(service_of(app).database)
+    assert counted(root) == []
+    run_chores(app)
+    assert counted(root) == [4]
+
+
+def test_what_is_denied_is_counted_on_while_the_database_is_down(
+    app: Flask, root: Person, alice: Person, travel: Callable[..., None]
+) -> None:
+    denied(alice, 9)
+    database = service_of(app).database
+    database.execute_sql("ALTER TABLE denials RENAME TO elsewhere")
+    release(database)
+    assert_problem(alice.get("/v1/users"), 503, "unavailable")
+    service_of(app).chores.run()
+    database.execute_sql("ALTER TABLE elsewhere RENAME TO denials")
+    release(database)
+    travel(hours=1)
+    run_chores(app)
+    assert counted(root) == [4]
+
+
+def test_events_that_count_are_sealed_like_others(
+    app: Flask, root: Person, alice: Person, travel: Callable[..., None]
+) -> None:
+    denied(alice, 9)
+    travel(hours=1)
+    run_chores(app)
+    run_chores(app)
+    with service_of(app).active():
+        report = chain.verify()
+        release(service_of(app).database)
+    assert (report.faults, report.unsealed) == ([], 0)
+
+
+def test_a_denial_leaves_the_log_with_its_code_and_route(
+    client: FlaskClient, alice: Person, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "backend.audit"):
+        denied(alice.with_key(alice.new_key()), 6)
+    lines = [line for line in caplog.records if line.getMessage() == "access.denied"]
+    first, last = lines[0], lines[-1]
+    assert (first.detail, first.ip, first.outcome) == (last.detail, last.ip, last.outcome)
+    assert str(first.actor_id) == str(last.actor_id) == alice.id
