@@ -54,7 +54,7 @@ _SCRIPTS = {
   plugins: [{statePlugins: {spec: {wrapActions: {
     updateJsonSpec: (update) => (spec) => update({
       ...spec,
-      servers: [{url: location.pathname.slice(0, -"/v1/docs".length) || "/"}],
+      servers: [{url: location.origin + location.pathname.slice(0, -"/v1/docs".length)}],
     }),
   }}}}],
 });
