@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -236,3 +238,29 @@ def test_without_settings_an_unsafe_environment_is_refused(
     monkeypatch.setenv("SECRET_KEY", "short")
     with pytest.raises(SettingsError, match="SECRET_KEY"):
         create_app()
+
+
+@pytest.mark.parametrize(
+    ("options", "is_multithreaded", "errors"),
+    [
+        ({"master": True}, False, 1),
+        ({"enable-threads": b"false"}, False, 1),
+        ({"enable-threads": True}, False, 0),
+        ({"threads": b"2"}, True, 0),
+    ],
+)
+def test_uwsgi_without_threads_is_logged_as_an_error_once(
+    make_bare_app: Callable[..., Flask],
+    logged: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    is_multithreaded: bool,
+    errors: int,
+) -> None:
+    # As uWSGI 2.0.21 shows its options to the application.
+    monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace(opt=options))
+    environ = {"uwsgi.version": b"2.0.21", "wsgi.multithread": is_multithreaded}
+    client = make_bare_app().test_client()
+    for _ in range(2):
+        assert client.get("/healthz", environ_overrides=environ).status_code == 200
+    assert sum("--enable-threads" in line for line in logged()) == errors

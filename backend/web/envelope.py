@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import sys
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -46,6 +47,7 @@ class Envelope:
         self._service = service
         self._complete = completer(service.settings)
         self._is_told = bool(service.settings.trusted_proxies)
+        self._has_checked_threads = False
         self._hosts = frozenset(host.lower() for host in service.settings.trusted_hosts)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -69,6 +71,9 @@ class Envelope:
             with self._service.active():
                 if not self._is_told and "HTTP_X_FORWARDED_FOR" in environ:
                     self._tell_of_proxy()
+                if not self._has_checked_threads:
+                    self._has_checked_threads = True
+                    _check_threads(environ)
                 return self._inside(environ, start)
         finally:
             seconds = time.perf_counter() - started
@@ -95,6 +100,18 @@ class Envelope:
         self._is_told = True
         log.warning("X-Forwarded-For arrives, and TRUSTED_PROXIES is not set: it is ignored")
         self._service.jobs.submit(functools.partial(notices.note, notices.FORWARDED))
+
+
+def _check_threads(environ: WSGIEnvironment) -> None:
+    """Log an error if this is a uWSGI in which no thread runs between requests."""
+    uwsgi = sys.modules.get("uwsgi")  # exists inside of uWSGI only
+    if uwsgi is None or "uwsgi.version" not in environ or environ.get("wsgi.multithread"):
+        return
+    if uwsgi.opt.get("enable-threads", b"false") in {b"false", b"off", b"no", b"0"}:
+        log.error(
+            "uWSGI runs without --enable-threads: mail is not sent, and usage, last-used times and"
+            " the audit chain are not written. Start it with --enable-threads"
+        )
 
 
 def _is_always_open(path: str) -> bool:
