@@ -5,6 +5,7 @@ No client that has connected is reset.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -12,11 +13,13 @@ import select
 import signal
 import socket
 import struct
+import tempfile
 from collections.abc import Callable
 
 from flask import Flask
 
 from .core.context import Service
+from .core.paths import ROOT
 from .core.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -60,8 +63,20 @@ def on_end(act: Callable[[], object]) -> None:
         signal.signal(hangup, lambda *_: act())
 
 
+def use_temporary_folder() -> None:
+    """Put temporary files into instance/ where the usual folders cannot be written."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        folder = ROOT / "instance" / "tmp"
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            tempfile.tempdir = str(folder)
+
+
 def begin(app: Flask) -> None:
     """Do what there is to do once the server listens."""
+    use_temporary_folder()
     service: Service = app.extensions["backend"]
     service.sender.start()  # mail that waits from before a crash
     announce(service.settings)

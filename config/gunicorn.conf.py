@@ -13,7 +13,7 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from backend.core import logs
 from backend.core.settings import Settings, SettingsError
-from backend.listeners import addresses, announce, stop_listening
+from backend.listeners import addresses, announce, stop_listening, use_temporary_folder
 
 try:
     _settings = Settings.load().check()
@@ -29,6 +29,7 @@ bind = [
     f"[{each}]:{_settings.port}" if ":" in each else f"{each}:{_settings.port}"
     for each in _addresses
 ]
+use_temporary_folder()  # each worker has a file there, by which it is seen to live
 workers = _settings.workers
 threads = _settings.threads
 graceful_timeout = 25  # seconds for requests in flight after SIGTERM

@@ -430,6 +430,45 @@ def test_sighup_does_not_end_a_server_that_runs_under_nohup(servers: Servers) ->
         assert server.process.wait(40) == 0
 
 
+# --- little that is writable ---
+
+READ_ONLY = """
+mount --bind "$1" "$1" && mount -o remount,ro,bind / || exit 99
+! touch /tmp/"$$" 2>/dev/null || exit 98
+shift
+exec "$@"
+"""
+
+
+@pytest.mark.parametrize("kind", ["waitress", "gunicorn"])
+def test_a_server_serves_on_a_read_only_root_where_instance_alone_is_writable(
+    tmp_path: Path, kind: str
+) -> None:
+    tree = copy_tree(tmp_path)
+    instance = tree / "instance"
+    instance.mkdir()
+    migrate(f"sqlite:///{instance / 'backend.db'}")
+    command: list[str] = ["unshare", "--mount", "sh", "-c", READ_ONLY, "sh", str(instance)]
+    if os.getuid():
+        command.insert(1, "--map-root-user")
+    else:  # an account that is known nowhere, as some platforms start containers
+        for path in (instance, *instance.iterdir()):
+            os.chown(path, 12345, 0)
+        may_read = "+dac_read_search"  # Python may be in the home directory of root
+        command += ["setpriv", "--reuid=12345", "--regid=0", "--clear-groups"]
+        command += [f"--inh-caps={may_read}", f"--ambient-caps={may_read}"]
+    command += command_of(kind)
+    with Server(kind, tree, tmp_path, command, metrics_enabled=True, threads=4) as server:
+        server.wait_until_it_serves()
+        assert server.ask("GET", "/readyz").status == 200
+        answer = server.ask("POST", "/v1/auth/login", padded(LOGIN, 1536 * 1024))
+        assert (answer.status, json.loads(answer.content)["code"]) == (413, "payload_too_large")
+        assert server.ask("GET", "/metrics").status == 200
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(40) == 0
+        assert "Traceback" not in server.output.read_text("utf-8")
+
+
 # --- listening ---
 
 
