@@ -7,8 +7,10 @@ import logging
 import os
 import pty
 import re
+import socket
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -23,7 +25,7 @@ from flask import Flask
 
 from backend.api_keys import service as keys
 from backend.api_keys.models import ApiKeySecret
-from backend.core import migrations
+from backend.core import doctor, migrations
 from backend.core.database import release
 from backend.core.identity import CONSOLE
 from backend.core.logs import TextFormatter
@@ -45,6 +47,10 @@ from .conftest import (
     sign_in,
     url_of,
 )
+from .mail_server import Inbox, inbox, message_of, smtp
+from .processes import free_port
+
+__all__ = ["inbox", "smtp"]
 
 OTHER_PASSWORD = "another horse another battery"
 PRODUCTION = {"environment": "production", "secret_key": "k7Jx-q2Wd" * 5}
@@ -917,3 +923,70 @@ def test_doctor_asks_for_a_timeout_that_goes_through_a_pooler(app: Flask, app_on
     pooled = app_on(url_of(app), database_prepared_statements="false")
     assert "no statement_timeout" in flask_of(pooled)("doctor").output
     assert "no statement_timeout" not in flask_of(app)("doctor").output
+
+
+# --- mail and doctor: the servers beside it ---
+
+
+@pytest.mark.filterwarnings("ignore:::aiosmtpd")
+def test_mail_test_sends_a_mail_at_once(
+    make_bare_app: Callable[..., Flask], smtp: Callable[..., int], inbox: Inbox
+) -> None:
+    app = make_bare_app(mail_url=f"smtp://127.0.0.1:{smtp()}", service_name="Accounts")
+    assert_done(
+        flask_of(app)("mail", "test", "alice@bücher.example"), "Sent to alice@bücher.example."
+    )
+    [(_, _, envelope)] = inbox.taken
+    assert envelope.rcpt_tos == ["alice@xn--bcher-kva.example"]
+    assert message_of(envelope)["Subject"] == "A test mail from Accounts"
+
+
+@pytest.mark.filterwarnings("ignore:::aiosmtpd")
+def test_mail_test_says_why_a_mail_was_not_sent(
+    make_bare_app: Callable[..., Flask], smtp: Callable[..., int], inbox: Inbox
+) -> None:
+    inbox.replies = ["550 no such user"]
+    app = make_bare_app(mail_url=f"smtp://127.0.0.1:{smtp()}")
+    for address, said in {
+        "alice@example.com": "not sent: SMTPRecipientsRefused 550.",
+        "alice": "alice is not an e-mail address.",
+    }.items():
+        refused = flask_of(app)("mail", "test", address)
+        assert (refused.exit_code, refused.stderr) == (1, f"Error: {said}\n")
+    production = make_bare_app(**PRODUCTION)
+    refused = flask_of(production)("mail", "test", "alice@example.com")
+    assert (refused.exit_code, refused.stderr) == (
+        1,
+        "Error: MAIL_URL is not set: no mail is sent.\n",
+    )
+
+
+@pytest.mark.filterwarnings("ignore:::aiosmtpd")
+def test_doctor_tries_redis_and_the_mail_server(
+    app_on: Callable[..., Flask], migrated: str, smtp: Callable[..., int], redis_url: str
+) -> None:
+    urls = {"mail_url": f"smtp://127.0.0.1:{smtp()}", "redis_url": redis_url}
+    good = flask_of(app_on(migrated, **urls))("doctor").stdout
+    assert "MAIL_URL" not in good
+    assert "REDIS_URL" not in good
+    closed = free_port()
+    urls = {"mail_url": f"smtp://127.0.0.1:{closed}", "redis_url": f"redis://127.0.0.1:{closed}"}
+    bad = flask_of(app_on(migrated, **urls))("doctor")
+    assert bad.exit_code == 0
+    assert "warning: MAIL_URL: ConnectionRefusedError; mail waits for up to 24 hours." in bad.stdout
+    assert re.search("warning: REDIS_URL: .*refused; each process counts", bad.stdout)
+
+
+def test_doctor_waits_three_seconds_for_a_server_that_says_nothing(
+    app_on: Callable[..., Flask], migrated: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert doctor.PROBE_SECONDS == 3
+    monkeypatch.setattr(doctor, "PROBE_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the system takes connections
+        where = f"127.0.0.1:{silent.getsockname()[1]}"
+        app = app_on(migrated, mail_url=f"smtp://{where}", redis_url=f"redis://{where}")
+        started = time.monotonic()
+        said = flask_of(app)("doctor").stdout
+    assert time.monotonic() - started < 5
+    assert "warning: REDIS_URL: " in said
+    assert "warning: MAIL_URL: " in said

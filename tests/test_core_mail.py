@@ -62,6 +62,7 @@ VALUES: dict[str, dict[str, object]] = {
     "mfa_enabled": {"username": "alice"},
     "recovery_codes": {"username": "alice"},
     "mfa_disabled": {"username": "alice", "by_admin": False},
+    "test": {"username": "alice"},
 }
 SECRET_PARTS = ["alice@", "example.com", "btp_", "hunter2", "o'hara"]
 
@@ -531,6 +532,27 @@ def test_on_loopback_a_password_may_go_unencrypted(
     send(mailing(f"smtp://{LOGIN}127.0.0.1:{port}"))
     send(mailing(f"smtp://{LOGIN}127.0.0.1:{port}?starttls=never"))
     assert [user for _, user, _ in inbox.taken] == [b"mail@id.example"] * 2
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
+def test_a_password_outside_ascii_is_sent_as_utf_8(
+    mailing: Callable[..., Flask],
+    smtp: Callable[..., int],
+    inbox: Inbox,
+    caplog: pytest.LogCaptureFixture,
+    mechanism: str,
+) -> None:
+    def knows(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
+        good = (data.login, data.password) == ("müller".encode(), "pässwört→".encode())
+        return AuthResult(success=good, handled=False, auth_data=data.login)
+
+    other = {"PLAIN": "LOGIN", "LOGIN": "PLAIN"}[mechanism]
+    options = {"auth_require_tls": False, "auth_exclude_mechanism": [other]}
+    port = smtp(authenticator=knows, auth_required=True, **options)
+    for login in ("m%C3%BCller:p%C3%A4ssw%C3%B6rt%E2%86%92", "müller:pässwört→"):
+        send(mailing(f"smtp://{login}@127.0.0.1:{port}"))
+    assert len(inbox.taken) == 2
+    assert told(caplog) == [("mail.sent", 1)] * 2
 
 
 def test_smtps_is_encrypted_from_the_start(

@@ -13,7 +13,7 @@ from flask import Flask
 from flask.cli import FlaskGroup
 
 from ..core.settings import SettingsError
-from . import audit, db, keys, tokens, upkeep, users
+from . import audit, db, keys, mail, tokens, upkeep, users
 from .common import fail
 
 COMMANDS: tuple[click.Command, ...] = (
@@ -21,6 +21,7 @@ COMMANDS: tuple[click.Command, ...] = (
     users.group,
     keys.group,
     audit.group,
+    mail.group,
     tokens.group,
     upkeep.prune,
     upkeep.doctor,

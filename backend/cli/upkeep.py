@@ -42,6 +42,7 @@ def doctor() -> None:
     fatal, doubtful = installation.findings(service.settings, service.database)
     if not fatal:
         doubtful += _about_secrets() + chain.doubts() + notices.doubts() + outbox.doubts()
+    doubtful += installation.servers(service)
     for sentence in doubtful:
         say(f"warning: {sentence}")
     if fatal:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import peewee as pw
 from dotenv import dotenv_values, find_dotenv
 
-from . import clock, schema_check, signing_keys
+from . import clock, redis_url, schema_check, signing_keys
+from .context import Service
 from .database_errors import explain, is_unavailable
 from .paths import ROOT
 from .settings import SECRET_BYTES, Settings, setting_names
 from .sqlite import sqlite_path
 
+PROBE_SECONDS = 3  # for each server that is asked
 CLOCK_SECONDS = 2  # apart, at which the clocks of here and of the database are told of
 
 
@@ -45,6 +49,42 @@ def findings(settings: Settings, database: pw.Database) -> tuple[list[str], list
     if settings.strict:
         doubtful += _about_production(settings)
     return fatal, doubtful
+
+
+def servers(service: Service) -> list[str]:
+    """A sentence for each of Redis and the mail server that cannot be used at present."""
+    result = []
+    settings, mailer = service.settings, service.mailer
+    if settings.redis_url:
+        redis = redis_url.connect(settings.redis_url, PROBE_SECONDS)
+        if fault := _fault(redis.ping):
+            result.append(
+                f"REDIS_URL: {fault}; each process counts rate limits of keys for itself."
+            )
+    if mailer.smtp_server and (fault := _fault(lambda: mailer.probe(PROBE_SECONDS))):
+        result.append(f"MAIL_URL: {fault}; mail waits for up to 24 hours.")
+    return result
+
+
+def _fault(attempt: Callable[[], object]) -> str | None:
+    """Why the attempt fails, or that it takes too long; None if it succeeds.
+
+    Time-outs of sockets do not bound how long it takes to look a host name up.
+    """
+    faults: list[str] = []
+
+    def run() -> None:
+        try:
+            attempt()
+        except Exception as error:
+            faults.append(str(error).rstrip(".") or type(error).__name__)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    if thread.is_alive():
+        return f"no answer within {PROBE_SECONDS} s"
+    return faults[0] if faults else None
 
 
 def _about_production(settings: Settings) -> list[str]:

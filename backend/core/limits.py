@@ -12,14 +12,11 @@ import logging
 import threading
 import time
 from math import ceil
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from . import clock
+from . import clock, redis_url
 from .metrics import Metrics
 from .settings import Limit, Settings
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 log = logging.getLogger(__name__)
 
@@ -127,19 +124,10 @@ class _Redis:
     """Windows in Redis, which all processes share. While it does not answer, it is not asked."""
 
     def __init__(self, url: str) -> None:
-        from redis import Redis  # not needed without REDIS_URL
-        from redis.backoff import NoBackoff
-        from redis.exceptions import RedisError
-        from redis.retry import Retry
+        from redis.exceptions import RedisError  # not needed without REDIS_URL
 
         self._error = RedisError
-        redis: Redis = Redis.from_url(
-            url,
-            socket_timeout=REDIS_SECONDS,
-            socket_connect_timeout=REDIS_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._script = redis.register_script(_SCRIPT)
+        self._script = redis_url.connect(url, REDIS_SECONDS).register_script(_SCRIPT)
         self._down_until = 0.0
         self._is_down = False
 

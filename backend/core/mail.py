@@ -84,6 +84,22 @@ class Mailer:
             trim_blocks=True,
         )
 
+    @property
+    def smtp_server(self) -> str:
+        """The host of MAIL_URL; empty if no server is asked to send."""
+        return urlsplit(self._settings.mail_url).hostname or ""
+
+    def probe(self, seconds: float) -> None:
+        """See whether the server takes our connection and password; else smtp.NotSent."""
+        smtp.probe(self._settings.mail_url, name=_domain(self._host), seconds=seconds)
+
+    def send_now(self, to: str, template: str, **values: Any) -> None:
+        """Send a mail past the outbox, in one attempt; ValueError or smtp.NotSent if that fails."""
+        mail, now = Mail(recipient=to, kind=template), clock.now()
+        message = self._envelope(mail, now)
+        self._write(message, template, now, values)
+        self._give(message)
+
     def send_due(self, may_go_on: Callable[[], bool]) -> float:
         """Send all mail that is due. Returns the seconds until there may be more."""
         while enabled() and may_go_on():

@@ -20,6 +20,7 @@ from dotenv import dotenv_values
 
 from .database_url import UnknownParameter, parse_database_url
 from .paths import DATA, ROOT
+from .redis_url import REDIS_FORM, parse_redis_url
 
 ENVIRONMENTS = frozenset({"production", "development", "testing"})
 SECRET_BYTES = 32
@@ -104,14 +105,6 @@ def _rate(text: str) -> Limit | None:
         return None
     most, _, seconds = text.partition("/")
     return Limit(_whole(1, 1_000_000)(most), _whole(1, 86_400)(seconds))
-
-
-def _redis_url(text: str) -> str:
-    parts = urlsplit(text)
-    is_form = re.fullmatch("(/[0-9]{0,4})?", parts.path) and not parts.query
-    if text and (parts.scheme not in {"redis", "rediss"} or parts.port == 0 or not is_form):
-        raise ValueError
-    return text
 
 
 def _match(pattern: str) -> Callable[[str], str]:
@@ -256,9 +249,7 @@ class Settings:
     database_prepared_statements: bool = _setting(
         _flag, "true", "true or false; false behind PgBouncer"
     )
-    redis_url: str = _setting(
-        _redis_url, "", "redis(s)://[user:password@]host[:port][/number], for limits", file=True
-    )
+    redis_url: str = _setting(parse_redis_url, "", REDIS_FORM, file=True)
     secret_key: str = _setting(_text, "", "at least 32 random bytes", file=True)
     secret_key_fallbacks: tuple[str, ...] = _setting(
         _list, "", "earlier secrets, by comma", file=True

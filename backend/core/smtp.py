@@ -7,7 +7,8 @@ import smtplib
 import socket
 import ssl
 import time
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from email.message import EmailMessage
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -34,11 +35,24 @@ def transfer(message: EmailMessage, url: str, *, name: str, seconds: float) -> N
     `starttls=never` nothing is encrypted, and a password is not sent elsewhere.
     """
     sender, recipient = (message[each].addresses[0].addr_spec for each in ("From", "To"))
+    with _session(url, name, seconds) as server:
+        server.send_message(message, sender, [recipient])
+        with suppress(OSError, smtplib.SMTPException):
+            server.quit()  # it has the message, whatever happens now
+
+
+def probe(url: str, *, name: str, seconds: float) -> None:
+    """Connect to the server of the URL and sign in, as for a message; else NotSent."""
+    with _session(url, name, seconds) as server:
+        server.noop()
+
+
+@contextmanager
+def _session(url: str, name: str, seconds: float) -> Iterator[smtplib.SMTP]:
+    """A connection that is encrypted and signed in as it should be; NotSent for what fails."""
     try:
         with closing(_connect(url, name, seconds)) as server:
-            server.send_message(message, sender, [recipient])
-            with suppress(OSError, smtplib.SMTPException):
-                server.quit()  # it has the message, whatever happens now
+            yield server
     except (OSError, smtplib.SMTPException) as error:
         code = _code(error)
         # All else may be mended here or there: a password, a certificate, what the server allows.
@@ -48,7 +62,6 @@ def transfer(message: EmailMessage, url: str, *, name: str, seconds: float) -> N
 
 
 def _connect(url: str, name: str, seconds: float) -> smtplib.SMTP:
-    """A connection that is encrypted and signed in as it should be."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     nearby = is_loopback(host)
@@ -68,7 +81,7 @@ def _connect(url: str, name: str, seconds: float) -> smtplib.SMTP:
         if parts.username and parts.password:
             if not (nearby or isinstance(server.sock, ssl.SSLSocket)):
                 raise smtplib.SMTPNotSupportedError
-            server.login(unquote(parts.username), unquote(parts.password))
+            server.login(_Utf8(unquote(parts.username)), _Utf8(unquote(parts.password)))
     except BaseException:
         server.close()
         raise
@@ -82,12 +95,28 @@ def _code(error: Exception) -> int:
     return getattr(error, "smtp_code", 0)
 
 
+class _Utf8(str):
+    """Text that is encoded as UTF-8, as user and password must be (RFC 4616), also by smtplib."""
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        return super().encode("utf-8", errors)
+
+
 class _SMTP(smtplib.SMTP):
     """All that the server says must be said within `timeout` seconds, not each byte of it."""
 
     def __init__(self, host: str, port: int, name: str, *, timeout: float, **more: Any) -> None:
         self._end = time.monotonic() + timeout
         super().__init__(host, port, name, timeout=timeout, **more)
+
+    def auth(
+        self, mechanism: str, authobject: Callable[..., str | None], **more: Any
+    ) -> tuple[int, bytes]:
+        def answer(*challenge: bytes) -> str | None:
+            text = authobject(*challenge)
+            return None if text is None else _Utf8(text)
+
+        return super().auth(mechanism, answer, **more)  # type: ignore[arg-type]
 
     def getreply(self) -> tuple[int, bytes]:
         if self.file is None and self.sock is not None:

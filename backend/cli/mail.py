@@ -1,0 +1,30 @@
+"""`flask mail`: seeing whether mail arrives."""
+
+from __future__ import annotations
+
+import click
+from flask.cli import AppGroup
+
+from ..core import context, mail, smtp
+from ..users import service as users
+from .common import fail, inside, say
+
+group = AppGroup("mail", help="Mail that the service sends.")
+
+
+@group.command()
+@click.argument("address")
+@inside
+def test(address: str) -> None:
+    """Send a test mail to ADDRESS, and say what the server made of it."""
+    if not mail.enabled():
+        fail("MAIL_URL is not set: no mail is sent.")
+    try:
+        users.fold_email(address)
+    except ValueError:
+        fail(f"{address} is not an e-mail address.")
+    try:
+        context.service().mailer.send_now(address, "test", username="")
+    except smtp.NotSent as fault:
+        fail(f"not sent: {fault.reason}.")
+    say(f"Sent to {address}.")

@@ -1,0 +1,92 @@
+"""REDIS_URL: which Redis or Valkey it names, and how to connect to that."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit, urlunsplit
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+REDIS_FORM = (
+    "redis(s):// or valkey(s)://[user:password@]host[:port][/number],"
+    " unix://[user:password@]/path[?db=number],"
+    " redis+sentinel://[user:password@]host[:port],host[:port].../name[/number]"
+)
+
+_SENTINEL = "redis+sentinel"
+_SENTINEL_PORT = 26379
+_SERVERS = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss"}
+_NUMBER = "[0-9]{1,4}"
+_HOST = rf"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:{_NUMBER}[0-9]?)?"
+
+
+class Sentinels(NamedTuple):
+    """Where the sentinels listen, what they call the service, and the number of its database."""
+
+    addresses: list[tuple[str, int]]
+    service: str
+    number: int
+
+
+def parse_redis_url(text: str) -> str:
+    """The text, if it is empty or of one of the forms; else ValueError."""
+    parts = urlsplit(text)
+    if parts.scheme == _SENTINEL:
+        sentinels(parts)
+    elif parts.scheme == "unix":
+        if not parts.path or parts.hostname or not re.fullmatch(f"(db={_NUMBER})?", parts.query):
+            raise ValueError
+    elif text:
+        host = parts.netloc.rpartition("@")[2]
+        is_form = re.fullmatch(_HOST, host) and re.fullmatch(f"(/({_NUMBER})?)?", parts.path)
+        if parts.scheme not in _SERVERS or parts.port == 0 or parts.query or not is_form:
+            raise ValueError
+    return text
+
+
+def sentinels(parts: SplitResult) -> Sentinels:
+    """What a URL with sentinels names; ValueError if it is not of the form."""
+    path = re.fullmatch(f"/([A-Za-z0-9._-]+)(/({_NUMBER})?)?", parts.path)
+    hosts = parts.netloc.rpartition("@")[2].split(",")
+    if not path or parts.query or not all(re.fullmatch(_HOST, host) for host in hosts):
+        raise ValueError
+    split = [urlsplit(f"//{host}") for host in hosts]
+    addresses = [(each.hostname or "", each.port or _SENTINEL_PORT) for each in split]
+    return Sentinels(addresses, path[1], int(path[3] or 0))
+
+
+def connect(url: str, seconds: float) -> Redis:
+    """The Redis that the URL names. It connects when it is used, and tries once, so many seconds.
+
+    Behind sentinels it is the present master, whom they are asked about at each connection.
+    """
+    from redis import Redis  # not needed without REDIS_URL
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+    from redis.sentinel import Sentinel
+
+    options: dict[str, Any] = {
+        "socket_timeout": seconds,
+        "socket_connect_timeout": seconds,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    parts = urlsplit(url)
+    if parts.scheme == _SENTINEL:
+        named = sentinels(parts)
+        asked = Sentinel(named.addresses, sentinel_kwargs=options)
+        master: Redis = asked.master_for(
+            named.service, db=named.number, **_credentials(parts), **options
+        )
+        return master
+    if parts.scheme == "unix":
+        number = int(parse_qs(parts.query).get("db", ["0"])[0])
+        path = unquote(parts.path)
+        return Redis(unix_socket_path=path, db=number, **_credentials(parts), **options)
+    return Redis.from_url(urlunsplit(parts._replace(scheme=_SERVERS[parts.scheme])), **options)
+
+
+def _credentials(parts: SplitResult) -> dict[str, Any]:
+    given = {"username": parts.username, "password": parts.password}
+    return {name: unquote(text) for name, text in given.items() if text}
