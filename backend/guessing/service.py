@@ -34,13 +34,13 @@ _USED = "SELECT bucket, used, expires_at FROM throttles WHERE bucket IN ({}) AND
 def attempt(
     account: User | str, action: str, actor: Identity | None = None, *, code: bool = False
 ) -> Iterator[None]:
-    """Let one guess at the account's password, or `code`, be made from the present address.
+    """Let one guess at the account's password, or at a `code`, be made from the present address.
 
     The block raises InvalidCredentials or Forbidden for a wrong one: it counts then, and `action`
     has failed. `account` is the name that was given if there is no such user: it has its limits
     too, or the difference would tell. Failure `rate_limited` if there were too many.
     """
-    if not code:  # before anything is written: who has no place may ask again at once
+    if not code:  # before anything is written: clients without a place ask again at once
         context.service().hasher.require_place(_hashes_as(account))
     booked = _book(account, code=code)
     try:
