@@ -24,7 +24,7 @@ _UNAVAILABLE = (
 
 # PostgreSQL's SQLSTATEs.
 _MISSING = {"42P01", "42703", "42P10"}  # a table, a column, a unique index for ON CONFLICT
-_PRESENT = {"42P07", "42701", "42710"}  # a table or index, a column, another object
+_CLASHES = {"42P07", "42701", "42710", "42704"}  # what exists already; an index that does not
 _REFUSED = {
     "42501",  # the role lacks a privilege
     "3F000",  # there is no such schema
@@ -36,7 +36,7 @@ _REFUSED = {
 _SQLITE_MISSING = re.compile(
     "no such (table|column)|has no column named|ON CONFLICT clause does not match"
 )
-_SQLITE_PRESENT = re.compile("already exists|duplicate column name")
+_SQLITE_CLASHES = re.compile("already exists|duplicate column name|no such index")
 
 
 def is_unavailable(error: BaseException) -> bool:
@@ -59,7 +59,7 @@ def is_missing(error: BaseException) -> bool:
 
 def is_clash(error: BaseException) -> bool:
     """True if a migration makes what is there already, or changes what is missing."""
-    return is_missing(error) or _matches(error, _PRESENT, _SQLITE_PRESENT)
+    return is_missing(error) or _matches(error, _CLASHES, _SQLITE_CLASHES)
 
 
 def explain(error: BaseException) -> str:
