@@ -150,7 +150,7 @@ def test_16_4_1_what_is_sent_makes_no_line_of_its_own(
     before = len(logged())
     browser = {"HTTP_USER_AGENT": text, "HTTP_X_REQUEST_ID": text, "HTTP_REFERER": text}
     body = {"username": "root", "password": PASSWORD}
-    for name in ("root", text):
+    for name in ("root", text[:30_000]):
         answer = client.post(
             "/v1/auth/login", json={**body, "username": name}, environ_overrides=browser
         )
