@@ -176,6 +176,7 @@ def test_a_reset_withdraws_what_is_asked_with_the_old_password_at_the_same_time(
 def test_nobody_can_have_strangers_mailed_without_end(client: FlaskClient, alice: Person) -> None:
     for number in range(3):
         assert change(alice, f"stranger{number}@example.com").status_code == 200
+        assert len(mails_of(client)) == number + 1  # sent before the next one takes its place
     refused = change(alice, "stranger4@example.com")
     assert_problem(refused, 429, "rate_limited")
     assert int(refused.headers["Retry-After"]) > 0
@@ -192,6 +193,7 @@ def test_only_addresses_that_are_mailed_to_count(
     for number in range(3):
         # Withdrawn each time; and what is refused for its name mails nothing.
         assert change(alice, f"new{number}@example.com").status_code == 200
+        assert len(mails_of(client)) == number + 1  # sent before it is withdrawn
         assert change(alice, same).json["pending_email"] is None
         body = {"username": "dave", "email": NEW, "current_password": PASSWORD}
         assert_problem(alice.patch("/v1/auth/me", body), 409, "username_taken")
