@@ -56,11 +56,19 @@ def announce(settings: Settings) -> None:
 
 
 def on_end(act: Callable[[], object]) -> None:
-    """Have this done when the process is to end: on SIGTERM, and when its terminal is closed."""
-    signal.signal(signal.SIGTERM, lambda *_: act())
+    """Have this done once when the process is to end: by SIGTERM, or its terminal is closed."""
     hangup = getattr(signal, "SIGHUP", None)  # not on Windows
+    ending = [signal.SIGTERM]
     if hangup and signal.getsignal(hangup) is not signal.SIG_IGN:  # under nohup it is
-        signal.signal(hangup, lambda *_: act())
+        ending.append(hangup)
+
+    def end(*_: object) -> None:
+        for number in ending:
+            signal.signal(number, signal.SIG_IGN)
+        act()
+
+    for number in ending:
+        signal.signal(number, end)
 
 
 def use_temporary_folder() -> None:

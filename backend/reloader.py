@@ -114,7 +114,6 @@ def _serve(sockets: list[socket.socket]) -> None:
     first = multiprocessing.parent_process()
     with contextlib.suppress(SystemExit):
         wait([first.sentinel] if first else [])
-    on_end(lambda: None)  # what is left is done once
     for server in servers:
         server.shutdown()
     finish(app)
