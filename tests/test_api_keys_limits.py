@@ -51,10 +51,16 @@ def test_a_limit_is_what_was_set(alice: Person) -> None:
         assert alice.get(path_of(key)).json["rate_limit"] == wanted
     assert alice.patch(path_of(key), {"name": "new"}).json["rate_limit"] == wanted
     assert alice.patch(path_of(key), {"rate_limit": limit(5)}).json["rate_limit"] == limit(5)
+    assert alice.patch(path_of(key), {"rate_limit": {}}).json["rate_limit"] == limit(5)
+    assert alice.patch(path_of(key), {"rate_limit": {"limit": 6}}).json["rate_limit"] == limit(6)
+    window = {"window_seconds": 9}
+    assert alice.patch(path_of(key), {"rate_limit": window}).json["rate_limit"] == limit(6, 9)
     assert alice.patch(path_of(key), {"rate_limit": None}).json["rate_limit"] is None
     assert alice.get(path_of(key)).json["rate_limit"] is None
 
 
+# What is a part of a limit: of that which a key has, if it has one.
+PARTS: list[Any] = [{"limit": 5}, {"window_seconds": 60}, {}]
 NO_LIMITS: list[Any] = [
     limit(0),
     limit(-1),
@@ -63,14 +69,11 @@ NO_LIMITS: list[Any] = [
     limit(5, 0),
     limit(5, -60),
     limit(5, 86_401),
-    {"limit": 5},
-    {"window_seconds": 60},
     {"limit": None, "window_seconds": 60},
     {"limit": 5.0, "window_seconds": 60},
     {"limit": "5", "window_seconds": 60},
     {"limit": True, "window_seconds": 60},
     {**limit(5), "burst": 3},
-    {},
     [],
     5,
     "5/60",
@@ -87,6 +90,13 @@ def test_what_is_no_limit_is_refused(alice: Person) -> None:
         ):
             assert_problem(answer, 422, "validation_error", "json.rate_limit")
     assert alice.get(path_of(key)).json["rate_limit"] == limit(7)
+    free = alice.new_key()
+    for part in PARTS:
+        for answer in (
+            alice.post("/v1/api-keys", {"name": "x", "rate_limit": part}),
+            alice.patch(path_of(free), {"rate_limit": part}),
+        ):
+            assert_problem(answer, 422, "validation_error", "json.rate_limit")
 
 
 # --- what counts ---

@@ -66,15 +66,16 @@ def test_a_quota_is_what_was_set(alice: Person) -> None:
         key = alice.new_key(quota=wanted)
         assert key["quota"] == wanted == alice.get(path_of(key)).json["quota"]
     assert alice.patch(path_of(key), {"name": "new"}).json["quota"] == wanted
-    assert alice.patch(path_of(key), {"quota": {"remaining": 3}}).json["quota"] == quota(3)
+    assert alice.patch(path_of(key), {"quota": None}).json["quota"] is None
     full = {"refill_amount": 8, "refill_interval": "daily"}
     assert alice.patch(path_of(key), {"quota": full}).json["quota"] == quota(8, 8, "daily")
     assert alice.patch(path_of(key), {"quota": None}).json["quota"] is None
     assert alice.get(path_of(key)).json["quota"] is None
 
 
+# What is a part of a quota: of that which a key has, if it has one.
+PARTS: list[Any] = [{}, {"refill_amount": None, "refill_interval": None}]
 NO_QUOTAS: list[Any] = [
-    {},
     {"remaining": None},
     {"remaining": -1},
     {"remaining": MOST + 1},
@@ -88,7 +89,6 @@ NO_QUOTAS: list[Any] = [
     {"remaining": 5, "refill_interval": "daily"},
     {"remaining": 5, "refill_amount": None, "refill_interval": "daily"},
     {"remaining": 5, "refill_amount": 5, "refill_interval": None},
-    {"refill_amount": None, "refill_interval": None},
     {"remaining": 5, "refill_amount": 0, "refill_interval": "daily"},
     {"remaining": 5, "refill_amount": MOST + 1, "refill_interval": "daily"},
     {"remaining": 5, "refill_amount": 5, "refill_interval": "weekly"},
@@ -109,6 +109,39 @@ def test_what_is_no_quota_is_refused(alice: Person) -> None:
         ):
             assert_problem(answer, 422, "validation_error", "json.quota")
     assert alice.get(path_of(key)).json["quota"] == quota(7)
+    free = alice.new_key()
+    for part in PARTS:
+        for answer in (
+            alice.post("/v1/api-keys", {"name": "x", "quota": part}),
+            alice.patch(path_of(free), {"quota": part}),
+        ):
+            assert_problem(answer, 422, "validation_error", "json.quota")
+
+
+def test_members_of_a_quota_that_are_not_sent_stay_as_they_are(
+    client: FlaskClient, alice: Person, at: Callable[..., None]
+) -> None:
+    key = alice.new_key(quota=quota(9, 5, "daily"))
+    path = path_of(key)
+
+    def after(**sent: Any) -> dict[str, Any]:
+        return alice.patch(path, {"quota": sent}).json["quota"]
+
+    assert after() == quota(9, 5, "daily")
+    assert after(remaining=3) == quota(3, 5, "daily")
+    assert me(client, key).status_code == 200
+    assert after(refill_amount=8) == quota(2, 8, "daily")
+    assert after(refill_interval="monthly") == quota(2, 8, "monthly")
+    assert after(refill_amount=7, refill_interval="daily") == quota(2, 7, "daily")
+    for part in ({"refill_amount": None}, {"refill_interval": None}):
+        refused = alice.patch(path, {"quota": part})
+        assert_problem(refused, 422, "validation_error", "json.quota")
+    at(2031, 6, 2, 0, 0, 0)
+    alice = alice.again()
+    assert after(refill_amount=6) == quota(7, 6, "daily")  # a new day had begun
+    assert me(client, key).status_code == 200
+    assert after(refill_amount=None, refill_interval=None) == quota(6)
+    assert after(remaining=1) == quota(1)
 
 
 # --- what is spent ---

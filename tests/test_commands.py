@@ -607,7 +607,23 @@ def test_keys_revoke_ends_a_key(flask: Flasks, alice: Person) -> None:
     refused = alice.client.get("/v1/auth/me", headers=by_key(key["key"]))
     assert_problem(refused, 401, "invalid_credentials")
     assert_refused(flask("keys", "revoke", UNKNOWN_ID), "There is no such resource.")
+    assert_refused(flask("keys", "revoke", UNKNOWN_ID, "--cascade"), "There is no such resource.")
     assert_misused(flask("keys", "revoke", "nonsense"), "not a valid UUID")
+
+
+def test_keys_revoke_takes_along_the_keys_that_were_made_with_it(
+    flask: Flasks, alice: Person
+) -> None:
+    keys = [alice.new_key(scopes=["keys:write"])]
+    for _ in range(2):
+        minted = alice.with_key(keys[-1]).post(
+            "/v1/api-keys", {"name": "x", "scopes": ["keys:write"]}
+        )
+        keys.append(minted.json)
+    assert_done(flask("keys", "revoke", keys[1]["id"]))
+    assert_done(flask("keys", "revoke", keys[0]["id"], "--cascade"))
+    listed = alice.get("/v1/api-keys").json["items"]
+    assert {key["status"] for key in listed} == {"revoked"}
 
 
 def test_keys_check_finds_keys_in_a_text_and_asks_nobody(app_on: Callable[..., Flask]) -> None:

@@ -54,7 +54,7 @@ def limiter_on(redis_url: str) -> Limiter:
 
 def hits(limiter: Limiter, name: str, limit: Limit, times: int) -> int:
     """How many of so many uses pass."""
-    return sum(limiter.hit(name, limit).passed for _ in range(times))
+    return sum(limiter.hit([(name, limit)]).passed for _ in range(times))
 
 
 # --- the window ---
@@ -65,7 +65,7 @@ def test_from_nothing_exactly_as_many_pass_as_the_limit_says(
     limiter: Limiter, name: str, most: int
 ) -> None:
     limit = Limit(most, SLOW)
-    rates = [limiter.hit(name, limit) for _ in range(most + 3)]
+    rates = [limiter.hit([(name, limit)]) for _ in range(most + 3)]
     assert [rate.passed for rate in rates] == [True] * most + [False] * 3
     assert [rate.remaining for rate in rates] == [*range(most - 1, -1, -1), 0, 0, 0]
     assert {(rate.limit, rate.window_seconds) for rate in rates} == {(most, SLOW)}
@@ -87,12 +87,12 @@ def test_the_window_before_weighs_less_and_less(
     travel(seconds=SLOW - 60)
     assert hits(limiter, name, limit, 1) == 0
     travel(seconds=60 + SLOW / 2)  # half of the window before still lies within the last hour
-    assert limiter.peek(name, limit).remaining == 5
+    assert limiter.peek([(name, limit)]).remaining == 5
     assert hits(limiter, name, limit, 10) == 5
     travel(seconds=SLOW / 4)
     assert hits(limiter, name, limit, 10) == 2
     travel(seconds=SLOW / 4)
-    assert limiter.peek(name, limit).remaining == 10 - 7
+    assert limiter.peek([(name, limit)]).remaining == 10 - 7
 
 
 def test_a_use_passes_after_as_long_as_was_said_and_not_a_second_before(
@@ -101,31 +101,31 @@ def test_a_use_passes_after_as_long_as_was_said_and_not_a_second_before(
     limit = Limit(3, SLOW)
     assert hits(limiter, name, limit, 3) == 3
     for _ in range(6):
-        wait = limiter.hit(name, limit).reset_seconds
+        wait = limiter.hit([(name, limit)]).reset_seconds
         travel(seconds=wait - 2)
-        assert not limiter.hit(name, limit).passed
+        assert not limiter.hit([(name, limit)]).passed
         travel(seconds=2)
-        assert limiter.hit(name, limit).passed
+        assert limiter.hit([(name, limit)]).passed
 
 
 def test_until_it_is_used_up_the_end_of_the_window_is_told(
     limiter: Limiter, name: str, travel: Travel
 ) -> None:
     limit = Limit(100, SLOW)
-    assert limiter.hit(name, limit).reset_seconds == SLOW
+    assert limiter.hit([(name, limit)]).reset_seconds == SLOW
     travel(seconds=SLOW - 100)
-    assert 99 <= limiter.hit(name, limit).reset_seconds <= 100
+    assert 99 <= limiter.hit([(name, limit)]).reset_seconds <= 100
     travel(seconds=99.5)
-    assert limiter.peek(name, limit).reset_seconds == 1
+    assert limiter.peek([(name, limit)]).reset_seconds == 1
 
 
 def test_a_look_is_no_use(limiter: Limiter, name: str) -> None:
     limit = Limit(2, SLOW)
     for _ in range(5):
-        rate = limiter.peek(name, limit)
+        rate = limiter.peek([(name, limit)])
         assert (rate.passed, rate.remaining) == (True, 2)
     assert hits(limiter, name, limit, 2) == 2
-    assert not limiter.peek(name, limit).passed
+    assert not limiter.peek([(name, limit)]).passed
 
 
 def test_a_use_that_does_not_pass_costs_nothing(
@@ -134,12 +134,12 @@ def test_a_use_that_does_not_pass_costs_nothing(
     limit = Limit(4, 10)
     assert hits(limiter, name, limit, 50) == 4
     travel(seconds=15)
-    assert limiter.peek(name, limit).remaining == 2
+    assert limiter.peek([(name, limit)]).remaining == 2
 
 
 def test_what_was_used_counts_when_the_limit_changes(limiter: Limiter, name: str) -> None:
     assert hits(limiter, name, Limit(10, SLOW), 6) == 6
-    lower = limiter.hit(name, Limit(5, SLOW))
+    lower = limiter.hit([(name, Limit(5, SLOW))])
     assert (lower.passed, lower.remaining) == (False, 0)
     assert SLOW < lower.reset_seconds < 2 * SLOW
     assert hits(limiter, name, Limit(8, SLOW), 5) == 2
@@ -153,7 +153,7 @@ def test_a_window_of_another_length_is_another(limiter: Limiter, name: str) -> N
 
 def test_names_do_not_count_for_each_other(limiter: Limiter, name: str) -> None:
     assert hits(limiter, name, Limit(2, 10), 3) == 2
-    other = limiter.peek(name + "0", Limit(2, 10))
+    other = limiter.peek([(name + "0", Limit(2, 10))])
     assert (other.passed, other.remaining) == (True, 2)
 
 
@@ -164,22 +164,22 @@ def test_a_clock_that_is_set_back_locks_nobody_out_for_long(
     assert hits(limiter, name, limit, 1) == 1
     travel(seconds=-20)
     assert hits(limiter, name, limit, 5) == 2
-    assert limiter.peek(name, limit).reset_seconds <= 120
+    assert limiter.peek([(name, limit)]).reset_seconds <= 120
     travel(seconds=20 + 120)
     assert hits(limiter, name, limit, 5) == 3
 
 
 def test_the_largest_limit_counts_to_the_unit(limiter: Limiter, name: str, travel: Travel) -> None:
     limit = Limit(1_000_000, 86_400)
-    assert [limiter.hit(name, limit).remaining for _ in range(2)] == [999_999, 999_998]
+    assert [limiter.hit([(name, limit)]).remaining for _ in range(2)] == [999_999, 999_998]
     travel(days=1)
-    assert limiter.hit(name, limit).remaining in {999_997, 999_998}
+    assert limiter.hit([(name, limit)]).remaining in {999_997, 999_998}
 
 
 def test_of_parallel_uses_exactly_as_many_pass(limiter: Limiter, name: str) -> None:
     limit = Limit(100, SLOW)
     with ThreadPoolExecutor(16) as pool:
-        rates = list(pool.map(lambda _: limiter.hit(name, limit), range(400)))
+        rates = list(pool.map(lambda _: limiter.hit([(name, limit)]), range(400)))
     assert Counter(rate.passed for rate in rates) == {True: 100, False: 300}
     assert sorted(rate.remaining for rate in rates if rate.passed) == list(range(100))
 
@@ -197,7 +197,7 @@ def test_windows_that_are_over_leave_memory(
         sizes = []
         for day in range(8):
             for number in range(250):
-                limiter.hit(f"{day}-{number}", Limit(5, 10))
+                limiter.hit([(f"{day}-{number}", Limit(5, 10))])
             sizes.append(tracemalloc.get_traced_memory()[0])
             travel(days=1)
     finally:
@@ -211,7 +211,7 @@ def test_windows_that_go_on_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> N
     limit = Limit(2, SLOW)
     for number in range(200):
         assert hits(limiter, str(number), limit, 3) == 2
-    assert not any(limiter.hit(str(number), limit).passed for number in range(200))
+    assert not any(limiter.hit([(str(number), limit)]).passed for number in range(200))
 
 
 def test_looks_leave_nothing_in_memory() -> None:
@@ -220,7 +220,7 @@ def test_looks_leave_nothing_in_memory() -> None:
     try:
         before = tracemalloc.get_traced_memory()[0]
         for number in range(2000):
-            limiter.peek(f"n{number}", Limit(5, 10))
+            limiter.peek([(f"n{number}", Limit(5, 10))])
         assert tracemalloc.get_traced_memory()[0] - before < 50_000
     finally:
         tracemalloc.stop()
@@ -233,13 +233,13 @@ def test_what_redis_counts_holds_in_all_processes(redis_url: str, name: str) -> 
     limit = Limit(100, SLOW)
     others = [limiter_on(redis_url) for _ in range(3)]
     with ThreadPoolExecutor(12) as pool:
-        passed = list(pool.map(lambda n: others[n % 3].hit(name, limit).passed, range(300)))
+        passed = list(pool.map(lambda n: others[n % 3].hit([(name, limit)]).passed, range(300)))
     assert sum(passed) == 100
 
 
 def test_what_redis_keeps_ends_by_itself(redis_url: str, name: str) -> None:
-    limiter_on(redis_url).hit(name, Limit(5, 60))
-    limiter_on(redis_url).peek(name + "0", Limit(5, 60))
+    limiter_on(redis_url).hit([(name, Limit(5, 60))])
+    limiter_on(redis_url).peek([(name + "0", Limit(5, 60))])
     with Redis.from_url(redis_url) as redis:
         assert 60 < redis.ttl(f"rate:{name}:60") <= 120
         assert redis.exists(f"rate:{name}0:60") == 0
@@ -256,19 +256,19 @@ def test_a_redis_that_forgot_everything_is_counted_in_anew(redis_url: str, name:
 def test_a_forked_process_counts_on_a_connection_of_its_own(redis_url: str, name: str) -> None:
     """Sharing one, each would read the other's answers."""
     limiter, limit = limiter_on(redis_url), Limit(1000, SLOW)
-    limiter.hit(name, limit)
+    limiter.hit([(name, limit)])
     children = []
     for _ in range(4):
         if (child := os.fork()) == 0:
             good = False
             try:
-                good = all(limiter.hit(name, limit).limit == 1000 for _ in range(50))
+                good = all(limiter.hit([(name, limit)]).limit == 1000 for _ in range(50))
             finally:
                 os._exit(0 if good else 1)
         children.append(child)
-    assert all(limiter.hit(name, limit).limit == 1000 for _ in range(50))
+    assert all(limiter.hit([(name, limit)]).limit == 1000 for _ in range(50))
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
-    assert limiter.peek(name, limit).remaining == 1000 - 1 - 5 * 50
+    assert limiter.peek([(name, limit)]).remaining == 1000 - 1 - 5 * 50
 
 
 # --- Redis that does not answer ---
@@ -307,8 +307,8 @@ def test_while_redis_is_down_uses_are_counted_here(
 
     relay = relay_to(redis_url, port)
     try:
-        assert until(lambda: limiter.hit(name, limit).passed, 10), "Redis is asked again"
-        assert limiter_on(redis_url).peek(name, limit).remaining == 2
+        assert until(lambda: limiter.hit([(name, limit)]).passed, 10), "Redis is asked again"
+        assert limiter_on(redis_url).peek([(name, limit)]).remaining == 2
         assert sum("Redis is back" in line for line in logged()) == 1
     finally:
         relay.close()
@@ -318,19 +318,19 @@ def test_a_frozen_redis_delays_few_uses_and_not_for_long(redis_url: str, name: s
     relay = relay_to(redis_url)
     limiter, limit = limiter_on(behind(redis_url, relay.port)), Limit(1000, SLOW)
     try:
-        assert limiter.hit(name, limit).passed
+        assert limiter.hit([(name, limit)]).passed
         relay.freeze()
         with ThreadPoolExecutor(8) as pool:
             slowest = max(
-                pool.map(lambda _: seconds_of(lambda: limiter.hit(name, limit)), range(400))
+                pool.map(lambda _: seconds_of(lambda: limiter.hit([(name, limit)])), range(400))
             )
         assert slowest < 1
         assert seconds_of(lambda: hits(limiter, name, limit, 1000)) < 1
-        assert not limiter.hit(name, limit).passed
+        assert not limiter.hit([(name, limit)]).passed
 
         relay.thaw()
-        assert until(lambda: limiter.hit(name, limit).passed, 10)
-        assert limiter_on(redis_url).peek(name, limit).remaining < 1000 - 1
+        assert until(lambda: limiter.hit([(name, limit)]).passed, 10)
+        assert limiter_on(redis_url).peek([(name, limit)]).remaining < 1000 - 1
     finally:
         relay.thaw()
         relay.close()

@@ -58,7 +58,12 @@ VALUES: dict[str, dict[str, object]] = {
         "hint": "bt_...Qw3r",
         "expires_at": "2026-11-23 09:00 UTC",
     },
-    "key_leaked": {"username": "alice", "key": "deploys", "hint": "bt_...Qw3r"},
+    "key_leaked": {
+        "username": "alice",
+        "key": "deploys",
+        "hint": "bt_...Qw3r",
+        "children": ["first (bt_...aaaa)", "second (bt_...bbbb)"],
+    },
     "mfa_enabled": {"username": "alice"},
     "recovery_codes": {"username": "alice"},
     "mfa_disabled": {"username": "alice", "by_admin": False},

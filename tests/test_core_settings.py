@@ -208,6 +208,8 @@ def test_a_file_that_cannot_be_read_is_told_by_name(name: str, tmp_path: Path) -
         ("RATE_LIMIT_DEFAULT", "100/0"),
         ("RATE_LIMIT_DEFAULT", "100/86401"),
         ("RATE_LIMIT_DEFAULT", "100/minute"),
+        ("RATE_LIMIT_MAX", "100"),
+        ("RATE_LIMIT_MAX", "0/60"),
         ("CORS_ORIGINS", "*"),
         ("CORS_ORIGINS", "https://a.example,*"),
         ("CORS_ORIGINS", "https://*.example"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -13,10 +13,12 @@ import peewee as pw
 from ..audit import service as audit
 from ..core import clock, context, mail
 from ..core.database import atomic, current, db_time, lock
+from . import lineage
 from .models import ApiKey
 
 log = logging.getLogger(__name__)
 
+MOST_CHILDREN = 20  # that a mail names
 NOTICES = (3, 14)  # days before a key expires, the last notice first
 _LATE = timedelta(hours=1)  # by then, what another process has noted of a use is written
 
@@ -24,7 +26,8 @@ _LATE = timedelta(hours=1)  # by then, what another process has noted of a use i
 def disable_unused(limit: int) -> int:
     """Disable at most `limit` keys not used for DISABLE_KEYS_UNUSED_DAYS; returns how many.
 
-    A key that was never used counts from its creation, one that was enabled again from then.
+    A key that was never used counts from its creation, one that was enabled again from then. The
+    use of a key is one of those that led to it: without them it would be refused.
     """
     days = context.settings().disable_keys_unused_days
     if not days:
@@ -33,6 +36,7 @@ def disable_unused(limit: int) -> int:
     last = pw.fn.COALESCE(ApiKey.last_used_at, ApiKey.created_at)
     enabled = pw.fn.COALESCE(ApiKey.enabled_at, ApiKey.created_at)
     unused = ApiKey.has_status("active") & (last < before) & (enabled < before)
+    unused &= ApiKey.id.not_in(lineage.in_use(last, before))
     return _change_some(unused, limit, _disable)
 
 
@@ -62,13 +66,19 @@ def _tell_of_expiry(days: int, limit: int) -> int:
     return _change_some(ApiKey.has_status("active") & soon & untold, limit, tell)
 
 
-def tell_owner(key: ApiKey, what: str, **facts: object) -> None:
+def tell_owner(key: ApiKey, what: str, *, children: Sequence[ApiKey] = (), **facts: object) -> None:
     """Log `what` happens to the key, and mail its owner the template of that name, after commit.
 
-    Service accounts and disabled users get no mail.
+    `children` are the keys to which it happens as well. Service accounts and disabled users get no
+    mail.
     """
     owner = key.owner
     extra = {"key_id": str(key.id), "owner_id": str(owner.id), **facts}
+    if children:
+        extra["children"] = [str(each.id) for each in children]
+    named = [f"{each.name} ({each.hint})" for each in children[:MOST_CHILDREN]]
+    more = len(children) - MOST_CHILDREN
+    facts["children"] = [*named, f"and {more} more"] if more > 0 else named
     current.obj.after_commit(lambda: log.warning(what.replace("_", ".", 1), extra=extra))
     if owner.email and owner.kind == "person" and owner.is_active:
         about = {"username": owner.username, "key": key.name, "hint": key.hint, **facts}
@@ -87,7 +97,7 @@ def _change_some(due: Any, limit: int, act: Callable[[ApiKey], None]) -> int:
 
 @atomic
 def _change(ids: list[UUID], due: Any, act: Callable[[ApiKey], None]) -> int:
-    keys = lock(ApiKey.select().where(ApiKey.id.in_(ids), due))
+    keys = lock(ApiKey.select().where(ApiKey.id.in_(ids), due).order_by(ApiKey.id))
     for key in keys:
         act(key)
         key.save()

@@ -1,7 +1,7 @@
 """The tables of API keys and of their secrets."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +9,7 @@ import peewee as pw
 
 from ..core import quotas
 from ..core.clock import now
-from ..core.database import Model, UTCDateTimeField
+from ..core.database import Model, UTCDateTimeField, on_postgres
 from ..users.models import User
 
 
@@ -36,6 +36,8 @@ class ApiKey(Model):
     first use; `grace_secret`, whose place was taken, is until `grace_ends_at`; no other is. They
     stand here, so that a secret takes another's place in one UPDATE of one row.
 
+    `parent` is the key that made this one; none if a session did, or another system.
+    `locked_by_admin` names attributes that an administrator set, which only one of them may widen.
     `enabled_at` is when it was last enabled again, or imported; `expiry_notice` how many days
     before `expires_at` the owner was last told of it.
     """
@@ -46,6 +48,7 @@ class ApiKey(Model):
     grace: Any = None
 
     owner = pw.ForeignKeyField(User, on_delete="CASCADE", index=False)
+    parent = pw.ForeignKeyField("self", null=True, on_delete="SET NULL")
     name = pw.CharField(max_length=100)
     description = pw.CharField(max_length=500, null=True)
     scopes = JSONField(list)
@@ -70,6 +73,7 @@ class ApiKey(Model):
     last_used_ip = pw.CharField(max_length=45, null=True)
     enabled_at = UTCDateTimeField(null=True)
     expiry_notice = pw.SmallIntegerField(null=True)
+    locked_by_admin = JSONField(list, null=True)
 
     class Meta:
         table_name = "api_keys"
@@ -99,6 +103,22 @@ class ApiKey(Model):
             "expired": ~revoked & ~cls.disabled & expired,
             "active": ~revoked & ~cls.disabled & ~expired,
         }[status]
+
+    @classmethod
+    def has_scopes_within(cls, scopes: Collection[str]) -> Any:
+        """The condition that `scopes` cover all scopes of a key, as `scopes.within` says it."""
+        held = pw.SQL("held.value")
+        beyond = held.not_in(sorted(scopes))
+        for scope in scopes:
+            area, _, act = scope.partition(":")
+            if act == "*":
+                beyond &= pw.fn.SUBSTR(held, 1, len(area) + 1) != f"{area}:"
+        elements = "json_each(", ") AS held"
+        if on_postgres():
+            elements = "jsonb_array_elements_text(CAST(", " AS jsonb)) AS held(value)"
+        before, after = map(pw.SQL, elements)
+        found = pw.NodeList((pw.SQL("SELECT 1 FROM"), before, cls.scopes, after))
+        return pw.NodeList((pw.SQL("NOT EXISTS ("), found, pw.SQL("WHERE"), beyond, pw.SQL(")")))
 
     @property
     def rate_limit(self) -> dict[str, int] | None:

@@ -11,8 +11,10 @@ from . import service, usage
 from .models import ApiKey
 from .schemas import (
     ApiKeySchema,
+    CascadeSchema,
     ChangeKeySchema,
     CreateKeySchema,
+    DeleteQuery,
     KeyQuery,
     NewApiKeySchema,
     RevokeKeySchema,
@@ -57,7 +59,7 @@ def get_key(key_id: UUID) -> ApiKey:
 @session_or_key("keys:write")
 @blp.arguments(ChangeKeySchema)
 @blp.response(200, ApiKeySchema)
-@blp.fails("insufficient_scope", "session_required", "conflict")
+@blp.fails("forbidden", "insufficient_scope", "session_required", "conflict")
 def change_key(changes: dict[str, Any], key_id: UUID) -> ApiKey:
     """Change an API key"""
     return service.change(actor(), key_id, **changes)
@@ -65,19 +67,21 @@ def change_key(changes: dict[str, Any], key_id: UUID) -> ApiKey:
 
 @blp.route("/<id:key_id>", methods=["DELETE"])
 @session_or_key("keys:write")
+@blp.arguments(DeleteQuery, location="query")
 @blp.response(204)
-@blp.fails("session_required")
-def delete_key(key_id: UUID) -> None:
-    """Delete an API key"""
-    service.delete(actor(), key_id)
+@blp.fails("session_required", "conflict")
+def delete_key(query: dict[str, bool], key_id: UUID) -> None:
+    """Delete an API key; 409 if it has made others that are not revoked, unless they go with it"""
+    service.delete(actor(), key_id, **query)
 
 
 @blp.route("/<id:key_id>/revoke", methods=["POST"])
 @session_or_key("keys:write")
+@blp.arguments(CascadeSchema, required=False)
 @blp.response(200, ApiKeySchema)
-def revoke_key(key_id: UUID) -> ApiKey:
+def revoke_key(wanted: dict[str, bool], key_id: UUID) -> ApiKey:
     """Revoke an API key, for good"""
-    return service.revoke(actor(), key_id)
+    return service.revoke(actor(), key_id, **wanted)
 
 
 @blp.route("/<id:key_id>/rotate", methods=["POST"])
@@ -104,5 +108,5 @@ def get_usage(query: dict[str, Any], key_id: UUID) -> dict[str, Any]:
 @blp.arguments(RevokeKeySchema)
 @blp.response(204)
 def revoke_held_key(body: dict[str, str]) -> None:
-    """Revoke the API key that one holds: for whoever finds a leaked one"""
+    """Revoke an API key that you hold, and all that came of it: for whoever finds a leaked one"""
     service.revoke_by_possession(body["key"])

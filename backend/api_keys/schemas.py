@@ -5,6 +5,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
+from ..core import quotas
 from ..core.quotas import INTERVALS
 from ..core.tokens import read_digest
 from ..web.api import (
@@ -20,6 +21,7 @@ from ..web.api import (
     Schema,
     Time,
 )
+from .changes import LOCKABLE
 from .networks import parse_address, parse_network
 from .scopes import PATTERN
 
@@ -112,18 +114,31 @@ def _expires_at() -> Time:
     return Time(allow_none=True, metadata=about)
 
 
+def _uses(**kwargs: Any) -> Integer:
+    return Integer(validate=validate.Range(1, 1_000_000), metadata={"example": 100}, **kwargs)
+
+
+def _window(**kwargs: Any) -> Integer:
+    return Integer(validate=validate.Range(1, 86_400), metadata={"example": 60}, **kwargs)
+
+
 class RateLimitSchema(Schema):
     """How often a key may be used."""
 
-    limit = Integer(required=True, validate=validate.Range(1, 1_000_000), metadata={"example": 100})
-    window_seconds = Integer(
-        required=True, validate=validate.Range(1, 86_400), metadata={"example": 60}
-    )
+    limit = _uses(required=True)
+    window_seconds = _window(required=True)
 
 
-def _rate_limit() -> fields.Nested:
-    about = {"description": "Null: none but RATE_LIMIT_DEFAULT."}
-    return fields.Nested(RateLimitSchema(), allow_none=True, metadata=about)
+class ChangeRateLimitSchema(Schema):
+    """How often a key may be used; a member that is not sent stays as it is."""
+
+    limit = _uses()
+    window_seconds = _window()
+
+
+def _rate_limit(schema: type[Schema] = RateLimitSchema) -> fields.Nested:
+    about = {"description": "Null: none of its own. RATE_LIMIT_DEFAULT and RATE_LIMIT_MAX count."}
+    return fields.Nested(schema(), allow_none=True, metadata=about)
 
 
 def _amount(least: int, description: str, **kwargs: object) -> Integer:
@@ -140,20 +155,22 @@ def _refill_interval() -> Choice:
     return Choice("RefillInterval", INTERVALS, allow_none=True, metadata=example)
 
 
-class SetQuotaSchema(Schema):
-    """How much of a key may be used."""
+class ChangeQuotaSchema(Schema):
+    """How much of a key may be used; a member that is not sent stays as it is."""
 
-    remaining = _amount(0, "What is left now; without it, refill_amount.")
+    remaining = _amount(0, "What is left now; a new quota has refill_amount without it.")
     refill_amount = _amount(1, "What it is set to at each refill.", allow_none=True)
     refill_interval = _refill_interval()
 
+
+class SetQuotaSchema(ChangeQuotaSchema):
+    """How much of a key may be used."""
+
     @validates_schema
     def _whole(self, data: dict, **kwargs: object) -> None:
-        amount, interval = data.get("refill_amount"), data.get("refill_interval")
-        if (amount is None) != (interval is None):
-            raise ValidationError("Only together with refill_interval.", "refill_amount")
-        if "remaining" not in data and amount is None:
-            raise ValidationError("Missing data for required field.", "remaining")
+        if fault := quotas.fault(data):
+            member, sentence = fault
+            raise ValidationError(sentence, member)
 
 
 class QuotaSchema(Answer):
@@ -164,7 +181,7 @@ class QuotaSchema(Answer):
     refill_interval = _refill_interval()
 
 
-def _quota(schema: type[SetQuotaSchema] | type[QuotaSchema] = SetQuotaSchema) -> fields.Nested:
+def _quota(schema: type[Schema] | type[Answer] = SetQuotaSchema) -> fields.Nested:
     return fields.Nested(schema(), allow_none=True, metadata={"description": "Null: none."})
 
 
@@ -234,6 +251,17 @@ class ApiKeySchema(Answer):
     )
     last_used_ip = fields.String(allow_none=True, metadata={"example": None})
     owner_id = Id(metadata={"example": "0192d3a4-5b6c-7d8e-9f01-23456789abcd"})
+    parent_id = Id(
+        allow_none=True,
+        metadata={"example": None, "description": "The key that made this one; null: none did."},
+    )
+    locked_by_admin = fields.List(
+        Choice("LockedByAdmin", LOCKABLE),
+        metadata={
+            "example": [],
+            "description": "What an administrator has set, and only an administrator may widen.",
+        },
+    )
     rotation = fields.Nested(
         RotationSchema(), allow_none=True, metadata={"description": "Null: one secret."}
     )
@@ -301,8 +329,8 @@ class ChangeKeySchema(Schema):
     scopes = scopes()
     metadata = metadata()
     allowed_ips = _allowed_ips()
-    rate_limit = _rate_limit()
-    quota = _quota()
+    rate_limit = _rate_limit(ChangeRateLimitSchema)
+    quota = _quota(ChangeQuotaSchema)
     expires_at = _expires_at()
     disabled = Flag(metadata={"example": False})
 
@@ -310,6 +338,22 @@ class ChangeKeySchema(Schema):
 def api_key_text(**kwargs: object) -> fields.String:
     """The field for the text of a key."""
     return fields.String(metadata={"example": KEY}, **kwargs)  # type: ignore[arg-type]
+
+
+class CascadeSchema(Schema):
+    """Revoke an API key, and perhaps others with it."""
+
+    cascade = Flag(
+        metadata={"example": False, "description": "Revoke all keys that came of it too."}
+    )
+
+
+class DeleteQuery(Schema):
+    """What to delete with a key."""
+
+    cascade = QueryFlag(
+        metadata={"description": "Delete the keys that came of it and are not revoked too."}
+    )
 
 
 class RevokeKeySchema(Schema):

@@ -34,6 +34,14 @@ def within(inner: Iterable[str], outer: Iterable[str]) -> bool:
     return all(covers(outer, each) for each in inner)
 
 
+def common(one: frozenset[str], other: frozenset[str]) -> frozenset[str]:
+    """What both cover: of a wildcard in one, the scopes of its area in the other."""
+    return frozenset(
+        [each for each in one if covers(other, each)]
+        + [each for each in other if covers(one, each)]
+    )
+
+
 def allowed(scope: str, role: str, kind: str) -> bool:
     """True if the role lets an owner of this kind hold `scope`."""
     if role == "admin":

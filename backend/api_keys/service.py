@@ -11,7 +11,7 @@ from uuid import UUID
 import peewee as pw
 
 from ..audit import service as audit
-from ..core import clock, context, quotas, tokens
+from ..core import clock, context, limits, quotas, tokens
 from ..core.database import (
     atomic,
     count_by,
@@ -21,12 +21,13 @@ from ..core.database import (
     lock,
     new_id,
     newest,
+    on_postgres,
 )
 from ..core.errors import INVALID_TOKEN, Conflict, Forbidden, Invalid, InvalidCredentials, NotFound
 from ..core.identity import Identity
 from ..core.settings import Limit
 from ..users.models import User
-from . import hygiene, networks
+from . import changes, hygiene, lineage, networks
 from . import scopes as rules
 from .models import ApiKey, ApiKeySecret
 
@@ -63,11 +64,13 @@ def draft(
     if expires_in_days is not None:
         expires_at = now + timedelta(days=expires_in_days)
     _require_future(expires_at)
+    changes.require_below_maximum(actor, rate_limit)
     _require_holder(actor, owner)
     wanted = sorted(set(scopes or ()))
     _require_allowed(actor, owner, wanted)
     return ApiKey(
         owner=owner.id,
+        parent=actor.key_id,
         name=name,
         description=description,
         scopes=wanted,
@@ -75,6 +78,7 @@ def draft(
         allowed_ips=allowed_ips or [],
         rate_limit=rate_limit,
         quota=quota,
+        locked_by_admin=[],
         expires_at=expires_at,
         created_at=now,
         updated_at=now,
@@ -153,10 +157,14 @@ def _add(key: ApiKey, secret: ApiKeySecret) -> None:
 
 
 def get(actor: Identity, key_id: UUID) -> ApiKey:
-    """The key, if it is the actor's or the actor is an admin in person; else NotFound."""
+    """The key, if it is the actor's or the actor is an admin in person; else NotFound.
+
+    A key sees itself and those that can do no more than it: Forbidden for others.
+    """
     key = _with_secrets(_visible(actor, key_id)).first()
     if key is None:
         raise NotFound
+    _require_reach(actor, key)
     return key
 
 
@@ -174,11 +182,14 @@ def listing(
 ) -> tuple[list[ApiKey], UUID | None]:
     """A page of the actor's keys, newest first, and the next cursor.
 
-    `owner_id`, an id or "any", is for an administrator's session: Forbidden for others.
+    A key sees itself and those that can do no more than it. `owner_id`, an id or "any", is for an
+    administrator's session: Forbidden for others.
     """
     if owner_id is not None and not actor.is_admin_in_person:
         raise Forbidden("forbidden", "Only an administrator's session sees other people's keys.")
     query = ApiKey.select() if owner_id == "any" else _of(owner_id or actor.user_id)
+    if actor.scopes is not None:
+        query = query.where((ApiKey.id == actor.key_id) | ApiKey.has_scopes_within(actor.scopes))
     if status:
         query = query.where(ApiKey.has_status(status))
     if expires_before:
@@ -193,27 +204,31 @@ def listing(
     return newest(_with_secrets(query), limit, cursor)
 
 
-def change(actor: Identity, key_id: UUID, **changes: Any) -> ApiKey:
-    """The key after `changes` to any of its attributes that its owner sets.
+def change(actor: Identity, key_id: UUID, **wanted: Any) -> ApiKey:
+    """The key after changes to any of its attributes that its owner sets.
 
-    Conflict for a revoked key: that is final.
+    Members of quota and rate limit that are not given stay. Conflict for a revoked key: that is
+    final. Forbidden for what an administrator has set, unless it becomes narrower.
     """
-    _require_future(changes.get("expires_at"))
-    if "scopes" in changes:
-        changes["scopes"] = sorted(set(changes["scopes"]))
-    return _change(actor, key_id, changes)
+    _require_future(wanted.get("expires_at"))
+    if "scopes" in wanted:
+        wanted["scopes"] = sorted(set(wanted["scopes"]))
+    return _change(actor, key_id, wanted)
 
 
 @atomic
-def _change(actor: Identity, key_id: UUID, changes: dict[str, Any]) -> ApiKey:
+def _change(actor: Identity, key_id: UUID, wanted: dict[str, Any]) -> ApiKey:
     key = _for_update(actor, key_id)
-    if "scopes" in changes:
-        _require_allowed(actor, key.owner, changes["scopes"])
-    if changes.get("expires_at", key.expires_at) != key.expires_at:
+    wanted = changes.merged(key, wanted)
+    changes.require_below_maximum(actor, wanted.get("rate_limit"))
+    if "scopes" in wanted:
+        _require_allowed(actor, key.owner, wanted["scopes"])
+    changes.respect_locks(actor, key, wanted)
+    if wanted.get("expires_at", key.expires_at) != key.expires_at:
         key.expiry_notice = None
-    if key.disabled and changes.get("disabled") is False:
+    if key.disabled and wanted.get("disabled") is False:
         key.enabled_at = clock.now()
-    for name, value in changes.items():
+    for name, value in wanted.items():
         setattr(key, name, value)
     _require_within(actor, key)
     if key.revoked_at is not None:
@@ -221,8 +236,8 @@ def _change(actor: Identity, key_id: UUID, changes: dict[str, Any]) -> ApiKey:
     if key.dirty_fields:
         key.updated_at = clock.now()
         key.save()
-        action = "key.disable" if changes.get("disabled") else "key.update"
-        record(actor, action, key, changed=sorted(changes))
+        action = "key.disable" if wanted.get("disabled") else "key.update"
+        record(actor, action, key, changed=sorted(wanted))
     return key
 
 
@@ -231,10 +246,12 @@ def rotate(actor: Identity, key_id: UUID, *, grace_seconds: int = 86_400) -> Api
     """The key with a further secret, whose text, as `key.key`, is not kept and never shown again.
 
     The secret so far is good until the new one is first used, and `grace_seconds` from then on. One
-    that was made before and never used is replaced. Conflict if the key is not active.
+    that was made before and never used is replaced. Conflict if the key is not active, Forbidden if
+    an administrator has disabled it.
     """
     key = _for_update(actor, key_id)
     _require_holder(actor, key.owner)
+    changes.require_not_disabled_by_admin(actor, key)
     _require_within(actor, key)
     if key.status != "active":
         raise Conflict("conflict", f"The key is {key.status}.")
@@ -252,17 +269,25 @@ def rotate(actor: Identity, key_id: UUID, *, grace_seconds: int = 86_400) -> Api
 
 
 @atomic
-def revoke(actor: Identity, key_id: UUID) -> ApiKey:
-    """The key, which is never accepted again. Revoking it once more changes nothing."""
-    key = _for_update(actor, key_id, itself=True)
-    _revoke(actor, key)
+def revoke(actor: Identity, key_id: UUID, *, cascade: bool = False) -> ApiKey:
+    """The key, which is never accepted again. Revoking it once more changes nothing.
+
+    With `cascade`, all keys that came of it are revoked too. Without, they are refused as well as
+    long as the key is there, but keep their own status.
+    """
+    if cascade:
+        key, *others = _line_for_update(actor, key_id, itself=True)
+    else:
+        key, others = _for_update(actor, key_id, itself=True), []
+    _revoke(actor, [key, *others])
     return key
 
 
 def revoke_by_possession(text: str) -> None:
     """Revoke the key whose text is given, if there is one: who holds it may only kill it.
 
-    Its owner is told: it may have leaked. A text that was imported in two forms has two keys.
+    All keys that came of it are revoked too: whoever found it may have made them. Its owner gets
+    mail. A text that was imported in two forms has two keys.
     """
     digests = [digest for _, digest in context.service().keyring.digests(text)]
     if digests:
@@ -271,42 +296,61 @@ def revoke_by_possession(text: str) -> None:
 
 @atomic
 def _revoke_held(digests: list[str]) -> None:
-    held = ApiKeySecret.select().where(ApiKeySecret.digest.in_(digests))
-    for secret in held.order_by(ApiKeySecret.key):  # in one order, as `_acting_key` locks
-        for key in lock(ApiKey.select().where(ApiKey.id == secret.key_id)):
-            if secret.id in key.accepted_secrets and _revoke(None, key):
-                hygiene.tell_owner(key, "key_leaked")
+    held = ApiKeySecret.select(ApiKeySecret, ApiKey).join(ApiKey)
+    secrets = {each.key_id: each for each in held.where(ApiKeySecret.digest.in_(digests))}
+    if not secrets:
+        return
+    hold_owners({each.key.owner_id for each in secrets.values()})
+    for key in lock(lineage.living(set(secrets))):  # of several lines, all in one order
+        secret = secrets.get(key.id)
+        if secret and secret.id in key.accepted_secrets:
+            children = [each for each in lineage.living([key.id]) if each.id != key.id]
+            if _revoke(None, [key, *children]):
+                hygiene.tell_owner(key, "key_leaked", children=children)
 
 
-def _revoke(actor: Identity | None, key: ApiKey) -> bool:
-    """False if it was revoked before."""
-    if key.revoked_at is not None:
-        return False
-    key.revoked_at = key.updated_at = clock.now()
-    key.save()
-    record(actor, "key.revoke", key)
-    return True
+def _revoke(actor: Identity | None, keys: list[ApiKey]) -> bool:
+    """False if all of them were revoked before."""
+    living = [key for key in keys if key.revoked_at is None]
+    for key in living:
+        key.revoked_at = key.updated_at = clock.now()
+        key.save()
+    _record_many(actor, "key.revoke", living)
+    return bool(living)
 
 
 @atomic
-def delete(actor: Identity, key_id: UUID) -> None:
-    """Remove the key and its secrets."""
-    key = _for_update(actor, key_id)
-    key.delete_instance()
-    record(actor, "key.delete", key)
+def delete(actor: Identity, key_id: UUID, *, cascade: bool = False) -> None:
+    """Remove the key and its secrets; with `cascade`, also the living keys that came of it.
+
+    Without, Conflict if there are any: nothing would bound them any more.
+    """
+    if cascade:
+        key, *others = _line_for_update(actor, key_id)
+    else:
+        key, others = _for_update(actor, key_id), []
+        if ApiKey.select().where(ApiKey.parent == key, ApiKey.revoked_at.is_null()).exists():
+            raise Conflict(
+                "conflict", "The key has made others; delete them too with ?cascade=true."
+            )
+    for each in (key, *others):
+        each.delete_instance()
+    _record_many(actor, "key.delete", [key, *others])
 
 
 def write_last_used(notes: dict[str, tuple[datetime, str]]) -> None:
     """Store when and from where keys were last used: {key id: (time, address)}, one statement."""
     rows = json.dumps(
-        [(key, at.isoformat(" ", "microseconds"), ip) for key, (at, ip) in sorted(notes.items())]
+        [(key, at.isoformat(" ", "microseconds"), ip) for key, (at, ip) in notes.items()]
     )
-    # Sorted, so that two processes which write the same keys at once do not wait for each other for
-    # ever.
+    # In one order, so that nobody who locks some of the same keys waits for this for ever.
+    in_order = " FOR NO KEY UPDATE OF k" if on_postgres() else ""
     execute(
-        f"WITH used (id, at, ip) AS ({json_rows('uuid', 'timestamptz', 'text')})"  # noqa: S608
-        " UPDATE api_keys SET last_used_at = used.at, last_used_ip = used.ip FROM used"
-        " WHERE api_keys.id = used.id AND (last_used_at IS NULL OR last_used_at < used.at)",
+        f"WITH used (id, at, ip) AS ({json_rows('uuid', 'timestamptz', 'text')}),"  # noqa: S608
+        " known AS (SELECT u.id, u.at, u.ip FROM used u JOIN api_keys k ON k.id = u.id"
+        f" ORDER BY k.id{in_order})"
+        " UPDATE api_keys SET last_used_at = known.at, last_used_ip = known.ip FROM known"
+        " WHERE api_keys.id = known.id AND (last_used_at IS NULL OR last_used_at < known.at)",
         rows,
     )
 
@@ -328,6 +372,11 @@ def record(actor: Identity | None, action: str, *keys: ApiKey, **detail: Any) ->
     """Store that the actor did this to each of the keys."""
     acts = [(("api_key", key.id), {"owner_id": str(key.owner_id), **detail}) for key in keys]
     audit.record_each(actor, action, acts)
+
+
+def _record_many(actor: Identity | None, action: str, keys: list[ApiKey]) -> None:
+    for some in pw.chunked(keys, 200):  # so many fit into one statement
+        record(actor, action, *some)
 
 
 def _with_secrets(keys: pw.ModelSelect) -> pw.ModelSelect:
@@ -357,29 +406,56 @@ def _for_update(actor: Identity, key_id: UUID, *, itself: bool = False) -> ApiKe
     `itself` says so: a leaked key must not be able to prolong its own life.
     """
     if actor.key_id:
-        _acting_key(actor, key_id)
+        _acting_line(actor, key_id)
     if not lock(_visible(actor, key_id)):
         raise NotFound
-    key = get(actor, key_id)
-    if actor.key_id == key.id:
-        if not itself:
-            raise Forbidden("session_required", "A key cannot change itself.")
-    elif actor.scopes is not None and not rules.within(key.scopes, actor.scopes):
-        raise Forbidden("insufficient_scope", "That key may do more than the one presented.")
-    return key
+    if actor.key_id == key_id and not itself:
+        raise Forbidden("session_required", "A key cannot change itself.")
+    return get(actor, key_id)
 
 
-def _acting_key(actor: Identity, *others: UUID) -> ApiKey:
-    """The key that the actor presented, locked, if it is still good; else InvalidCredentials.
+def _line_for_update(actor: Identity, key_id: UUID, *, itself: bool = False) -> list[ApiKey]:
+    """The key and the living ones that came of it, locked, if the actor may change all of them.
 
-    So a key that is just being revoked leaves no successor. `others` are locked with it, in one
-    order, so that two keys that change each other do not wait for each other for ever.
+    While their owner is held, nobody mints a further one.
     """
-    both = ApiKey.select().where(ApiKey.id.in_([actor.key_id, *others])).order_by(ApiKey.id)
-    for key in lock(both):
-        if key.id == actor.key_id and key.status == "active":
-            return key
-    raise InvalidCredentials(challenge=INVALID_TOKEN)
+    owner = _visible(actor, key_id).select(ApiKey.owner).scalar()
+    if owner is None:
+        raise NotFound
+    hold_owners([owner])
+    acting = [actor.key_id, *lineage.ancestors(actor.key_id)] if actor.key_id else []
+    lock(lineage.living([key_id], beside=acting))
+    key = _for_update(actor, key_id, itself=itself)
+    others = [each for each in lineage.living([key_id]) if each.id != key_id]
+    for each in others:
+        if each.id == actor.key_id and not itself:
+            raise Forbidden("session_required", "A key cannot change itself.")
+        _require_reach(actor, each)
+    return [key, *others]
+
+
+def _require_reach(actor: Identity, key: ApiKey) -> None:
+    """Forbidden for a key that can do more than the one that the actor presented."""
+    if actor.scopes is None or actor.key_id == key.id:
+        return
+    if not rules.within(key.scopes, actor.scopes):
+        raise Forbidden("insufficient_scope", "That key may do more than the one presented.")
+
+
+def _acting_line(actor: Identity, *others: UUID) -> list[ApiKey]:
+    """The key that the actor presented and those that led to it, locked, if all are still good.
+
+    Else InvalidCredentials: a key that is just being revoked leaves no successor. `others` are
+    locked with them, in one order, so that two keys that change each other do not wait for each
+    other for ever.
+    """
+    assert actor.key_id is not None
+    line = {actor.key_id, *lineage.ancestors(actor.key_id)}
+    rows = lock(ApiKey.select().where(ApiKey.id.in_({*line, *others})).order_by(ApiKey.id))
+    found = [key for key in rows if key.id in line]
+    if len(found) < len(line) or any(key.status != "active" for key in found):
+        raise InvalidCredentials(challenge=INVALID_TOKEN)
+    return found
 
 
 def _require_future(expires_at: datetime | None) -> None:
@@ -401,28 +477,24 @@ def _require_within(actor: Identity, key: ApiKey) -> None:
     """Forbidden if `key` can do more, or lives longer, than the key that mints or changes it."""
     if actor.key_id is None:
         return
-    acting = _acting_key(actor)
+    line = _acting_line(actor)
+    if not rules.within(key.scopes, actor.scopes or ()):
+        raise Forbidden("insufficient_scope", "Wider scopes than those of the key presented.")
+    for acting in line:
+        _require_narrower(key, acting)
+
+
+def _require_narrower(key: ApiKey, acting: ApiKey) -> None:
     last = acting.expires_at
     if not networks.within(key.allowed_ips, acting.allowed_ips):
         raise Forbidden("insufficient_scope", "Wider addresses than those of the key presented.")
-    if not rules.within(key.scopes, actor.scopes or ()):
-        raise Forbidden("insufficient_scope", "Wider scopes than those of the key presented.")
     if last is not None and (key.expires_at is None or key.expires_at > last):
         raise Forbidden("insufficient_scope", "A longer life than that of the key presented.")
-    if not _limits_within(_limit_of(key), _limit_of(acting)):
+    if not limits.within(_limit_of(key), _limit_of(acting)):
         raise Forbidden("insufficient_scope", "A higher limit than that of the key presented.")
     if acting.quota and not (key.quota and quotas.within(key.quota, acting.quota)):
         raise Forbidden("insufficient_scope", "A higher quota than that of the key presented.")
 
 
 def _limit_of(key: ApiKey) -> Limit | None:
-    if key.rate_limit_uses is None:
-        return context.settings().rate_limit_default
-    return Limit(key.rate_limit_uses, key.rate_limit_seconds)
-
-
-def _limits_within(inner: Limit | None, outer: Limit | None) -> bool:
-    """True if `inner` lets no more pass than `outer`, at once and in the long run."""
-    if outer is None or inner is None:
-        return outer is None
-    return inner.most <= outer.most and inner.most * outer.seconds <= outer.most * inner.seconds
+    return limits.of_key(changes.as_limit(key.rate_limit), context.settings())

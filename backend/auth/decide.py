@@ -10,7 +10,7 @@ from uuid import UUID
 from ..api_keys import networks
 from ..api_keys import scopes as rules
 from ..core.identity import Identity
-from ..core.settings import Limit
+from ..core.limits import Window
 
 VALID = "valid"
 
@@ -32,6 +32,7 @@ CODES = (
 class Quota(NamedTuple):
     """What may still be spent of a key, since `since`, and when it is refilled, if it is."""
 
+    key_id: str
     remaining: int
     since: datetime
     refill_at: datetime | None
@@ -51,18 +52,22 @@ class Secret(NamedTuple):
 
 
 class Key(NamedTuple):
-    """A key as it was read to decide, with its owner's row."""
+    """A key as it was read to decide, with its owner's row.
+
+    A key that was made with another one is here as far as that one, and those before it, allow now:
+    revoked if one of them is, and with their limits and quotas beside its own.
+    """
 
     id: UUID
     name: str
     scopes: frozenset[str]  # the effective ones: what the owner's role allows now
     metadata: str  # a JSON object
-    allowed_ips: Sequence[str]
+    allowed_ips: Sequence[Sequence[str]]  # an address must be in each of these lists
     expires_at: datetime | None
     disabled: bool
     revoked: bool
-    rate_limit: Limit | None
-    quota: Quota | None
+    limits: Sequence[Window]
+    quotas: Sequence[Quota]  # in the order of the ids, in which their rows are locked
     secret: Secret
     owner: Any
 
@@ -99,7 +104,7 @@ def checks(
     yield "disabled", not key.disabled
     yield "expired", key.expires_at is None or key.expires_at > now
     yield "owner_inactive", key.owner.is_active
-    yield "ip_not_allowed", networks.allows(key.allowed_ips, address)
+    yield "ip_not_allowed", all(networks.allows(each, address) for each in key.allowed_ips)
     if role is not None:
         yield "forbidden", holds_role(key.owner.role, role)
     yield "insufficient_scope", rules.within(scopes, key.scopes)

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from ..api_keys import scopes as rules
-from ..core import clock, context, quotas
+from ..core import clock, context, limits, quotas
 from ..core.database import db_time, execute, from_db_time
 from ..core.errors import InvalidCredentials
 from ..core.identity import Identity
+from ..core.limits import Window
 from ..core.settings import Limit
 from .decide import Key, Quota, Secret
 
@@ -30,12 +31,20 @@ _BY_SESSION = (
     " WHERE s.id = ? AND u.id = ? AND s.epoch = u.session_epoch AND s.expires_at > ?"
     " AND u.is_active"
 )
+# What bounds the uses of a key, and, of those that made it, the uses of all that came of them.
+_BOUNDS = (
+    "k.parent_id, k.id, k.scopes, k.allowed_ips, k.expires_at, k.disabled, k.revoked_at,"
+    " k.rate_limit_uses, k.rate_limit_seconds, k.quota_remaining, k.refill_amount,"
+    " k.refill_interval, k.refilled_at"
+)
 _KEY = (
-    f"SELECT {_USER}, k.id, k.name, k.scopes, k.metadata, k.allowed_ips, k.expires_at, k.disabled,"  # noqa: S608
-    " k.revoked_at, k.rate_limit_uses, k.rate_limit_seconds, k.quota_remaining, k.refill_amount,"
-    " k.refill_interval, k.refilled_at, s.id, s.secret_id, k.current_secret, k.pending_secret,"
-    " k.grace_secret, k.grace_ends_at, k.grace_seconds FROM api_key_secrets s"
+    f"SELECT {_USER}, {_BOUNDS}, k.name, k.metadata, s.id, s.secret_id, k.current_secret,"  # noqa: S608
+    " k.pending_secret, k.grace_secret, k.grace_ends_at, k.grace_seconds FROM api_key_secrets s"
     " JOIN api_keys k ON k.id = s.key_id JOIN users u ON u.id = k.owner_id"
+)
+_ANCESTORS = (
+    f"WITH RECURSIVE line AS (SELECT {_BOUNDS} FROM api_keys k WHERE k.id = ? UNION ALL"  # noqa: S608
+    f" SELECT {_BOUNDS} FROM line JOIN api_keys k ON k.id = line.parent_id) SELECT * FROM line"
 )
 _BY_ID = f"{_KEY} WHERE k.id = ? AND s.id = k.current_secret"
 
@@ -97,36 +106,58 @@ def key_by_id(key_id: UUID) -> Key | None:
 
 
 def _key(row: tuple) -> Key | None:
-    (
-        key_id,
-        name,
-        scopes,
-        metadata,
-        allowed_ips,
-        expires_at,
-        disabled,
-        revoked_at,
-        uses,
-        seconds,
-    ) = row[11:21]
-    secret = _secret(row[25:])
+    secret = _secret(row[26:])
     if secret is None:
         return None
     owner = _caller(row)
-    return Key(
-        id=_uuid(key_id),
-        name=name,
+    parent_id, key_id, scopes, allowed_ips, expires_at, disabled, revoked_at, *rest = row[11:24]
+    key_id = _uuid(key_id)
+    key = Key(
+        id=key_id,
+        name=row[24],
         scopes=_effective(scopes, owner.role, owner.kind),
-        metadata=metadata or "{}",
-        allowed_ips=json.loads(allowed_ips) if allowed_ips else (),
+        metadata=row[25] or "{}",
+        allowed_ips=_blocks(allowed_ips),
         expires_at=None if expires_at is None else from_db_time(expires_at),
         disabled=bool(disabled),
         revoked=revoked_at is not None,
-        rate_limit=Limit(uses, seconds) if uses else context.settings().rate_limit_default,
-        quota=_quota(*row[21:25]),
+        limits=_limits(key_id, *rest[:2]),
+        quotas=_quotas(key_id, *rest[2:]),
         secret=secret,
         owner=owner,
     )
+    return key if parent_id is None else _within_ancestors(key, parent_id)
+
+
+def _within_ancestors(key: Key, parent_id: str | UUID) -> Key | None:
+    """The key as far as those that made it allow; None if they have just been deleted with it."""
+    rows = execute(_ANCESTORS, _uuid(parent_id).hex).fetchall()
+    if not rows:
+        return None
+    who = key.owner
+    for _, found, scopes, allowed_ips, expires_at, disabled, revoked_at, *rest in rows:
+        key_id = _uuid(found)
+        ends = [key.expires_at, None if expires_at is None else from_db_time(expires_at)]
+        key = key._replace(
+            scopes=rules.common(key.scopes, _effective(scopes, who.role, who.kind)),
+            allowed_ips=(*key.allowed_ips, *_blocks(allowed_ips)),
+            expires_at=min(filter(None, ends), default=None),
+            disabled=key.disabled or bool(disabled),
+            revoked=key.revoked or revoked_at is not None,
+            limits=(*key.limits, *_limits(key_id, *rest[:2])),
+            quotas=(*key.quotas, *_quotas(key_id, *rest[2:])),
+        )
+    return key._replace(quotas=tuple(sorted(key.quotas)))
+
+
+def _blocks(allowed_ips: str | None) -> tuple[list[str], ...]:
+    return (json.loads(allowed_ips),) if allowed_ips else ()
+
+
+def _limits(key_id: UUID, uses: int | None, seconds: int | None) -> tuple[Window, ...]:
+    own = Limit(uses, seconds) if uses and seconds else None
+    limit = limits.of_key(own, context.settings())
+    return ((key_id.hex, limit),) if limit else ()
 
 
 @functools.lru_cache(1024)
@@ -146,15 +177,20 @@ def _secret(columns: tuple) -> Secret | None:
     return None
 
 
-def _quota(
-    remaining: int | None, amount: int | None, interval: str | None, refilled_at: Any
-) -> Quota | None:
+def _quotas(
+    key_id: UUID,
+    remaining: int | None,
+    amount: int | None,
+    interval: str | None,
+    refilled_at: Any,
+) -> tuple[Quota, ...]:
     if remaining is None:
-        return None
+        return ()
     now = clock.now()
     if amount is not None and quotas.is_due(interval, from_db_time(refilled_at), now):
         remaining = amount
-    return Quota(remaining, quotas.period_start(interval, now), quotas.next_start(interval, now))
+    since, refill_at = quotas.period_start(interval, now), quotas.next_start(interval, now)
+    return (Quota(key_id.hex, remaining, since, refill_at),)
 
 
 def _caller(row: tuple) -> Caller:

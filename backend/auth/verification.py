@@ -7,10 +7,10 @@ digest that moves to the present SECRET_KEY; all else is written behind.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from math import ceil
+from math import ceil, inf
 from typing import NamedTuple
 
 import peewee as pw
@@ -20,7 +20,7 @@ from ..core import clock, context
 from ..core.database import current, db_time, execute
 from ..core.limits import Rate
 from . import identify
-from .decide import VALID, Key, checks, decide
+from .decide import VALID, Key, Quota, checks, decide
 
 _SPEND = (
     "UPDATE api_keys SET"
@@ -39,14 +39,15 @@ _TAKE_PLACE = (
 class Decision(NamedTuple):
     """What was decided of a key: `valid`, or the code of the first check that failed.
 
-    `key` is None if there is none; `rate` is how its limit stands and `remaining` what is left of
-    its quota, None if it has none.
+    `key` is None if there is none; `rate` is how its limit stands and `quota` the one of which the
+    least is left, None if it has none. Of a key that another one made, their limits and quotas are
+    among those.
     """
 
     code: str
     key: Key | None = None
     rate: Rate | None = None
-    remaining: int | None = None
+    quota: Quota | None = None
 
     @property
     def retry_after(self) -> int:
@@ -56,10 +57,9 @@ class Decision(NamedTuple):
         """
         if self.code == "rate_limited" and self.rate:
             return self.rate.reset_seconds
-        quota = self.key and self.key.quota
-        if not quota or quota.refill_at is None:
+        if self.quota is None or self.quota.refill_at is None:
             return 86_400
-        return max(1, ceil((quota.refill_at - clock.now()).total_seconds()))
+        return max(1, ceil((self.quota.refill_at - clock.now()).total_seconds()))
 
 
 def verify(
@@ -99,52 +99,64 @@ def look(
     outcomes = list(checks(key, scopes, address, clock.now(), role))
     if key is None:
         return Decision("not_found"), outcomes
-    rate, quota = _peek(key), key.quota
+    rate = _peek(key)
     outcomes.append(("rate_limited", rate is None or rate.passed))
-    outcomes.append(("usage_exceeded", quota is None or quota.remaining >= cost))
+    outcomes.append(("usage_exceeded", all(each.remaining >= cost for each in key.quotas)))
     code = next((code for code, passed in outcomes if not passed), VALID)
     return _refusal(code, key), outcomes
 
 
 def _refusal(code: str, key: Key) -> Decision:
-    return Decision(code, key, _peek(key), key.quota.remaining if key.quota else None)
+    return Decision(code, key, _peek(key), _least(key.quotas))
 
 
 def _peek(key: Key) -> Rate | None:
-    limit = key.rate_limit
-    return limit and context.service().limiter.peek(key.id.hex, limit)
+    return context.service().limiter.peek(key.limits) if key.limits else None
+
+
+def _least(quotas: Iterable[Quota]) -> Quota | None:
+    return min(quotas, key=lambda quota: quota.remaining, default=None)
 
 
 def _use(key: Key, text: str, cost: int) -> Decision:
-    limit, quota = key.rate_limit, key.quota
-    rate = limit and context.service().limiter.hit(key.id.hex, limit)
-    if rate and not rate.passed:
-        return Decision("rate_limited", key, rate, quota.remaining if quota else None)
-    if key.secret.state == "pending":
-        # It takes its place together with what is spent, or neither comes about.
+    rate = None
+    if key.limits:
+        rate = context.service().limiter.hit(key.limits)
+        if not rate.passed:
+            return Decision("rate_limited", key, rate, _least(key.quotas))
+    if key.secret.state == "pending" or len(key.quotas) > 1:
+        # All of it is spent, and the secret takes its place with that, or nothing comes about.
         with current.obj.atomic() as transaction:
-            code, left = _settle(key, text, cost)
+            code, quota = _settle(key, text, cost)
             if code != VALID:
                 transaction.rollback()
     else:
-        code, left = _settle(key, text, cost)
+        code, quota = _settle(key, text, cost)
     if code == VALID:
         _move_on(key, text)
-    return Decision(code, None if code == "not_found" else key, rate, left)
+    return Decision(code, None if code == "not_found" else key, rate, quota)
 
 
-def _settle(key: Key, text: str, cost: int) -> tuple[str, int | None]:
-    """Spend `cost` and let a new secret take its place: the code, and what is left of the quota."""
-    quota, left = key.quota, None
-    if quota:
+def _settle(key: Key, text: str, cost: int) -> tuple[str, Quota | None]:
+    """Spend `cost` and let a new secret take its place: the code, and the quota that tells most."""
+    left = []
+    for quota in key.quotas:
         since = db_time(quota.since)
-        spent = execute(_SPEND, since, cost, since, since, key.id.hex, since, cost).fetchall()
+        spent = execute(_SPEND, since, cost, since, since, quota.key_id, since, cost).fetchall()
         if not spent:  # there is too little of it, or the key is gone
             if identify.key_of(text) is None:
                 return "not_found", None
-            return "usage_exceeded", min(quota.remaining, cost - 1)
-        left = spent[0][0]
-    return (VALID, left) if _has_its_place(key, text) else ("not_found", None)
+            return "usage_exceeded", _lacking(key.quotas, quota, cost)
+        if spent[0][0] is not None:  # it has been lifted meanwhile
+            left.append(quota._replace(remaining=spent[0][0]))
+    return (VALID, _least(left)) if _has_its_place(key, text) else ("not_found", None)
+
+
+def _lacking(quotas: Sequence[Quota], refused: Quota, cost: int) -> Quota:
+    """Of the quotas that have too little, the one that is refilled last."""
+    short = [each for each in quotas if each.remaining < cost]
+    short = short or [refused._replace(remaining=cost - 1)]  # another use was faster
+    return max(short, key=lambda each: each.refill_at.timestamp() if each.refill_at else inf)
 
 
 def _has_its_place(key: Key, text: str) -> bool:

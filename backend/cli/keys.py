@@ -65,10 +65,11 @@ def list_keys(unused_since: datetime | None, *, as_json: bool) -> None:
 
 @group.command()
 @click.argument("key_id", type=click.UUID)
+@click.option("--cascade", is_flag=True, help="Also all keys that were made with it.")
 @inside
-def revoke(key_id: UUID) -> None:
+def revoke(key_id: UUID, *, cascade: bool) -> None:
     """Revoke a key, for good."""
-    keys.revoke(CONSOLE, key_id)
+    keys.revoke(CONSOLE, key_id, cascade=cascade)
 
 
 @group.command("check")

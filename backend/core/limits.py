@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -24,29 +25,42 @@ REDIS_SECONDS = 0.2  # for Redis to answer; a request waits for it
 REST_SECONDS = 1.0  # without a further attempt after one has failed
 SWEEP = 10_000  # windows in memory, at which those that are over are thrown away
 
-# KEYS: the window. ARGV: seconds, most, 1 for a use or 0 for a look, what tests add to the time.
+# KEYS: the windows. ARGV: 1 for a use or 0 for a look, what tests add to the time, then seconds and
+# most of each window. All are used, or, if one of them is used up, none.
 # The time is that of Redis, so that the clocks of several hosts need not agree.
 _SCRIPT = """
 local time = redis.call('TIME')
-local now = time[1] + time[2] / 1000000 + ARGV[4]
-local seconds, most = tonumber(ARGV[1]), tonumber(ARGV[2])
-local kept = redis.call('HMGET', KEYS[1], 'start', 'before', 'used')
-local start, before, used = tonumber(kept[1]) or now, tonumber(kept[2]) or 0, tonumber(kept[3]) or 0
-if now - start >= 2 * seconds or start - now > seconds then
-    start, before, used = now, 0, 0
-elseif now - start >= seconds then
-    start, before, used = start + seconds, used, 0
+local now = time[1] + time[2] / 1000000 + ARGV[2]
+local all_pass, windows, answer = true, {}, {}
+for i, key in ipairs(KEYS) do
+    local seconds, most = tonumber(ARGV[2 * i + 1]), tonumber(ARGV[2 * i + 2])
+    local kept = redis.call('HMGET', key, 'start', 'before', 'used')
+    local start, before = tonumber(kept[1]) or now, tonumber(kept[2]) or 0
+    local used = tonumber(kept[3]) or 0
+    if now - start >= 2 * seconds or start - now > seconds then
+        start, before, used = now, 0, 0
+    elseif now - start >= seconds then
+        start, before, used = start + seconds, used, 0
+    end
+    local elapsed = math.max(0, now - start)
+    local passes = before * (1 - elapsed / seconds) + used + 1 <= most + 1e-9
+    all_pass = all_pass and passes
+    windows[i] = {key, seconds, start, before, used}
+    answer[i] = {passes and 1 or 0, before, used, string.format('%.6f', elapsed)}
 end
-local elapsed = math.max(0, now - start)
-local passed = before * (1 - elapsed / seconds) + used + 1 <= most + 1e-9
-if passed and ARGV[3] == '1' then
-    used = used + 1
-    local begun = string.format('%.6f', start)
-    redis.call('HSET', KEYS[1], 'start', begun, 'before', before, 'used', used)
-    redis.call('EXPIRE', KEYS[1], 2 * seconds)
+if all_pass and ARGV[1] == '1' then
+    for i, window in ipairs(windows) do
+        local key, seconds, start, before, used = unpack(window)
+        local begun = string.format('%.6f', start)
+        redis.call('HSET', key, 'start', begun, 'before', before, 'used', used + 1)
+        redis.call('EXPIRE', key, 2 * seconds)
+        answer[i][3] = used + 1
+    end
 end
-return {passed and 1 or 0, before, used, string.format('%.6f', elapsed)}
+return answer
 """
+
+Window = tuple[str, Limit]  # what is counted, and how often it may be
 
 
 class Rate(NamedTuple):
@@ -70,21 +84,24 @@ class Limiter:
         self._memory = _Memory()
         self._redis = _Redis(settings.redis_url) if settings.redis_url else None
 
-    def hit(self, name: str, limit: Limit) -> Rate:
-        """Use the limit once, if it is not used up."""
-        return self._count(name, limit, 1)
+    def hit(self, windows: Sequence[Window]) -> Rate:
+        """Use each of these limits once, unless one of them is used up; then none is used.
 
-    def peek(self, name: str, limit: Limit) -> Rate:
-        """How the limit stands, and whether a use would pass. It is none."""
-        return self._count(name, limit, 0)
+        The rate is that of the limit which refuses longest, else of the one with the least left.
+        """
+        return self._count(windows, 1)
 
-    def _count(self, name: str, limit: Limit, uses: int) -> Rate:
+    def peek(self, windows: Sequence[Window]) -> Rate:
+        """What `hit` would return, without a use."""
+        return self._count(windows, 0)
+
+    def _count(self, windows: Sequence[Window], uses: int) -> Rate:
         if self._redis:
-            rate = self._redis.count(name, limit, uses)
-            if rate:
-                return rate
+            rates = self._redis.count(windows, uses)
+            if rates:
+                return _strictest(rates)
             self._metrics.limiter_fallbacks.inc()
-        return self._memory.count(name, limit, uses)
+        return _strictest(self._memory.count(windows, uses))
 
 
 class _Memory:
@@ -95,23 +112,34 @@ class _Memory:
         self._sweep_at = SWEEP
         self._lock = threading.Lock()
 
-    def count(self, name: str, limit: Limit, uses: int) -> Rate:
-        now, seconds = clock.monotonic(), limit.seconds
+    def count(self, windows: Sequence[Window], uses: int) -> list[Rate]:
+        now, all_pass, seen = clock.monotonic(), True, []
+        opened: dict[tuple[str, int], list[float]] = {}
         with self._lock:
-            window = self._windows.get((name, seconds))
-            if window is None or now - window[0] >= 2 * seconds:
-                window = [now, 0, 0]
-            elif now - window[0] >= seconds:
-                window = [window[0] + seconds, window[2], 0]
-            start, before, used = window
-            elapsed = max(0.0, now - start)
-            passed = before * (1 - elapsed / seconds) + used + 1 <= limit.most + 1e-9
-            if passed and uses:
-                used = window[2] = used + 1
-                self._windows[name, seconds] = window
-                if len(self._windows) >= self._sweep_at:
-                    self._sweep(now)
-        return _rate(limit, passed, before, used, elapsed)
+            for name, limit in windows:
+                most, seconds = limit
+                window = self._windows.get((name, seconds))
+                if window is None or now - window[0] >= 2 * seconds:
+                    window = [now, 0, 0]
+                elif now - window[0] >= seconds:
+                    window = [window[0] + seconds, window[2], 0]
+                start, before, used = window
+                elapsed = max(0.0, now - start)
+                passes = before * (1 - elapsed / seconds) + used + 1 <= most + 1e-9
+                all_pass = all_pass and passes
+                seen.append((limit, passes, before, used, elapsed))
+                opened[name, seconds] = window
+            if not (all_pass and uses):
+                return [_rate(*each) for each in seen]
+            for window in opened.values():
+                window[2] += 1
+            self._windows |= opened
+            if len(self._windows) >= self._sweep_at:
+                self._sweep(now)
+        return [
+            _rate(limit, True, before, used + 1, elapsed)
+            for limit, _, before, used, elapsed in seen
+        ]
 
     def _sweep(self, now: float) -> None:
         self._windows = {
@@ -131,17 +159,18 @@ class _Redis:
         self._down_until = 0.0
         self._is_down = False
 
-    def count(self, name: str, limit: Limit, uses: int) -> Rate | None:
+    def count(self, windows: Sequence[Window], uses: int) -> list[Rate] | None:
         """As Redis has it; None if it does not answer."""
         if time.monotonic() < self._down_until:
             return None
         if self._is_down:  # this one asks again, and others need not wait for it
             self._down_until = time.monotonic() + 3 * REDIS_SECONDS
-        shift = clock.shift.total_seconds()
+        arguments: list[Any] = [uses, clock.shift.total_seconds()]
+        for _, limit in windows:
+            arguments += [limit.seconds, limit.most]
+        names = [f"rate:{name}:{limit.seconds}" for name, limit in windows]
         try:
-            answer: Any = self._script(
-                [f"rate:{name}:{limit.seconds}"], [limit.seconds, limit.most, uses, shift]
-            )
+            answer: Any = self._script(names, arguments)
         except self._error as error:
             self._down_until = time.monotonic() + REST_SECONDS
             if not self._is_down:
@@ -151,8 +180,44 @@ class _Redis:
         if self._is_down:
             log.info("limits: Redis is back")
         self._is_down, self._down_until = False, 0.0
-        passed, before, used, elapsed = answer
-        return _rate(limit, bool(passed), before, used, float(elapsed))
+        return [
+            _rate(limit, bool(passes), before, used, float(elapsed))
+            for (_, limit), (passes, before, used, elapsed) in zip(windows, answer, strict=True)
+        ]
+
+
+def of_key(own: Limit | None, settings: Settings) -> Limit | None:
+    """The limit that counts for a key with this one of its own, or with none."""
+    limit, highest = own or settings.rate_limit_default, settings.rate_limit_max
+    return stricter(limit, highest) if limit and highest else limit or highest
+
+
+def fault(rate_limit: Mapping[str, int]) -> tuple[str, str] | None:
+    """(the member, what is wrong with it) if these members do not make a rate limit together."""
+    lacking = next((each for each in ("limit", "window_seconds") if each not in rate_limit), None)
+    return (lacking, "Missing data for required field.") if lacking else None
+
+
+def within(inner: Limit | None, outer: Limit | None) -> bool:
+    """True if `inner` lets no more pass than `outer`, at once and in the long run."""
+    if outer is None or inner is None:
+        return outer is None
+    return inner.most <= outer.most and inner.most * outer.seconds <= outer.most * inner.seconds
+
+
+def stricter(one: Limit, other: Limit) -> Limit:
+    """The limit that lets no more pass than either of them, at once and in the long run."""
+    most = min(one.most, other.most)
+    return Limit(most, max(ceil(most * each.seconds / each.most) for each in (one, other)))
+
+
+def _strictest(rates: list[Rate]) -> Rate:
+    if len(rates) == 1:
+        return rates[0]
+    refused = [rate for rate in rates if not rate.passed]
+    if refused:
+        return max(refused, key=lambda rate: rate.reset_seconds)
+    return min(rates, key=lambda rate: rate.remaining)
 
 
 def _rate(limit: Limit, passed: bool, before: float, used: float, elapsed: float) -> Rate:

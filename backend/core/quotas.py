@@ -1,6 +1,8 @@
 """When a quota is refilled: pure rules about days and months in UTC."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 INTERVALS = ("daily", "monthly")
 NEVER = datetime(1, 1, 1, tzinfo=UTC)
@@ -26,6 +28,16 @@ def next_start(interval: str | None, now: datetime) -> datetime | None:
 def is_due(interval: str | None, refilled_at: datetime | None, now: datetime) -> bool:
     """True if a new day or month has begun since the quota was set or refilled."""
     return refilled_at is not None and refilled_at < period_start(interval, now)
+
+
+def fault(quota: Mapping[str, Any]) -> tuple[str, str] | None:
+    """(the member, what is wrong with it) if these members do not make a quota together."""
+    amount = quota.get("refill_amount")
+    if (amount is None) != (quota.get("refill_interval") is None):
+        return "refill_amount", "Only together with refill_interval."
+    if amount is None and "remaining" not in quota:
+        return "remaining", "Missing data for required field."
+    return None
 
 
 def within(inner: dict, outer: dict) -> bool:

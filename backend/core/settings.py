@@ -285,6 +285,7 @@ class Settings:
     api_key_prefix: str = _setting(_match("[a-z][a-z0-9]{1,15}"), "bt", "2 to 16 of a-z and 0-9")
     max_keys_per_user: int = _setting(_whole(1, 1_000_000), "100", "1 to 1000000")
     rate_limit_default: Limit | None = _setting(_rate, "", "uses/seconds for keys without one")  # noqa: RUF009
+    rate_limit_max: Limit | None = _setting(_rate, "", "uses/seconds that no key's limit exceeds")  # noqa: RUF009
     disable_keys_unused_days: int = _setting(_whole(0, 36_500), "0", "0 to 36500; 0: never")
     audit_retention_days: int = _setting(_whole(0, 36_500), "365", "0 to 36500; 0: for ever")
     mail_url: str = _setting(

@@ -14,7 +14,10 @@ TOKEN_TYPES = ("access_token", "refresh_token", "api_key")
 
 
 def _ip() -> Address:
-    about = {"example": "192.0.2.1", "description": "From where the key was used."}
+    about = {
+        "example": "192.0.2.1",
+        "description": "Where the key was used from. A key with allowed_ips is not valid without.",
+    }
     return Address(metadata=about)
 
 
@@ -53,12 +56,15 @@ class OwnerSchema(Answer):
 
 
 class RateSchema(Answer):
-    """How a key's limit stands."""
+    """How a key's limit stands; of several, as for keys made with others, the one that counts."""
 
     limit = fields.Integer(metadata={"example": 100})
     remaining = fields.Integer(metadata={"example": 99})
     reset_seconds = fields.Integer(
-        metadata={"example": 60, "description": "Until the window ends, or a use passes again."}
+        metadata={
+            "example": 60,
+            "description": "Until the window ends, or, if it is used up, until a use passes.",
+        }
     )
 
 

@@ -58,6 +58,6 @@ def _told(decision: Decision) -> dict[str, Any]:
         }
     if rate is not None:
         answer["rate_limit"] = rate
-    if decision.remaining is not None:
-        answer["quota"] = {"remaining": decision.remaining}
+    if decision.quota is not None:
+        answer["quota"] = decision.quota
     return answer

@@ -1,0 +1,82 @@
+"""What a key may be changed to: members that are not sent, RATE_LIMIT_MAX, what an admin locked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..core import context, limits, quotas
+from ..core.errors import Forbidden, Invalid
+from ..core.identity import Identity
+from ..core.settings import Limit
+from . import networks
+from .models import ApiKey
+
+LOCKABLE = ("disabled", "quota", "rate_limit", "allowed_ips")
+
+
+def merged(key: ApiKey, wanted: dict[str, Any]) -> dict[str, Any]:
+    """`wanted`, with those members of quota and rate limit that it lacks as the key has them.
+
+    Invalid if they make no quota or rate limit together.
+    """
+    whole = dict(wanted)
+    for name, fault_of in (("quota", quotas.fault), ("rate_limit", limits.fault)):
+        if wanted.get(name) is not None:
+            whole[name] = {**(getattr(key, name) or {}), **wanted[name]}
+            if fault := fault_of(whole[name]):
+                raise Invalid(name, ": ".join(fault))
+    return whole
+
+
+def require_below_maximum(actor: Identity, rate_limit: dict[str, int] | None) -> None:
+    """Invalid for more than RATE_LIMIT_MAX, at once or in the long run, unless an admin asks."""
+    limit, highest = as_limit(rate_limit), context.settings().rate_limit_max
+    if limit and highest and not actor.is_admin_in_person and not limits.within(limit, highest):
+        most = f"{highest.most} uses in {highest.seconds} seconds"
+        raise Invalid("rate_limit", f"At most {most}, and no more than that at once.")
+
+
+def respect_locks(actor: Identity, key: ApiKey, wanted: dict[str, Any]) -> None:
+    """Lock what an administrator sets on another's key, and unlock what one of them lifts.
+
+    Forbidden for anybody else who would widen what is locked.
+    """
+    locked = set(key.locked_by_admin)
+    if not actor.is_admin_in_person:
+        for name in locked & wanted.keys():
+            if not _NARROWS[name](wanted[name], getattr(key, name)):
+                raise Forbidden("forbidden", f"An administrator has set {name}.")
+        return
+    for name in wanted.keys() & set(LOCKABLE):
+        if not wanted[name]:
+            locked.discard(name)
+        elif key.owner_id != actor.user_id:
+            locked.add(name)
+    if locked != set(key.locked_by_admin):
+        key.locked_by_admin = sorted(locked)  # type: ignore[assignment]
+
+
+def require_not_disabled_by_admin(actor: Identity, key: ApiKey) -> None:
+    """Forbidden if an administrator has disabled the key, for anybody else."""
+    if key.disabled and "disabled" in key.locked_by_admin and not actor.is_admin_in_person:
+        raise Forbidden("forbidden", "An administrator has disabled the key.")
+
+
+def as_limit(rate_limit: dict[str, int] | None) -> Limit | None:
+    """A key's `rate_limit` in the form in which limits are compared."""
+    return Limit(rate_limit["limit"], rate_limit["window_seconds"]) if rate_limit else None
+
+
+def _quota_narrows(new: dict[str, Any] | None, old: dict[str, Any]) -> bool:
+    """Not from monthly to daily: this month's is spent, perhaps, and a day's would come on top."""
+    if new is None or (old["refill_interval"], new["refill_interval"]) == ("monthly", "daily"):
+        return False
+    return quotas.within(new, old)
+
+
+_NARROWS = {
+    "disabled": lambda new, old: new or not old,
+    "quota": _quota_narrows,
+    "rate_limit": lambda new, old: limits.within(as_limit(new), as_limit(old)),
+    "allowed_ips": networks.within,
+}
