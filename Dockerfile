@@ -9,7 +9,7 @@ RUN /venv/bin/pip install --require-hashes -r requirements.txt
 FROM python:3.13-slim
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 FLASK_SKIP_DOTENV=1 HOST=0.0.0.0
 RUN useradd --uid 10001 --user-group --no-create-home app \
-    && install -d -o app -g app -m 700 /app/instance
+    && install -d -o app -g 0 -m 770 /app/instance
 WORKDIR /app
 COPY --from=build /venv /venv
 COPY wsgi.py ./
@@ -17,7 +17,8 @@ COPY backend backend
 COPY config config
 COPY migrations migrations
 USER 10001
-# The SQLite database, where there is one.
+# The SQLite database, where there is one. It is all that must be writable (`--read-only` works), and
+# the group 0 may write it: OpenShift runs the image as some other user of that group.
 VOLUME /app/instance
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["python", "-c", \

@@ -25,7 +25,7 @@ from backend.connections import Waiting
 from backend.core.settings import ROOT
 
 from .conftest import PASSWORD, copy_tree, migrate, process_environ, run, until
-from .processes import Process, free_port
+from .processes import Process, confined, free_port
 
 LOGIN = json.dumps({"username": "nobody", "password": PASSWORD}).encode()
 COMMANDS = {
@@ -432,13 +432,6 @@ def test_sighup_does_not_end_a_server_that_runs_under_nohup(servers: Servers) ->
 
 # --- little that is writable ---
 
-READ_ONLY = """
-mount --bind "$1" "$1" && mount -o remount,ro,bind / || exit 99
-! touch /tmp/"$$" 2>/dev/null || exit 98
-shift
-exec "$@"
-"""
-
 
 @pytest.mark.parametrize("kind", ["waitress", "gunicorn"])
 def test_a_server_serves_on_a_read_only_root_where_instance_alone_is_writable(
@@ -447,17 +440,9 @@ def test_a_server_serves_on_a_read_only_root_where_instance_alone_is_writable(
     tree = copy_tree(tmp_path)
     instance = tree / "instance"
     instance.mkdir()
+    instance.chmod(0o770)  # as the image has it
     migrate(f"sqlite:///{instance / 'backend.db'}")
-    command: list[str] = ["unshare", "--mount", "sh", "-c", READ_ONLY, "sh", str(instance)]
-    if os.getuid():
-        command.insert(1, "--map-root-user")
-    else:  # an account that is known nowhere, as some platforms start containers
-        for path in (instance, *instance.iterdir()):
-            os.chown(path, 12345, 0)
-        may_read = "+dac_read_search"  # Python may be in the home directory of root
-        command += ["setpriv", "--reuid=12345", "--regid=0", "--clear-groups"]
-        command += [f"--inh-caps={may_read}", f"--ambient-caps={may_read}"]
-    command += command_of(kind)
+    command = confined(instance, *command_of(kind))
     with Server(kind, tree, tmp_path, command, metrics_enabled=True, threads=4) as server:
         server.wait_until_it_serves()
         assert server.ask("GET", "/readyz").status == 200

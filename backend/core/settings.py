@@ -324,6 +324,8 @@ class Settings:
                 given = _over(_clean(dotenv_values(_environment_file(environment))), given)
         except ValueError:
             raise SettingsError(["The .env file is not UTF-8."]) from None
+        except OSError as error:
+            raise SettingsError([f"{error.filename} cannot be read: {error.strerror}."]) from None
         settings, problems = _parse(given)
         if problems:
             raise SettingsError(problems)
