@@ -32,7 +32,7 @@ from backend.core.database import release
 from backend.core.paths import ROOT
 from backend.users.models import User
 
-from .conftest import migrate, run, service_of, settle
+from .conftest import migrate, run, service_of, settle, until
 from .mail_server import Inbox, inbox, message_of, smtp
 
 __all__ = ["inbox", "smtp"]
@@ -877,6 +877,22 @@ def test_sending_takes_no_time_while_the_server_hangs(
         release(service.database)
     assert time.thread_time() - started < 0.5
     service.mailer.patience = 0.001
+
+
+def test_requests_have_the_only_connection_while_the_server_hangs(
+    mailing: Callable[..., Flask], odd: Callable[..., Odd]
+) -> None:
+    server = odd(says_nothing)
+    app = mailing(f"smtp://127.0.0.1:{server.port}", database_pool_size=1)
+    service = service_of(app)
+    with service.active():
+        mail.send("alice@example.com", "reset", user_id=None, **VALUES["reset"])
+        release(service.database)
+        until(lambda: server.count)
+        assert User.select().count() == 0
+        release(service.database)
+    assert not service.sender.join(0)  # it still waits for the server
+    server.close()
 
 
 def test_the_end_of_the_process_waits_for_no_further_attempt(

@@ -24,6 +24,7 @@ import idna
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from . import clock, context, outbox, smtp
+from .database import release
 from .logs import printable
 from .models import Mail
 from .paths import DATA
@@ -140,6 +141,7 @@ class Mailer:
             return smtp.NotSent("not an address", final=True)
         try:
             self._write(message, mail.template, now, values)
+            release(context.service().database)  # requests need it while a server is slow
             self._give(message)
         except smtp.NotSent as fault:
             return fault

@@ -75,7 +75,7 @@ def is_alike(
 def test_asking_for_a_reset(
     make_site: Callable[..., Site], figure: Callable[[str, str], None]
 ) -> None:
-    client, [server] = make_site()
+    client, [server] = make_site(**UNTHROTTLED)
     add_user(client, "known")
     bodies = {name: {"email": f"{name}@example.com"} for name in ("known", "unknown")}
     found = compare(server, "/v1/auth/password/forgot", bodies, 202)
