@@ -30,6 +30,7 @@ def addresses(host: str) -> list[str]:
 
     OSError if there are none.
     """
+    host = host.strip("[]")
     if host in {"*", "::"}:
         return ["::"] if socket.has_dualstack_ipv6() else ["0.0.0.0"]  # noqa: S104
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

@@ -23,6 +23,7 @@ from waitress.buffers import OverflowableBuffer
 from backend.chunked import Chunks
 from backend.connections import Waiting
 from backend.core.settings import ROOT
+from backend.listeners import addresses
 
 from .conftest import PASSWORD, copy_tree, migrate, process_environ, run, until
 from .processes import Process, confined, free_port
@@ -471,6 +472,11 @@ def test_both_names_of_all_addresses_listen_on_ipv4_and_ipv6(servers: Servers, k
     finally:
         for server in started:
             server.end()
+
+
+def test_a_host_may_stand_in_brackets() -> None:
+    assert addresses("[::1]") == addresses("::1") == ["::1"]
+    assert addresses("[::]") == addresses("::") == addresses("*")
 
 
 def test_a_server_says_that_it_serves_only_once_its_port_is_bound(servers: Servers) -> None:
