@@ -21,8 +21,8 @@ from .web import problems
 REQUEST_SECONDS = 60  # from the first byte of a request to its last
 WAITING_PER_THREAD = 64  # requests; the last of them waits a second or two
 MOST_FIELDS = 100  # header lines, as gunicorn allows
-# waitress's own expressions try each way to divide a line that does not match, or whose value
-# follows many blanks: 60 KB of it took minutes. These read each byte once (RFC 9112, 3 and 5).
+# waitress's own expressions try every way to divide a line that does not match, or a value that
+# follows many blanks: 60 KB took minutes. These read each byte once (RFC 9112 sections 3 and 5).
 _REQUEST_LINE = re.compile(
     rb"[!#$%&'*+.^_`|~0-9A-Z-]+ (?:/|\*|[A-Za-z][A-Za-z0-9+.-]*://)[^\x00-\x20\x7f]* HTTP/\d\.\d"
 )
@@ -81,7 +81,8 @@ class _Parser(HTTPRequestParser):
 
     def parse_header(self, header_plus: bytes) -> None:
         """Read the header; ParsingError if others might read it differently."""
-        line, *lines = header_plus.rstrip(b"\r\n").split(b"\r\n")
+        head = header_plus.removesuffix(b"\r\n\r\n").removesuffix(b"\r\n")
+        line, *lines = head.split(b"\r\n")
         if not _REQUEST_LINE.fullmatch(line):
             raise ParsingError("Invalid request line")
         if len(lines) > MOST_FIELDS:

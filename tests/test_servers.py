@@ -233,6 +233,7 @@ BROKEN = {
     "a length of 5,000 digits": LOGIN_HEAD + b"Content-Length: " + b"1" * 5000 + b"\r\n\r\n",
     "two hosts": GET + b"Host: y\r\n\r\n",
     "a header that goes on in the next line": GET + b"A: b\r\n c\r\n\r\n",
+    "a carriage return alone in a header": GET + b"A: b\r\r\n\r\n",
     "no version": b"GET /healthz\r\n\r\n",
     "a host that is no address": b"GET http://[x/ HTTP/1.1\r\nHost: x\r\n\r\n",
 }
