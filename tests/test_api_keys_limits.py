@@ -244,6 +244,26 @@ def test_when_it_is_reached_one_is_told_when_to_come_again(
     assert me(client, key).status_code == 200
 
 
+@pytest.mark.parametrize(("most", "longest"), [(1, 120), (2, 90), (3, 80), (60, 61)])
+def test_the_next_use_passes_when_retry_after_is_over_and_no_second_before(
+    client: FlaskClient, alice: Person, travel: Travel, most: int, longest: int
+) -> None:
+    key = alice.new_key(rate_limit=limit(most, 60))
+    assert statuses([me(client, key) for _ in range(most)]) == {200: most}
+    for number in range(4):
+        refused = me(client, key)
+        wait = int(refused.headers["Retry-After"])
+        assert refused.headers["RateLimit"].endswith(f"t={wait}")
+        if not number:
+            assert longest - 2 < wait <= longest
+        travel(seconds=wait - 1.5)
+        assert me(client, key).status_code == 429
+        travel(seconds=1.5)
+        assert me(client, key).status_code == 200
+        while me(client, key).status_code == 200:
+            pass
+
+
 def test_verifying_tells_how_the_limit_stands(root: Person, alice: Person) -> None:
     key = alice.new_key(rate_limit=limit(2))
     told = [verify(root, key["key"])["rate_limit"] for _ in range(3)]

@@ -326,3 +326,61 @@ def test_a_minted_key_outlives_neither_its_owner_nor_its_own_expiry(
     travel(days=1, seconds=1)
     assert_problem(alice.with_key(minted).get("/v1/auth/me"), 401, "invalid_credentials")
     assert manager.get("/v1/auth/me").status_code == 200
+
+
+# --- keys that read keys ---
+
+
+def test_a_key_that_reads_keys_sees_itself_and_those_within_its_scopes(
+    client: FlaskClient, alice: Person, root: Person
+) -> None:
+    reader = alice.new_key(name="reader", scopes=["keys:read", "a_b:*", "c:read"])
+    seen = {
+        each["id"]: each
+        for each in [
+            reader,
+            alice.new_key(name="no scopes"),
+            alice.new_key(name="same area", scopes=["a_b:x", "a_b:*"]),
+            alice.new_key(name="same scope", scopes=["c:read", "keys:read"]),
+        ]
+    }
+    hidden = [
+        alice.new_key(name=scope, scopes=[scope, "c:read"])
+        for scope in ("keys:write", "axb:x", "a_b2:x", "c:*", "c:write")
+    ]
+    holder = alice.with_key(reader)
+    listed = holder.get("/v1/api-keys").json["items"]
+    assert [each["id"] for each in listed] == sorted(seen, reverse=True)
+    paged, cursor = [], ""
+    while cursor is not None:
+        page = holder.get(f"/v1/api-keys?limit=1{cursor and f'&cursor={cursor}'}").json
+        paged += page["items"]
+        cursor = page["next"]
+    assert paged == listed
+    assert len(holder.get("/v1/api-keys?search=s&status=active").json["items"]) == 3
+    for key in hidden:
+        for answer in (
+            holder.get(path_of(key)),
+            holder.get(f"{path_of(key)}/usage"),
+            holder.post(f"{path_of(key)}/explain"),
+        ):
+            assert_problem(answer, 403, "insufficient_scope")
+        assert alice.get(path_of(key)).status_code == 200
+    for key_id in seen:
+        assert holder.get(f"/v1/api-keys/{key_id}").status_code == 200
+        assert holder.post(f"/v1/api-keys/{key_id}/explain").status_code == 200
+    of_root = root.new_key()
+    assert_problem(holder.get(path_of(of_root)), 404, "not_found")
+
+
+def test_a_key_that_holds_more_than_its_owner_may_now_still_sees_itself(
+    client: FlaskClient, alice: Person, root: Person
+) -> None:
+    root.patch(f"/v1/users/{alice.id}", {"role": "admin"})
+    key = alice.new_key(scopes=["keys:read", "users:read"])
+    other = alice.new_key(scopes=["users:read"])
+    root.patch(f"/v1/users/{alice.id}", {"role": "user"})
+    holder = alice.with_key(key)
+    assert [each["id"] for each in holder.get("/v1/api-keys").json["items"]] == [key["id"]]
+    assert holder.get(path_of(key)).status_code == 200
+    assert_problem(holder.get(path_of(other)), 403, "insufficient_scope")
