@@ -11,6 +11,7 @@ from .audit import denials
 from .auth import service as auth
 from .core import outbox
 from .guessing import service as guessing
+from .users import usernames
 
 SOME = 500  # rows of a table at a time: nobody waits long for that
 PAUSE = 20.0  # seconds from one such time to the next
@@ -21,9 +22,10 @@ def prune(limit: int = SOME) -> int:
     """Delete at most `limit` rows of each kind, and return how many they were.
 
     Sessions, throttles, hours of denials, audit events beyond retention, counts of the use of keys,
-    unsent mail.
+    unsent mail, usernames that were given up.
     """
-    return sum(each.prune(limit) for each in (auth, guessing, denials, audit, usage, outbox))
+    prunable = (auth, usernames, guessing, denials, audit, usage, outbox)
+    return sum(each.prune(limit) for each in prunable)
 
 
 def tend(limit: int = SOME // 5) -> int:

@@ -103,8 +103,8 @@ def fresh_database(template: str) -> Iterator[Callable[[], str]]:
     def empty() -> str:
         with psycopg.connect(template) as connection:
             connection.execute(
-                "TRUNCATE users, throttles, notices, mails, audit_events, audit_chain, denials"
-                " CASCADE"
+                "TRUNCATE users, throttles, notices, mails, audit_events, audit_chain, denials,"
+                " held_usernames CASCADE"
             )
         return template
 

@@ -127,7 +127,7 @@ def me() -> dict[str, Any]:
 @blp.response(200, UserSchema)
 @blp.fails("wrong_password", "rate_limited", "username_taken", "conflict")
 def change_me(changes: dict[str, str]) -> User:
-    """Change one's own name or e-mail address; a link confirms the latter"""
+    """Change your own username, three times a day, or e-mail address, which a link confirms"""
     return service.change_me(actor(), **changes)
 
 

@@ -33,6 +33,7 @@ from .models import Session
 
 SECOND_STEP_FOR = timedelta(minutes=5)
 SECOND_STEP_TRIES = Limit(5, 300)
+RENAMES = Limit(3, 86_400)  # of an account by itself
 MAILS = Limit(3, 3600)  # that one account may cause
 
 
@@ -341,6 +342,8 @@ def change_me(actor: Identity, current_password: str, **changes: str) -> User:
         raise Invalid("email", "Cannot be changed: there is no mail to confirm it with.")
     with current.atomic():
         user = users.rename(actor, proven, **changes)
+        if user.username != proven.username:
+            guessing.spend(f"usernames for {user.id}", RENAMES)
         if is_new:  # at the end: what is refused for another reason mails nothing
             guessing.spend(f"addresses for {user.id}", MAILS)
     return user

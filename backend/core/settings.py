@@ -276,6 +276,7 @@ class Settings:
     session_absolute_days: int = _setting(_whole(1, 3650), "30", "1 to 3650 days")
     refresh_grace_seconds: int = _setting(_whole(0, 300), "10", "0 to 300 seconds")
     max_sessions_per_user: int = _setting(_whole(1, 10_000), "20", "1 to 10000")
+    username_hold_days: int = _setting(_whole(0, 36_500), "90", "0 to 36500; 0: not at all")
     password_min_length: int = _setting(_whole(8, 1024), "15", "8 to 1024 characters")
     bcrypt_rounds: int = _setting(_whole(4, 18), "12", "4 to 18; in production at least 10")
     login_attempts: Limit = _setting(_limit, "10/300", "failures/seconds, account and address")  # noqa: RUF009

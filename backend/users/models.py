@@ -1,4 +1,4 @@
-"""The users table."""
+"""The tables of users and of the usernames that they gave up."""
 
 import peewee as pw
 
@@ -33,3 +33,17 @@ class User(Model):
 
     class Meta:
         table_name = "users"
+
+
+class HeldUsername(Model):
+    """A username that became free at `created_at`, by renaming or deletion, and who had it.
+
+    Services that know users by name would take a stranger for its former holder.
+    """
+
+    username_folded = pw.CharField(max_length=64, unique=True)
+    user_id = pw.UUIDField()
+
+    class Meta:
+        table_name = "held_usernames"
+        indexes = ((("created_at",), False),)

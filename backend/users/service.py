@@ -17,7 +17,7 @@ from ..core.database import atomic, current, is_unique_violation, lock, newest
 from ..core.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from ..core.identity import Identity
 from ..core.tokens import EMAIL_LINK
-from . import links
+from . import links, usernames
 from .models import User
 
 _LOCAL_PART = re.compile(r"(?!\.)(?!.*\.\.)[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}(?<!\.)")
@@ -170,7 +170,9 @@ def _change(actor: Identity, user_id: UUID, changes: dict[str, Any]) -> User:
 @atomic
 def delete(actor: Identity, user_id: UUID) -> None:
     """Remove another user with all sessions and keys. Conflict `last_admin` for the last one."""
-    for_update(actor, user_id, loses_admin=True, not_own=True).delete_instance()
+    user = for_update(actor, user_id, loses_admin=True, not_own=True)
+    user.delete_instance()
+    usernames.hold(user)
     audit.record(actor, "user.delete", target=("user", user_id))
 
 
@@ -179,7 +181,8 @@ def rename(
 ) -> User:
     """The actor's own user under a new name; a new address waits until it is confirmed.
 
-    Conflict if the password is another by now than that of `proven`, with which it was checked.
+    Conflict for a name that is taken, or that is held for another user who gave it up; also if the
+    password is another by now than that of `proven`, with which it was checked.
     Whether another account has that address is not told here: whoever asks could try them all.
     """
     with _unique():
@@ -199,6 +202,8 @@ def _rename(actor: Identity, proven: User, username: str | None, email: str | No
         if fold_email(email) == user.email_folded:  # only another spelling of it
             user.email, user.pending_email = email, None
     _save(actor, user)
+    if username:
+        usernames.require_not_held(user)
     if email and user.pending_email:
         links.send_email_link(user)
     return user
@@ -377,8 +382,11 @@ def _readdress(user: User, email: str | None) -> None:
 
 def _name(user: User, **names: Any) -> None:
     if names.get("username"):
+        folded = names["username"].lower()
+        if user.username_folded not in (None, folded):
+            usernames.hold(user)
         user.username = names["username"]
-        user.username_folded = names["username"].lower()
+        user.username_folded = folded
     if "email" in names:
         user.email = names["email"]
         user.email_folded = fold_email(names["email"]) if names["email"] else None
@@ -391,7 +399,7 @@ def _unique() -> Iterator[None]:
         yield
     except pw.IntegrityError as error:
         if is_unique_violation(error, "users", "username_folded"):
-            raise Conflict("username_taken", "That username is taken.") from None
+            raise usernames.taken() from None
         if is_unique_violation(error, "users", "email_folded"):
             raise Conflict("email_taken", "That e-mail address is taken.") from None
         raise
