@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from flask import Flask
@@ -380,6 +381,25 @@ def test_search_is_literal_and_looks_into_names_and_descriptions(alice: Person) 
     assert names(alice, "?search=backup") == ["plain"]
     assert names(alice, "?search=LAI") == ["plain"]
     assert names(alice, "?search=nothing") == []
+
+
+def test_search_ignores_case_in_every_script_on_both_databases(alice: Person) -> None:
+    for name in ("Café", "ПРОЕКТ", "Ωμέγα", "日本語", "İzmir 100%", "plain"):
+        alice.new_key(name=name, description=f"key of {name}")
+    alice.new_key(name="none")
+    for text, found in {
+        "CAFÉ": ["Café"],
+        "café": ["Café"],
+        "É": ["Café"],
+        "проект": ["ПРОЕКТ"],
+        "ΩΜΈ": ["Ωμέγα"],
+        "本": ["日本語"],
+        "É%": [],
+        "_É": [],
+        "cafe": [],
+        "KEY OF П": ["ПРОЕКТ"],
+    }.items():
+        assert names(alice, f"?search={quote(text)}") == found, text
 
 
 def test_filters_add_up_and_pages_keep_to_them(alice: Person) -> None:

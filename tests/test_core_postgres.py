@@ -116,6 +116,16 @@ def test_a_session_that_options_in_the_url_spoil_is_refused_in_a_sentence(
         assert told.stderr.startswith("fatal: DATABASE_URL: DateStyle is SQL, MDY, and the service")
 
 
+def test_doctor_warns_of_a_database_whose_locale_folds_no_case_beyond_ascii(
+    app_on: Callable[..., Flask],
+) -> None:
+    with database_of("ENCODING 'UTF8' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'") as url:
+        migrate(url)
+        told = flask_of(app_on(url))("doctor")
+        assert told.exit_code == 0
+        assert "warning: LC_CTYPE folds a to z only, and so does `?search=`" in told.stdout
+
+
 def test_options_in_the_url_choose_the_schema(app_on: Callable[..., Flask]) -> None:
     with database_of("", "CREATE SCHEMA mine", "CREATE TABLE users (id int)") as url:
         app = app_on(f"{url}?options=-csearch_path%3Dmine")

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
@@ -219,6 +220,13 @@ def test_search_looks_in_username_and_email_in_any_case(root: Person) -> None:
     assert names(root.get("/v1/users?search=ALIC")) == ["bob", "alice"]
     assert names(root.get("/v1/users?search=wonder")) == ["alice"]
     assert names(root.get("/v1/users?search=nobody")) == []
+
+
+def test_search_for_users_ignores_case_in_every_script(root: Person) -> None:
+    add_user(root.client, "alice", email="alice@bücher.example")
+    add_user(root.client, "robot", email=None, password=None, kind="service")
+    for text in ("BÜCHER", "bücher", "Ü"):
+        assert names(root.get(f"/v1/users?search={quote(text)}")) == ["alice"]
 
 
 def test_search_is_literal(root: Person) -> None:

@@ -14,6 +14,7 @@ from ..audit import service as audit
 from ..core import clock, context, limits, quotas, tokens
 from ..core.database import (
     atomic,
+    contains,
     count_by,
     db_time,
     execute,
@@ -200,7 +201,7 @@ def listing(
     if never_used is not None:
         query = query.where(ApiKey.last_used_at.is_null(never_used))
     if search:
-        query = query.where(ApiKey.name.contains(search) | ApiKey.description.contains(search))
+        query = query.where(contains(ApiKey.name, search) | contains(ApiKey.description, search))
     return newest(_with_secrets(query), limit, cursor)
 
 

@@ -165,6 +165,13 @@ def insert_all(rows: Sequence[Model]) -> None:
     execute(f"INSERT INTO {table.table_name} ({names}) VALUES {places}", *values)  # noqa: S608
 
 
+def contains(field: pw.Field, text: str) -> pw.Expression:
+    """True where the field holds the text literally, in either case of any script."""
+    if on_postgres() or text.isascii():
+        return field.contains(text)
+    return pw.fn.INSTR(pw.fn.CASEFOLD(field), text.casefold()) > 0
+
+
 def lock(rows: pw.ModelSelect) -> list[Any]:
     """The rows, locked until the transaction ends. SQLite's transactions exclude each other."""
     return list(rows.for_update() if on_postgres() else rows)

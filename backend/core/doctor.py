@@ -33,7 +33,8 @@ def findings(settings: Settings, database: pw.Database) -> tuple[list[str], list
             raise
         fatal.append(f"DATABASE_URL: {explain(error).rstrip('.')}.")
     else:
-        doubtful += _about_clock(database) + _about_pooler(settings, database)
+        doubtful += _about_clock(database) + _about_case(database)
+        doubtful += _about_pooler(settings, database)
     if settings.database_url.startswith("sqlite:"):
         fatal += _about_folder(sqlite_path(settings).parent)
         doubtful += _about_sqlite(settings)
@@ -117,6 +118,16 @@ def _about_clock(database: pw.Database) -> list[str]:
     if seconds < CLOCK_SECONDS:
         return []
     return [f"The clock is {seconds:.0f} s off that of the database; synchronise both (NTP)."]
+
+
+def _about_case(database: pw.Database) -> list[str]:
+    """PostgreSQL folds case by the database's locale, which may know the letters a to z only."""
+    if isinstance(database, pw.SqliteDatabase):
+        return []
+    if database.execute_sql("SELECT 'É' ILIKE 'é'").fetchone() == (True,):
+        return []
+    remedy = "create a database with LC_CTYPE 'C.UTF-8' TEMPLATE template0"
+    return [f"LC_CTYPE folds a to z only, and so does `?search=`: {remedy}."]
 
 
 def _about_pooler(settings: Settings, database: pw.Database) -> list[str]:

@@ -69,6 +69,8 @@ class SqliteDatabase(BoundedPool, PooledSqliteDatabase):
         self._patience = patience  # seconds
         self._turn = threading.Lock()
         super().__init__(*args, **kwargs)
+        # SQLite's own LIKE knows the case of a to z alone.
+        self.register_function(_casefold, "casefold", 1, deterministic=True)
 
     def _connect(self) -> Any:
         with contextlib.suppress(OSError):  # SQLite raises an error of its own
@@ -115,6 +117,10 @@ class SqliteDatabase(BoundedPool, PooledSqliteDatabase):
         finally:
             self._turn.release()
             connection.execute(f"PRAGMA busy_timeout = {int(self._patience * 1000)}")
+
+
+def _casefold(text: str | None) -> str | None:
+    return text.casefold() if text else text
 
 
 def _is_busy(error: pw.OperationalError) -> bool:

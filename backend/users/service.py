@@ -13,7 +13,7 @@ import peewee as pw
 
 from ..audit import service as audit
 from ..core import clock, context, mail, passwords
-from ..core.database import atomic, current, is_unique_violation, lock, newest
+from ..core.database import atomic, contains, current, is_unique_violation, lock, newest
 from ..core.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from ..core.identity import Identity
 from ..core.tokens import EMAIL_LINK
@@ -74,12 +74,11 @@ def listing(
 ) -> tuple[list[User], UUID | None]:
     """A page of users, newest first, and the next cursor. `equal` filters by role, kind, is_active.
 
-    `search` is looked for literally in username and e-mail, without regard to case (on SQLite:
-    to that of a to z).
+    `search` is looked for literally in username and e-mail, in either case.
     """
     query = User.select()
     if search:
-        query = query.where(User.username.contains(search) | User.email.contains(search))
+        query = query.where(contains(User.username, search) | contains(User.email, search))
     for name, value in equal.items():
         query = query.where(getattr(User, name) == value)
     return newest(query, limit, cursor)
