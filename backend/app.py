@@ -21,11 +21,12 @@ from .core.access_tokens import AccessTokens
 from .core.chores import Chores
 from .core.context import Service
 from .core.database import open_database, release
-from .core.jobs import Jobs, Lookups, Sender
+from .core.jobs import Jobs, Lookups
 from .core.limits import Limiter
 from .core.mail import Mailer
 from .core.metrics import Metrics
 from .core.passwords import Hasher
+from .core.sender import Sender
 from .core.settings import Settings
 from .core.tokens import Keyring
 from .core.write_behind import WriteBehind

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .access_tokens import AccessTokens
     from .chores import Chores
-    from .jobs import Jobs, Lookups, Sender
+    from .jobs import Jobs, Lookups
     from .limits import Limiter, Rate
     from .mail import Mailer
     from .metrics import Metrics
     from .passwords import Hasher
+    from .sender import Sender
     from .settings import Settings
     from .tokens import Keyring
     from .write_behind import WriteBehind

@@ -11,7 +11,6 @@ import logging
 import os
 import secrets
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -19,14 +18,12 @@ from functools import partial
 
 from . import context
 from .database import release
-from .database_errors import explain, is_unavailable
 
 log = logging.getLogger(__name__)
 
 MOST = 1000  # jobs that wait
 CLOSE_SECONDS = 5.0  # for what is left when the process ends
 TICK_SECONDS = (1.0, 3.0)  # how long look-ups wait for others
-AGAIN_SECONDS = 10.0  # until the sender goes on after an error
 
 Job = Callable[[], object]
 _chance = secrets.SystemRandom()
@@ -186,69 +183,6 @@ class Lookups(Jobs):
                     self._dropped = 0
             self._ready = max(0, self._ready - 1)
             return super()._next()
-
-
-class Sender(Lane):
-    """Sends mail when it is woken, and again after the time that the outbox says.
-
-    `send` is given a function that says whether it may go on, and returns the seconds until there
-    may be more to send.
-    """
-
-    name = "mail"
-
-    def __init__(self, send: Callable[[Callable[[], bool]], float]) -> None:
-        self._send = send
-        super().__init__()
-
-    def _forget(self) -> None:
-        super()._forget()
-        self._wanted = False
-        self._pause: float | None = None
-        self._deadline = float("inf")
-        self._failed = ""
-
-    def start(self) -> None:
-        """Look once for mail that another process left, and from then on from time to time."""
-        ending = self.closing.is_set() or not threading.main_thread().is_alive()
-        if not (self._running or ending):
-            self.wake()
-
-    def wake(self) -> None:
-        """Send what is due soon. Returns at once and never raises."""
-        with self._changed:
-            self._wanted = True
-            self._changed.notify_all()
-            self._start()
-
-    def close(self) -> None:
-        """Send what is due, as far as CLOSE_SECONDS allow; the rest stays in the outbox."""
-        self._deadline = time.monotonic() + CLOSE_SECONDS / 2
-        super().close()
-
-    @property
-    def waiting(self) -> int:
-        """1 if there is something to send that has not been looked at, else 0."""
-        return int(self._wanted)
-
-    def _next(self) -> Job | None:
-        with self._changed:
-            timed_out = not self._changed.wait_for(self._is_awaited, self._pause)
-            self._busy = self._running = self._wanted or timed_out
-            self._wanted = False
-            return self._send_due if self._busy else None
-
-    def _send_due(self) -> None:
-        try:
-            self._pause = self._send(lambda: time.monotonic() < self._deadline)
-            self._failed = ""
-        except Exception as error:
-            self._pause = AGAIN_SECONDS
-            if not is_unavailable(error):
-                log.exception("mail: none is sent for now")
-            elif self._failed != str(error):
-                log.warning("mail waits: %s", explain(error))
-            self._failed = str(error)
 
 
 def _do(job: Job) -> None:
