@@ -112,6 +112,9 @@ def loads(raw: bytes) -> None:
 def beyond(app: Flask, method: str, path: str, body: Body, headers: dict[str, str]) -> float:
     """What the request takes beyond `json.loads`, in milliseconds."""
 
+    fine = {"200", "204", "400", "404", "422"}  # so that it was looked at
+    if len(body.raw) <= MAX_PUBLIC_BODY:
+        fine.add("401")  # no token, but a text that might be one
     asked = EnvironBuilder(
         method=method, path=path, data=body.raw, content_type=body.kind, headers=headers
     )
@@ -119,7 +122,7 @@ def beyond(app: Flask, method: str, path: str, body: Body, headers: dict[str, st
     def ask() -> None:
         asked.input_stream = io.BytesIO(body.raw)
         parts, status, _ = run_wsgi_app(app.wsgi_app, asked.get_environ())
-        assert status[:3] not in {"413", "500"}, (path, body.label, status)
+        assert status[:3] in fine, (path, body.label, status)
         assert sum(map(len, parts)) <= 16 * 1024
 
     return milliseconds(ask) - milliseconds(lambda: loads(body.raw))
@@ -141,7 +144,7 @@ def no_garbage_collection() -> Iterator[None]:
 def test_no_body_costs_much_more_than_to_parse_it(
     make_app: Callable[..., Flask], figure: Callable[[str, str], None]
 ) -> None:
-    app = make_app()
+    app = make_app(jwt_access_token_expire_minutes=60)  # a refusal of the caller would be cheap
     client = client_of(app)
     add_user(client, "root", role="admin")
     headers = by_token(sign_in(client, "root").access_token)
