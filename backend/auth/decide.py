@@ -104,7 +104,8 @@ def checks(
     yield "disabled", not key.disabled
     yield "expired", key.expires_at is None or key.expires_at > now
     yield "owner_inactive", key.owner.is_active
-    yield "ip_not_allowed", all(networks.allows(each, address) for each in key.allowed_ips)
+    lists = key.allowed_ips
+    yield "ip_not_allowed", not lists or all(networks.allows(each, address) for each in lists)
     if role is not None:
         yield "forbidden", holds_role(key.owner.role, role)
     yield "insufficient_scope", rules.within(scopes, key.scopes)

@@ -110,19 +110,32 @@ def _key(row: tuple) -> Key | None:
     if secret is None:
         return None
     owner = _caller(row)
-    parent_id, key_id, scopes, allowed_ips, expires_at, disabled, revoked_at, *rest = row[11:24]
-    key_id = _uuid(key_id)
+    (
+        parent_id,
+        found,
+        scopes,
+        allowed_ips,
+        expires_at,
+        disabled,
+        revoked_at,
+        uses,
+        seconds,
+        *quota,
+        name,
+        metadata,
+    ) = row[11:26]
+    key_id = _uuid(found)
     key = Key(
         id=key_id,
-        name=row[24],
+        name=name,
         scopes=_effective(scopes, owner.role, owner.kind),
-        metadata=row[25] or "{}",
+        metadata=metadata or "{}",
         allowed_ips=_blocks(allowed_ips),
         expires_at=None if expires_at is None else from_db_time(expires_at),
         disabled=bool(disabled),
         revoked=revoked_at is not None,
-        limits=_limits(key_id, *rest[:2]),
-        quotas=_quotas(key_id, *rest[2:]),
+        limits=_limits(key_id, uses, seconds),
+        quotas=() if quota[0] is None else _quotas(key_id, *quota),
         secret=secret,
         owner=owner,
     )

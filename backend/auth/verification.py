@@ -7,7 +7,7 @@ digest that moves to the present SECRET_KEY; all else is written behind.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from math import ceil, inf
@@ -114,8 +114,8 @@ def _peek(key: Key) -> Rate | None:
     return context.service().limiter.peek(key.limits) if key.limits else None
 
 
-def _least(quotas: Iterable[Quota]) -> Quota | None:
-    return min(quotas, key=lambda quota: quota.remaining, default=None)
+def _least(quotas: Sequence[Quota]) -> Quota | None:
+    return min(quotas, key=lambda quota: quota.remaining) if quotas else None
 
 
 def _use(key: Key, text: str, cost: int) -> Decision:
