@@ -66,7 +66,7 @@ def take_over(app: Flask, *lines: Any, options: Sequence[str] = ()) -> Result:
 def taken(person: Person, text: str, **more: Any) -> dict[str, Any]:
     """The key with this text, taken over for this person just now."""
     result = take_over(person.client.application, line(text, owner=person.username, **more))
-    assert (result.exit_code, result.stdout) == (0, "1 keys imported.\n"), result.output
+    assert (result.exit_code, result.stdout) == (0, "1 key imported.\n"), result.output
     return {**person.get("/v1/api-keys").json["items"][0], "key": text}
 
 
@@ -341,7 +341,7 @@ def test_at_most_as_many_are_taken_over_as_their_owner_may_have(
     add_user(client_of(app), "alice")
     alice = sign_in(client_of(app), "alice")
     result = take_over(app, *[line(f"text-{number}") for number in range(4)])
-    assert result.stderr == "Error: line 4: At most 3 keys that are not revoked.\n"
+    assert result.stderr == "Error: line 4: At most 3 keys, without revoked ones.\n"
     assert alice.get("/v1/api-keys").json["items"] == []
     result = take_over(app, *[line(f"text-{number}") for number in range(3)])
     assert result.stdout == "3 keys imported.\n"
@@ -381,7 +381,7 @@ def test_a_file_is_read_and_one_that_is_missing_is_told(
     path.write_text(json.dumps(line(DJANGO)) + "\r\n" + json.dumps(line(PLAIN)) + "\n", "utf-8")
     assert runner.invoke(args=["keys", "import", str(path)]).stdout == "2 keys imported.\n"
     path.write_text(json.dumps(line("a text")) + "\n\n", "utf-8-sig")  # as Windows writes it
-    assert runner.invoke(args=["keys", "import", str(path)]).stdout == "1 keys imported.\n"
+    assert runner.invoke(args=["keys", "import", str(path)]).stdout == "1 key imported.\n"
     path.write_text(f"\n\ufeff{json.dumps(line('another'))}\n", "utf-8")
     refused = runner.invoke(args=["keys", "import", str(path)])
     assert refused.stderr == "Error: line 2: that is not a JSON object.\n"

@@ -12,6 +12,7 @@ import pytest
 from flask import Flask
 
 from backend.api_keys import adoption
+from backend.core.words import counted
 
 from .conftest import (
     ON_POSTGRES,
@@ -104,7 +105,7 @@ def test_keys_that_are_there_are_passed_over_and_faults_are_told_all_the_same(
     result = skipping(*lines, lines[0], line("x", name=""))
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "Error: line 4: name: Length must be between 1 and 100.\n"
-    assert skipping(*lines, lines[0]).stdout == "2 keys imported, 1 were there already.\n"
+    assert skipping(*lines, lines[0]).stdout == "2 keys imported, 1 was there already.\n"
     assert skipping(*lines).stdout == "0 keys imported, 2 were there already.\n"
     assert names(alice) == TEXTS[:2]
 
@@ -140,7 +141,7 @@ def test_what_changes_while_lines_are_judged_is_told_and_the_others_are_stored(
         result = take_over(app, *lines)
     assert (result.exit_code, result.stdout) == (1, "2 keys imported.\n")
     assert result.stderr.splitlines() == [
-        "Error: line 2: At most 2 keys that are not revoked.",
+        "Error: line 2: At most 2 keys, without revoked ones.",
         "Error: line 3: There is no such owner.",
     ]
     assert set(names(alice)) == {"test", TEXTS[0]}
@@ -164,11 +165,11 @@ def test_an_import_beside_creations_makes_exactly_as_many_as_are_allowed(
     kept = names(alice)
     assert kept.count("x") == statuses(answers).get(201, 0)
     if result.stdout:
-        assert result.stdout == f"{10 - kept.count('x')} keys imported.\n"
+        assert result.stdout == f"{counted(10 - kept.count('x'), 'key')} imported.\n"
         assert len(kept) == 10
     else:  # the creations were there when the lines were judged, and left too little room
         assert set(kept) == {"x"}
-    assert "At most 10 keys that are not revoked." in result.stderr or result.exit_code == 0
+    assert "At most 10 keys, without revoked ones." in result.stderr or result.exit_code == 0
 
 
 @ON_POSTGRES
@@ -178,11 +179,11 @@ def test_two_imports_that_take_over_the_same_key_at_once_agree(
     other = make_app(database_url=url_of(app))
 
     def meanwhile() -> None:
-        assert take_over(other, line("same", owner="bob")).stdout == "1 keys imported.\n"
+        assert take_over(other, line("same", owner="bob")).stdout == "1 key imported.\n"
 
     with behind(app, "INSERT INTO api_keys", elsewhere(meanwhile)):
         result = take_over(app, line("first"), line("same"))
-    assert (result.exit_code, result.stdout) == (1, "1 keys imported.\n")
+    assert (result.exit_code, result.stdout) == (1, "1 key imported.\n")
     assert result.stderr == f"Error: line 2: {THERE}\n"
     assert me(alice, "same").json["username"] == "bob"
 

@@ -589,6 +589,19 @@ def test_audit_verify_says_how_far_the_chain_goes_and_what_is_not_sealed_yet(
     assert re.fullmatch(r"2 not sealed yet, the oldest for 6\d s", done[2])
 
 
+def test_one_of_a_thing_is_in_the_singular_in_what_commands_say(
+    make_app: Callable[..., Flask], travel: Callable[..., None]
+) -> None:
+    app = make_app()
+    flask: Flasks = flask_of(app)
+    record_some(service_of(app), 1)
+    seal(service_of(app))
+    assert flask("audit", "verify").stdout.startswith("1 sealed event, up to sequence 1\n")
+    travel(days=400)
+    assert_done(flask("prune"), "1 row deleted.")
+    assert_done(flask("prune"), "0 rows deleted.")
+
+
 def test_what_processes_record_and_seal_is_listed_exported_and_verified_by_others(
     service: Service, with_secret: Callable[..., Flask], tree: Path
 ) -> None:

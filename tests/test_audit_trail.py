@@ -290,7 +290,7 @@ def test_audit_list_shows_and_filters_events(
         "\n"
     )[:-1]
     assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  user\.update +success  by ", line)
-    assert line.endswith(f"by {alice.id}  from -  to test {second}")
+    assert line.endswith(f"by {alice.id} (alice)  from -  to test {second}")
     rows = [json.loads(line) for line in flask("audit", "list", "--json").stdout.splitlines()]
     assert [row for row in rows if row["target_type"] == "test"] == listed(root)
     for name in (alice.id, "alice@example.com"):
@@ -300,6 +300,27 @@ def test_audit_list_shows_and_filters_events(
     assert second in flask("audit", "list", "--since", "2020-01-01").stdout
     assert_refused(flask("audit", "list", "--actor", "nobody"), "There is no such user.")
     assert_misused(flask("audit", "list", "--action", "nonsense"), "is not one of")
+
+
+def test_audit_list_shows_names_beside_ids(
+    flask: Flasks, service: Service, client: FlaskClient, alice: Person, root: Person
+) -> None:
+    key = alice.with_key(alice.new_key(name="backups"))
+    assert key.get("/v1/users").status_code == 403
+    root.delete(f"/v1/users/{alice.id}/sessions")
+    assert_done(flask("users", "disable", "alice"))
+    [denied] = flask("audit", "list", "--action", "access.denied").stdout.splitlines()
+    assert f"by {alice.id} (alice)  from" in denied
+    [created] = flask("audit", "list", "--action", "key.create").stdout.splitlines()
+    assert re.search(r"to api_key [0-9a-f-]{36} \(backups\)$", created)
+    [ended] = flask("audit", "list", "--action", "session.end").stdout.splitlines()
+    assert f"by {root.id} (root)  from" in ended
+    assert ended.endswith(f"to user {alice.id} (alice)")
+    [disabled] = flask("audit", "list", "--action", "user.update").stdout.splitlines()
+    assert "  by console  from -" in disabled
+    root.delete(f"/v1/users/{alice.id}")
+    [ended] = flask("audit", "list", "--action", "session.end").stdout.splitlines()
+    assert ended.endswith(f"to user {alice.id}")
 
 
 def test_audit_export_prints_all_events_oldest_first_with_their_seals(

@@ -519,7 +519,7 @@ def test_keys_create_refuses_in_sentences(make_app: Callable[..., Flask]) -> Non
     assert_misused(create("robot"), "Missing argument 'NAME'")
     assert_done(flask("keys", "list"))
     assert create("robot", "first").exit_code == 0
-    assert_refused(create("robot", "second"), "At most 1 keys that are not revoked.")
+    assert_refused(create("robot", "second"), "At most 1 key, without revoked ones.")
 
 
 def test_a_name_of_a_key_holds_no_control_characters(flask: Flasks, alice: Person) -> None:
@@ -793,7 +793,7 @@ def test_doctor_tells_of_names_in_dotenv_that_are_no_settings(tree: Path, migrat
         dotenv.unlink()
     assert (told.returncode, told.stderr) == (0, "")
     assert told.stdout == (
-        "warning: .env: there is no setting LOG_LEVLE.\n1 warnings, nothing fatal.\n"
+        "warning: .env: there is no setting LOG_LEVLE.\n1 warning, nothing fatal.\n"
     )
 
 
@@ -917,21 +917,20 @@ def test_doctor_counts_what_still_needs_each_earlier_secret(make_app: Callable[.
     key = alice.new_key()["key"]
 
     without = make_app(secret_key=new, database_url=url_of(before))
-    assert (
-        "1 API keys were made under a SECRET_KEY that is gone" in flask_of(without)("doctor").output
-    )
+    told = flask_of(without)("doctor").output
+    assert "1 API key cannot be used: made under a SECRET_KEY that is gone" in told
     between = make_app(secret_key=new, secret_key_fallbacks=old, database_url=url_of(before))
-    needed = "number 1 is still needed by 1 API keys, 1 sessions;"
+    needed = "number 1 is still needed by 1 API key, 1 session;"
     assert needed in flask_of(between)("doctor").output
     assert client_of(between).get("/v1/auth/me", headers=by_key(key)).status_code == 200
-    assert "number 1 is still needed by 1 sessions;" in flask_of(between)("doctor").output
+    assert "number 1 is still needed by 1 session;" in flask_of(between)("doctor").output
     assert refresh(client_of(between), alice.refresh_token).status_code == 200
     told = flask_of(between)("doctor").output
     assert "number 1" not in told
     more = make_app(
         secret_key="z" * 40, secret_key_fallbacks=f"{old},{new}", database_url=url_of(before)
     )
-    assert "number 2 is still needed by 1 API keys, 1 sessions;" in flask_of(more)("doctor").output
+    assert "number 2 is still needed by 1 API key, 1 session;" in flask_of(more)("doctor").output
 
 
 @ON_POSTGRES

@@ -301,7 +301,7 @@ def test_a_secret_moves_to_the_present_key_when_it_is_used(
     rotated: Callable[..., Any], travel: Travel
 ) -> None:
     between, after, secret, _ = rotated()
-    assert "number 1 is still needed by 1 second factors;" in doctor(between)
+    assert "number 1 is still needed by 1 second factor;" in doctor(between)
     assert_problem(use(between, WRONG), 403, "wrong_code")
     assert use(between, code_of(secret, 1)).status_code == 200
     assert "second factors" not in doctor(between) + doctor(after)
@@ -313,7 +313,7 @@ def test_a_secret_whose_key_is_gone_leaves_recovery_codes(
     rotated: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     _, after, secret, codes = rotated()
-    assert "1 second factors were made under a SECRET_KEY that is gone" in doctor(after)
+    assert "1 second factor cannot be used: made under a SECRET_KEY that is gone" in doctor(after)
     caplog.clear()
     assert_problem(use(after, code_of(secret, 1)), 403, "wrong_code")
     [record] = [record for record in caplog.records if record.levelname == "ERROR"]

@@ -8,6 +8,7 @@ from ..core import context, limits, quotas
 from ..core.errors import Forbidden, Invalid
 from ..core.identity import Identity
 from ..core.settings import Limit
+from ..core.words import counted
 from . import networks
 from .models import ApiKey
 
@@ -32,7 +33,7 @@ def require_below_maximum(actor: Identity, rate_limit: dict[str, int] | None) ->
     """Invalid for more than RATE_LIMIT_MAX, at once or in the long run, unless an admin asks."""
     limit, highest = as_limit(rate_limit), context.settings().rate_limit_max
     if limit and highest and not actor.is_admin_in_person and not limits.within(limit, highest):
-        most = f"{highest.most} uses in {highest.seconds} seconds"
+        most = f"{counted(highest.most, 'use')} in {counted(highest.seconds, 'second')}"
         raise Invalid("rate_limit", f"At most {most}, and no more than that at once.")
 
 

@@ -27,6 +27,7 @@ from ..core.database import (
 from ..core.errors import INVALID_TOKEN, Conflict, Forbidden, Invalid, InvalidCredentials, NotFound
 from ..core.identity import Identity
 from ..core.settings import Limit
+from ..core.words import counted
 from ..users.models import User
 from . import changes, hygiene, lineage, networks
 from . import scopes as rules
@@ -137,7 +138,7 @@ def require_room(kept: int) -> None:
     """Conflict `limit_reached` if an owner with so many keys may have no further one."""
     most = context.settings().max_keys_per_user
     if kept >= most:
-        raise Conflict("limit_reached", f"At most {most} keys that are not revoked.")
+        raise Conflict("limit_reached", f"At most {counted(most, 'key')}, without revoked ones.")
 
 
 def _new_secret() -> tuple[str, ApiKeySecret]:

@@ -24,6 +24,7 @@ from uuid import UUID
 from ..core import clock, context
 from ..core.database import atomic, current, on_postgres
 from ..core.errors import Conflict
+from ..core.words import counted
 from . import rows
 from .models import AuditChain, AuditEvent
 from .rows import Row
@@ -273,7 +274,10 @@ def verify() -> Report:
             _verify_unsealed(report, latest, takes_unsigned=takes_unsigned)
             read, there = report.checked + report.unsealed + report.unsigned, rows.count()
             if read != there:
-                report.fault(f"There are {there} events, and {read} were found to check.")
+                report.fault(
+                    f"Only {read} of {counted(there, 'event')} could be found to check: an index"
+                    " leaves the others out."
+                )
     return report
 
 

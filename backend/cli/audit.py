@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import click
 from flask.cli import AppGroup
 
+from ..api_keys.models import ApiKey
 from ..audit import chain
 from ..audit import service as audit
 from ..audit.schemas import AuditEventSchema, SealedEventSchema
+from ..core.words import counted
+from ..users.models import User
 from .common import every_row, fail, inside, print_json, say, user_id_of
 
 group = AppGroup("audit", help="The audit trail.")
@@ -29,23 +34,37 @@ def list_events(
     filters: dict[str, Any] = {"since": since and since.replace(tzinfo=UTC)}
     filters |= {"actor_id": user_id_of(actor)} if actor else {}
     filters |= {"action": action} if action else {}
+    named = functools.lru_cache(10_000)(_named)
     for event in every_row(audit.listing, **filters):
         if as_json:
             print_json(AuditEventSchema(), event)
         else:
-            target = f"  to {event.target_type} {event.target_id}" if event.target_id else ""
+            actor_of = event.facts.get("actor", "-")  # the console has no id
+            by = named("user", event.actor_id) if event.actor_id else actor_of
+            kind = event.target_type
+            target = f"  to {kind} {named(kind, event.target_id)}" if event.target_id else ""
             say(
                 f"{event.created_at:%Y-%m-%d %H:%M:%S}  {event.action:<15} {event.outcome:<7}"
-                f"  by {event.actor_id or '-'}  from {event.ip or '-'}{target}"
+                f"  by {by}  from {event.ip or '-'}{target}"
             )
+
+
+def _named(kind: str, id_: UUID) -> str:
+    """The id, and the present name of the user or key that has it."""
+    columns = {"user": (User, User.username), "api_key": (ApiKey, ApiKey.name)}
+    if kind not in columns:
+        return str(id_)
+    model, column = columns[kind]
+    name = model.select(column).where(model.id == id_).scalar()
+    return f"{id_} ({name})" if name else str(id_)
 
 
 @group.command()
 @inside
 def verify() -> None:
-    """Hold all sealed events against their seals. Exit code 1 if anything was altered."""
+    """Check every event against its seal or signature. Exit code 1 if any was altered or added."""
     report = chain.verify()
-    say(f"{report.checked} sealed events, up to sequence {report.sequence}")
+    say(f"{counted(report.checked, 'sealed event')}, up to sequence {report.sequence}")
     say(f"seal {report.seal or 'none'}   (compare with the newest audit.seal in the log)")
     say(f"{report.unsealed} not sealed yet, the oldest for {report.oldest_unsealed:.0f} s")
     if report.faults:

@@ -25,6 +25,7 @@ from ..api_keys.schemas import ApiKeySchema, CreateKeySchema, ImportKeySchema
 from ..core import context, tokens
 from ..core.errors import Conflict, Failure
 from ..core.identity import CONSOLE
+from ..core.words import counted
 from ..web import admission
 from .common import every_row, fail, inside, load, print_json, say, sentences, user_called
 
@@ -140,7 +141,8 @@ def import_keys(file: BinaryIO, *, skip_existing: bool) -> None:
             time.sleep(REST)
     finally:  # interrupted or not
         passed = sum(map(_is_there, refused.values())) if skip_existing else 0
-        say(f"{imported} keys imported{f', {passed} were there already' if passed else ''}.")
+        there = f", {passed} {'was' if passed == 1 else 'were'} there already" if passed else ""
+        say(f"{counted(imported, 'key')} imported{there}.")
     _tell(refused, skip_existing)
 
 

@@ -11,6 +11,7 @@ from ..audit import chain
 from ..auth import service as auth
 from ..core import context, outbox
 from ..core import doctor as installation
+from ..core.words import counted
 from ..mfa import service as mfa
 from ..notices import service as notices
 from .common import fail, inside, say
@@ -25,12 +26,12 @@ def prune() -> None:
     Also disable the keys that nobody uses, and tell the owners of those that soon expire. The
     servers do so little by little while they are called; this does it all at once.
     """
-    say(f"{sum(iter(upkeep.prune, 0))} rows deleted.")
+    say(f"{counted(sum(iter(upkeep.prune, 0)), 'row')} deleted.")
     tended = 0
     while some := upkeep.tend():
         tended += some
     if tended:
-        say(f"{tended} keys disabled, or soon to expire.")
+        say(f"{counted(tended, 'key')} disabled, or soon to expire.")
 
 
 @click.command("doctor")
@@ -47,31 +48,31 @@ def doctor() -> None:
         say(f"warning: {sentence}")
     if fatal:
         fail(*fatal, word="fatal")
-    say(f"{len(doubtful)} warnings, nothing fatal.")
+    say(f"{counted(len(doubtful), 'warning')}, nothing fatal.")
 
 
 def _about_secrets() -> list[str]:
     """What still needs which earlier SECRET_KEY, and what was made under one that is gone."""
     used = {
-        "API keys": keys.secrets_in_use(),
-        "sessions": auth.secrets_in_use(),
-        "second factors": mfa.secrets_in_use(),
+        "API key": keys.secrets_in_use(),
+        "session": auth.secrets_in_use(),
+        "second factor": mfa.secrets_in_use(),
     }
     present, *earlier = context.service().keyring.secret_ids
     result = []
     for number, secret_id in enumerate(earlier, 1):
-        needed = [f"{ids[secret_id]} {things}" for things, ids in used.items() if secret_id in ids]
+        needed = [counted(ids[secret_id], thing) for thing, ids in used.items() if secret_id in ids]
         if needed:
             result.append(
                 f"SECRET_KEY_FALLBACKS: number {number} is still needed by {', '.join(needed)};"
                 " each moves to SECRET_KEY when it is used."
             )
     known = {present, *earlier, None}
-    for things, ids in used.items():
+    for thing, ids in used.items():
         lost = sum(count for secret_id, count in ids.items() if secret_id not in known)
         if lost:
             result.append(
-                f"{lost} {things} were made under a SECRET_KEY that is gone, and are of no use;"
-                " put it into SECRET_KEY_FALLBACKS if you have it."
+                f"{counted(lost, thing)} cannot be used: made under a SECRET_KEY that is gone. Put"
+                " it into SECRET_KEY_FALLBACKS if you have it."
             )
     return result

@@ -15,6 +15,7 @@ import peewee as pw
 from . import schema_check
 from .errors import Conflict, Unavailable
 from .settings import child_environ
+from .words import counted
 
 PATIENCE = 3600.0  # seconds for a statement that reads all there is
 MOST_FAULTS = 20  # that are told of
@@ -161,7 +162,9 @@ def _verify_postgres(database: Any) -> list[str]:
             for query, table, name in ask(_REFERENCES):
                 [(missing,)] = ask(query)
                 if missing:
-                    faults.append(f"{table}: what {missing} rows point to ({name}) is missing.")
+                    faults.append(
+                        f"{table}: {counted(missing, 'row')} without what {name} refers to."
+                    )
             if ask(_AMCHECK) == [(1,)]:
                 ask(_INDEXES)
     except pw.InternalError as error:  # a page or an index that cannot be read as one
