@@ -6,7 +6,6 @@ not end a query either. So the client stops waiting, and then nobody asks but on
 
 from __future__ import annotations
 
-import re
 import select
 import threading
 import time
@@ -42,6 +41,7 @@ REPORTED = {
         "run `ALTER ROLE ... SET standard_conforming_strings = on`",
     ),
 }
+_POOLER_SAYS = "unsupported startup parameter"
 
 
 def open_postgres(settings: Settings) -> PostgresDatabase:
@@ -51,9 +51,8 @@ def open_postgres(settings: Settings) -> PostgresDatabase:
     if settings.database_prepared_statements:
         ours = SESSION | {"statement_timeout": f"{settings.database_timeout}s"}
         options = [f"-c {name}={text}" for name, text in ours.items()]
-        parameters["options"] = " ".join(
-            [*options, str(given.get("options", ""))]
-        )  # the last one wins
+        options.append(str(given.get("options", "")))  # the last one wins
+        parameters["options"] = " ".join(options)
     else:  # a pooler: options are of a session, and it has none
         parameters["prepare_threshold"] = None
     return PostgresDatabase(
@@ -118,7 +117,7 @@ def _unsuitable(connection: BoundedConnection) -> list[str]:
 def _pooled(error: psycopg.OperationalError, parameters: dict[str, Any]) -> str:
     ours = "options" in parameters
     remedy = "set DATABASE_PREPARED_STATEMENTS=false" if ours else "take it out of DATABASE_URL"
-    [said] = re.findall("unsupported startup parameter.*", str(error))
+    said = str(error)[str(error).index(_POOLER_SAYS) :].partition("\n")[0]  # each host says it
     return f"a pooler such as PgBouncer answers, with {said!r}: {remedy}."
 
 
@@ -144,7 +143,7 @@ class PostgresDatabase(BoundedPool, PooledPostgresqlDatabase):
         try:
             connection: BoundedConnection = super()._connect()
         except psycopg.OperationalError as error:
-            if "unsupported startup parameter" in str(error):  # PgBouncer says so, in English only
+            if _POOLER_SAYS in str(error):
                 raise UnsuitableDatabase(_pooled(error, self.connect_params)) from None
             if time.monotonic() - began > PROBE_SECONDS:
                 self.fell_silent()
