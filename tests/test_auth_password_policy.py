@@ -28,6 +28,10 @@ WEAK = [
     "123456789012345",
     "q1w2e3r4t5y6u7i8o9p0",
     "monkeymonkeymonkeymon",
+    "passwordpassword1",
+    "password12345678",
+    "!!!dragondragon2026",
+    "letmein!!!123456789",
     "my name is Dora, friend",
     "d.ora.77 and some more",
 ]
@@ -57,6 +61,7 @@ GOOD = [
     "i like to read books",
     "uJ3-kd9Qx_PwmZ1",
     "483920175264830",
+    "dragon 8$2!9 (17) 4&6",
 ]
 
 

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import hmac
 import os
+import string
 import threading
 import unicodedata
 from collections import Counter
@@ -26,6 +27,7 @@ from .settings import Settings
 
 MAX_LENGTH = 1024  # characters
 LEAST_NAME = 3  # characters; shorter ones are in every other password
+_ADDITIONS = f"{string.digits}{string.punctuation} "
 LONGEST_COMMON = 20  # characters of the longest password in the list
 
 Account = UUID | str | None  # a user's id, or the name of no user
@@ -166,9 +168,9 @@ def require_strong(password: str, field: str, names: Iterable[str], settings: Se
         fault = "Must not hold the username or the name in the e-mail address."
     elif len(ours := _name_of_service(settings)) >= LEAST_NAME and ours in lower:
         fault = "Must not hold the name of this service."
-    elif patterns.choices(text) < settings.password_min_length * 2 // 5:
+    elif patterns.choices(text) < (enough := settings.password_min_length * 2 // 5):
         fault = "Too simple: most of it is repetition, a sequence, or keys side by side."
-    elif _is_common(lower):
+    elif _is_common(lower) or _is_common_with_additions(lower, enough):
         fault = "Too common: it would be among the first that are guessed."
     else:
         return
@@ -191,6 +193,15 @@ def _is_common(text: str) -> bool:
         and (unit * (len(text) // len(unit) + 1)).startswith(text)
         for unit in units
     )
+
+
+def _is_common_with_additions(text: str, enough: int) -> bool:
+    """True if digits and signs before and after a common password add too few choices to it."""
+    word = text.strip(_ADDITIONS)
+    if not word or not _is_common(word):
+        return False
+    before, _, after = text.partition(word)
+    return 2 + patterns.choices(before + after) < enough
 
 
 @functools.cache
