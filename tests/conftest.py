@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -54,6 +55,10 @@ REDIS_URL = os.environ.get("TEST_REDIS_URL", "")
 INTERNAL = re.compile(r'"(password_hash|digest|seal|wrapped_key|secret_id|\w*epoch)":|\$2b\$')
 ENGINES = ("sqlite", "postgres")
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # waits for no disk
+
+# Servers under test are sent it, also where the tests themselves run under nohup.
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 if os.environ.get("CI") == "true" and not (POSTGRES_URL and REDIS_URL):
     raise pytest.UsageError("CI=true: set TEST_POSTGRES_URL and TEST_REDIS_URL, none is skipped")
