@@ -132,9 +132,8 @@ def _alone() -> bool:
 
 def _store(sealed: list[tuple[Any, int, str]]) -> None:
     """Write (id, sequence, seal) into the rows, in one statement."""
-    values = json.dumps(
-        sealed, default=rows.hex_of
-    )  # as one parameter: there is a limit to their number
+    # As one parameter: there is a limit to their number.
+    values = json.dumps(sealed, default=rows.hex_of)
     if on_postgres():
         columns = (
             "(v->>0)::uuid AS id, (v->>1)::bigint AS sequence, v->>2 AS seal"
