@@ -17,27 +17,37 @@ from .audit import routes as audit
 from .audit.chain import seal
 from .audit.denials import write_denials
 from .auth import routes as auth
-from .core.access_tokens import AccessTokens
-from .core.chores import Chores
+from .background.periodic import Chores
+from .background.task_queue import Jobs, Lookups
+from .background.write_behind import WriteBehind
 from .core.context import Service
-from .core.database import open_database, release
-from .core.jobs import Jobs, Lookups
-from .core.limits import Limiter
-from .core.mail import Mailer
 from .core.metrics import Metrics
-from .core.passwords import Hasher
-from .core.sender import Sender
+from .core.rate_limits import Limiter
 from .core.settings import Settings
-from .core.tokens import Keyring
-from .core.write_behind import WriteBehind
+from .crypto.access_tokens import AccessTokens
+from .crypto.keyring import Keyring
+from .crypto.passwords import Hasher
+from .db.database import open_database, release
 from .gateway import forward_auth
 from .gateway import routes as gateway
+from .mail.mailer import Mailer
+from .mail.sender import Sender
 from .mfa import routes as mfa
 from .users import links
 from .users import routes as users
-from .web import admission, docs, guard, health, jwks, metrics, openapi, password_page, problems
+from .web import (
+    access,
+    docs,
+    health,
+    jwks,
+    metrics,
+    openapi,
+    parsing,
+    password_page,
+    problems,
+)
 from .web.application import Application
-from .web.envelope import Envelope
+from .web.middleware import Envelope
 
 # The subjects, in the order in which the documentation lists them. Yours goes here.
 V1 = (auth.blp, mfa.blp, users.blp, api_keys.blp, gateway.blp, audit.blp)
@@ -54,7 +64,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     app = Application(__package__, settings.public_url)
     app.extensions["backend"] = service
-    app.config.update(MAX_CONTENT_LENGTH=admission.MAX_BODY + 1, PROPAGATE_EXCEPTIONS=False)
+    app.config.update(MAX_CONTENT_LENGTH=parsing.MAX_BODY + 1, PROPAGATE_EXCEPTIONS=False)
     app.url_map.merge_slashes = False  # another path is another resource, never a redirect
 
     api = openapi.init_app(app, __version__)
@@ -69,7 +79,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     password_page.init_app(app)
     if settings.docs_enabled:
         docs.init_app(app, api)
-    guard.init_app(app)
+    access.init_app(app)
     cli.init_app(app)
 
     @app.teardown_request

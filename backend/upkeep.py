@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from .api_keys import hygiene, usage
+from .api_keys import lifecycle, usage
 from .audit import chain as audit
 from .audit import denials
 from .auth import service as auth
-from .core import outbox
-from .guessing import service as guessing
+from .mail import outbox
+from .throttling import service as guessing
 from .users import usernames
 
 SOME = 500  # rows of a table at a time: nobody waits long for that
@@ -33,7 +33,7 @@ def tend(limit: int = SOME // 5) -> int:
 
     Returns how many they were.
     """
-    return hygiene.disable_unused(limit) + hygiene.tell_of_expiry(limit)
+    return lifecycle.disable_unused(limit) + lifecycle.tell_of_expiry(limit)
 
 
 def seldom(work: Callable[[], object], pause: float = PAUSE) -> Callable[[], None]:

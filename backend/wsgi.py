@@ -9,8 +9,8 @@ import sys
 from . import cli
 from .app import create_app
 from .core import logs
-from .core.database import require_usable
 from .core.settings import Settings, SettingsError
+from .db.database import require_usable
 
 try:
     settings = Settings.load()
@@ -29,7 +29,7 @@ application = app  # the name that mod_wsgi, uWSGI and Passenger look for
 
 def main() -> None:
     """Serve until a signal ends it."""
-    from .server import serve  # not needed under another server
+    from .server.serving import serve  # not needed under another server
 
     serve(app, settings)
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import psycopg
 
 from backend.app import create_app
-from backend.core import migrations
 from backend.core.settings import ROOT, Settings
+from backend.db import migrations
 
 from . import seed
 from .load import Request, Work, ask

@@ -11,8 +11,8 @@ from uuid import UUID
 from backend.api_keys.models import ApiKey
 from backend.app import create_app
 from backend.core.context import Service
-from backend.core.database import execute, on_postgres, release
 from backend.core.settings import Settings
+from backend.db.database import execute, on_postgres, release
 
 from . import charts, contenders, report
 from .contenders import ENGINES, Contender, Site, service_work

@@ -27,9 +27,10 @@ from flask.ctx import RequestContext
 from marshmallow import Schema
 
 from backend.app import create_app
-from backend.core import logs, tokens
+from backend.core import logs
 from backend.core.settings import Settings
-from backend.web import admission, envelope
+from backend.crypto import keyring
+from backend.web import middleware, parsing
 
 from . import charts, contenders, report
 from .contenders import ENGINES, KEYS, Site, service_work
@@ -82,7 +83,7 @@ def put_on(clocks: Clocks, app: Flask) -> None:
     surround: Any = app.wsgi_app
     clocks.put("envelope", app, "wsgi_app")
     clocks.put("headers", surround, "_complete")
-    clocks.put("log", envelope, "_log")
+    clocks.put("log", middleware, "_log")
     if hasattr(service, "metrics"):
         clocks.put("metrics", type(service.metrics), "request")
     clocks.put("Flask", surround, "_app")
@@ -93,12 +94,12 @@ def put_on(clocks: Clocks, app: Flask) -> None:
     if forward_auth := sys.modules.get("backend.gateway.forward_auth"):
         clocks.put("guard", forward_auth, "admit")  # it lets callers in by itself
     clocks.put("token, digest", type(service.access_tokens), "read")
-    clocks.put("token, digest", tokens, "is_api_key")
+    clocks.put("token, digest", keyring, "is_api_key")
     clocks.put("token, digest", type(service.keyring), "digests")
     for name in ("connect", "close"):
         clocks.put("connection", service.database, name)
     clocks.put("query", service.database, "execute_sql")
-    clocks.put("body", admission, "_body")
+    clocks.put("body", parsing, "_body")
     for endpoint in app.view_functions:
         clocks.put("view", app.view_functions, endpoint)
     for name in ("load", "dump"):

@@ -24,11 +24,12 @@ import psycopg
 from backend.api_keys.models import ApiKey, ApiKeySecret
 from backend.app import create_app
 from backend.auth.models import Session
-from backend.core import clock, tokens
+from backend.core import clock
 from backend.core.context import Service
-from backend.core.database import on_postgres
 from backend.core.settings import Settings
-from backend.core.sqlite import sqlite_path
+from backend.crypto import keyring
+from backend.db.database import on_postgres
+from backend.db.sqlite import sqlite_path
 from backend.users.models import User
 
 KNOWN = 400  # users who can be acted for; the first is an administrator
@@ -80,7 +81,7 @@ def _fill(service: Service, keys: int, owners: int) -> list[Known]:
         for number, (secret_id, key_id) in enumerate(zip(secret_ids, key_ids, strict=True)):
             digest, hint = os.urandom(32).hex(), "bt_...0000"
             if text := texts.get(number):
-                digest, hint = service.keyring.digests(text)[0][1], tokens.hint(text)
+                digest, hint = service.keyring.digests(text)[0][1], keyring.hint(text)
             yield {"id": secret_id, "key": key_id, "digest": digest, "hint": hint}
 
     sessions = (

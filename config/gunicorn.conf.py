@@ -13,14 +13,14 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from backend.core import logs
 from backend.core.settings import Settings, SettingsError
-from backend.listeners import addresses, announce, stop_listening, use_temporary_folder
+from backend.server.listeners import addresses, announce, stop_listening, use_temporary_folder
 
 try:
     _settings = Settings.load().check()
 except SettingsError as refusal:
     sys.exit(f"Not started, for these reasons:\n{refusal}")
 
-sys.setswitchinterval(0.0005)  # as backend/server.py does, and for its reason
+sys.setswitchinterval(0.0005)  # as backend/server/serving.py does, and for its reason
 try:
     _addresses = addresses(_settings.host)
 except OSError as error:
@@ -98,7 +98,7 @@ def post_worker_init(worker):
     service = worker.wsgi.extensions["backend"]
     service.metrics.keep_sampling(service)
     service.sender.start()  # mail that waits from before a crash
-    gc.freeze()  # as backend/server.py does, and for its reason
+    gc.freeze()  # as backend/server/serving.py does, and for its reason
 
 
 def child_exit(server, worker):

@@ -39,11 +39,12 @@ from waitress.server import create_server
 from werkzeug.test import TestResponse
 
 from backend.app import create_app
-from backend.core import clock, logs, migrations
+from backend.core import clock, logs
 from backend.core.context import Service
-from backend.core.database import open_database, release
 from backend.core.identity import CONSOLE
 from backend.core.settings import ROOT, Settings
+from backend.db import migrations
+from backend.db.database import open_database, release
 from backend.users import service as users
 from backend.web import openapi
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from backend.api_keys import adoption
+from backend.api_keys import importer
 from backend.core.words import counted
 
 from .conftest import (
@@ -77,7 +77,7 @@ def interrupt() -> None:
 def test_an_import_that_was_interrupted_is_gone_on_with(
     app: Flask, alice: Person, root: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adoption, "BATCH", 2)
+    monkeypatch.setattr(importer, "BATCH", 2)
     lines = numbered(TEXTS)
     with behind(app, "INSERT INTO audit_events", interrupt, 2):
         result = take_over(app, *lines)
@@ -151,7 +151,7 @@ def test_what_changes_while_lines_are_judged_is_told_and_the_others_are_stored(
 def test_an_import_beside_creations_makes_exactly_as_many_as_are_allowed(
     make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adoption, "BATCH", 2)
+    monkeypatch.setattr(importer, "BATCH", 2)
     app = make_app(max_keys_per_user=10)
     add_user(client_of(app), "alice")
     alice = sign_in(client_of(app), "alice")
@@ -205,7 +205,7 @@ def test_somebody_signs_in_in_the_middle_of_a_large_import(
     root: Person,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(adoption, "BATCH", 10)
+    monkeypatch.setattr(importer, "BATCH", 10)
     importing = make_app(database_url=url_of(app), max_keys_per_user=500)
     wanted = {"username": "alice", "password": PASSWORD}
     with ThreadPoolExecutor(1) as pool:

@@ -19,7 +19,7 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from backend.api_keys.models import ApiKey
-from backend.core.database import execute, on_postgres, release
+from backend.db.database import execute, on_postgres, release
 from benchmarks import seed
 
 from .conftest import Person, by_key, client_of, service_of, url_of

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from flask import Flask
 
-from backend.core.database import release
+from backend.db.database import release
 
 from .conftest import (
     PASSWORD,

@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from backend.api_keys.scopes import OWN
-from backend.core.database import release
+from backend.db.database import release
 
 from .conftest import (
     Person,

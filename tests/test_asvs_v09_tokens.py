@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flask import Flask
 from flask.testing import FlaskClient
 
-from backend.core import signing_keys
-from backend.core.tokens import EMAIL_LINK, SECOND_STEP, derive
+from backend.crypto import signing_keys
+from backend.crypto.keyring import EMAIL_LINK, SECOND_STEP, derive
 
 from .conftest import (
     Person,

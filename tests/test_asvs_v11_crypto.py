@@ -12,9 +12,9 @@ import pytest
 from flask import Flask
 
 from backend.core.metrics import Metrics
-from backend.core.passwords import Hasher
 from backend.core.settings import ROOT, SettingsError
-from backend.core.tokens import BASE62
+from backend.crypto.keyring import BASE62
+from backend.crypto.passwords import Hasher
 
 from .conftest import (
     PASSWORD,

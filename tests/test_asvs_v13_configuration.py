@@ -12,8 +12,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from backend.core.database import open_database
 from backend.core.settings import EXAMPLE_SECRETS, ROOT, SettingsError
+from backend.db.database import open_database
 
 from .conftest import (
     add_user,

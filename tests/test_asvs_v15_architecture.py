@@ -8,7 +8,7 @@ from typing import Any
 from flask import Flask
 from flask.testing import FlaskClient
 
-from backend.core.database import release
+from backend.db.database import release
 
 from .conftest import (
     NOTHING,

@@ -13,8 +13,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from backend.audit.service import ACTIONS
-from backend.core.database import release
-from backend.web.guard import public
+from backend.db.database import release
+from backend.web.access import public
 
 from .conftest import (
     NEW_PASSWORD,

@@ -22,8 +22,8 @@ from backend.audit.chain import Report
 from backend.audit.models import AuditChain, AuditEvent
 from backend.audit.service import record
 from backend.core.context import Service
-from backend.core.database import new_id, release
 from backend.core.errors import Conflict
+from backend.db.database import new_id, release
 
 from .conftest import ON_POSTGRES, ON_SQLITE, run, service_of, until
 from .test_commands import Flasks, assert_done, flask_of
@@ -149,7 +149,7 @@ def test_the_seal_of_an_event_is_what_it_says_on_both_databases(service: Service
 def test_an_event_is_sealed_seconds_later_without_being_asked(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backend.core.chores.INTERVAL", 0.01)
+    monkeypatch.setattr("backend.background.periodic.INTERVAL", 0.01)
     record_some(service, 1)
     until(lambda: verified(service).unsealed == 0)
     assert_clean(service, 1)
@@ -224,7 +224,7 @@ PROCESS = """
 import os, signal, sys, threading
 from backend.app import create_app
 from backend.audit.service import record
-from backend.core.database import release
+from backend.db.database import release
 
 service = create_app().extensions["backend"]
 count, end = int(sys.argv[1]), sys.argv[2]

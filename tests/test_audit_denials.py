@@ -12,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from backend.audit import chain, denials
-from backend.core.database import release
+from backend.db.database import release
 
 from .conftest import (
     Person,

@@ -12,7 +12,7 @@ from flask import Flask
 from backend.audit import chain
 from backend.audit.models import AuditEvent
 from backend.core.context import Service
-from backend.core.database import release
+from backend.db.database import release
 
 from .conftest import ON_SQLITE, service_of
 from .test_audit_chain import (

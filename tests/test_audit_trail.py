@@ -15,9 +15,9 @@ from flask.testing import FlaskClient
 
 from backend.audit.service import ACTIONS, record
 from backend.core.context import Call, Service, call
-from backend.core.database import atomic, current, new_id, release
 from backend.core.errors import Unavailable
 from backend.core.identity import CONSOLE, Identity
+from backend.db.database import atomic, current, new_id, release
 from backend.users.models import User
 
 from .conftest import Person, assert_problem, by_key, service_of

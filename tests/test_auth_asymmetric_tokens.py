@@ -38,8 +38,8 @@ from joserfc.jwk import KeySet
 from werkzeug.test import TestResponse
 
 from backend.cli import refusing_app
-from backend.core.database import new_id
 from backend.core.settings import SettingsError
+from backend.db.database import new_id
 
 from .conftest import (
     Person,

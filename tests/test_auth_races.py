@@ -18,8 +18,8 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from backend.core.database import release
 from backend.core.settings import ROOT
+from backend.db.database import release
 
 from .conftest import (
     PASSWORD,

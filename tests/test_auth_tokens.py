@@ -16,8 +16,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from backend.core import signing_keys
-from backend.core.tokens import EMAIL_LINK, PASSWORD_LINK, SECOND_STEP, derive
+from backend.crypto import signing_keys
+from backend.crypto.keyring import EMAIL_LINK, PASSWORD_LINK, SECOND_STEP, derive
 
 from .conftest import (
     Person,

@@ -25,10 +25,11 @@ from flask import Flask
 
 from backend.api_keys import service as keys
 from backend.api_keys.models import ApiKeySecret
-from backend.core import doctor, migrations
-from backend.core.database import release
 from backend.core.identity import CONSOLE
 from backend.core.logs import TextFormatter
+from backend.db import migrations
+from backend.db.database import release
+from backend.doctor import checks
 from backend.users.models import User
 
 from .conftest import (
@@ -995,8 +996,8 @@ def test_doctor_tries_redis_and_the_mail_server(
 def test_doctor_waits_three_seconds_for_a_server_that_says_nothing(
     app_on: Callable[..., Flask], migrated: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert doctor.PROBE_SECONDS == 3
-    monkeypatch.setattr(doctor, "PROBE_SECONDS", 0.2)
+    assert checks.PROBE_SECONDS == 3
+    monkeypatch.setattr(checks, "PROBE_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # the system takes connections
         where = f"127.0.0.1:{silent.getsockname()[1]}"
         app = app_on(migrated, mail_url=f"smtp://{where}", redis_url=f"redis://{where}")

@@ -13,8 +13,8 @@ import peewee as pw
 import pytest
 from flask import Flask
 
-from backend.core import chores
-from backend.core.chores import Chores
+from backend.background import periodic
+from backend.background.periodic import Chores
 
 from .conftest import Person, by_key, run, service_of, until
 
@@ -40,7 +40,7 @@ def chore() -> Chore:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chores are run as soon as there is a reason."""
-    monkeypatch.setattr(chores, "INTERVAL", 0.01)
+    monkeypatch.setattr(periodic, "INTERVAL", 0.01)
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_a_chore_that_was_not_alone_is_tried_again_until_it_is_done() -> None:
 def test_chores_that_never_end_do_not_keep_a_process_from_ending(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(chores, "CLOSING_SECONDS", 0.1)
+    monkeypatch.setattr(periodic, "CLOSING_SECONDS", 0.1)
     made = Chores(lambda: made.wake())
     made.wake()
     made.close()
@@ -137,11 +137,11 @@ def test_chores_that_never_end_do_not_keep_a_process_from_ending(
 
 SCRIPT = """
 import os
-from backend.core.chores import Chores
+from backend.background.periodic import Chores
 
 parent = os.getpid()
 chores = Chores(lambda: print("parent" if os.getpid() == parent else "child", flush=True))
-chores.wake()
+periodic.wake()
 """
 
 
@@ -151,7 +151,7 @@ def test_what_is_left_is_done_when_the_process_ends(tree: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_process_that_forked_off_does_its_own(tree: Path) -> None:
-    fork = "if os.fork() == 0:\n    chores.wake()\nelse:\n    os.wait()\n"
+    fork = "if os.fork() == 0:\n    periodic.wake()\nelse:\n    os.wait()\n"
     done = run(tree, "python", "-c", SCRIPT + fork)
     assert done.stdout == "child\nparent\n", done.stderr
 

@@ -17,10 +17,11 @@ import psycopg
 import pytest
 from flask import Flask
 
-from backend.core import clock, migrations
+from backend.background.write_behind import WriteBehind
+from backend.core import clock
 from backend.core.context import Service
-from backend.core.database import current, new_id, release
-from backend.core.write_behind import WriteBehind
+from backend.db import migrations
+from backend.db.database import current, new_id, release
 from backend.users.models import User
 
 from .conftest import (
@@ -252,7 +253,7 @@ def test_transactions_that_read_and_then_write_wait_for_each_other(sqlite_app: F
 
 FORK = """
 import os
-from backend.core.database import open_database
+from backend.db.database import open_database
 from backend.core.settings import Settings
 
 database = open_database(Settings.load())

@@ -12,9 +12,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from backend.core import context, jobs
+from backend.background import task_queue
+from backend.core import context
 from backend.users.models import User
-from backend.web.guard import public
+from backend.web.access import public
 
 from .conftest import client_of, run, service_of, until
 
@@ -25,22 +26,22 @@ def threads() -> set[threading.Thread]:
 
 
 @pytest.fixture
-def each() -> Iterator[jobs.Jobs]:
+def each() -> Iterator[task_queue.Jobs]:
     """Jobs of no service."""
-    each = jobs.Jobs()
+    each = task_queue.Jobs()
     yield each
     each.close()
 
 
 @pytest.fixture
-def lookups() -> Iterator[jobs.Lookups]:
+def lookups() -> Iterator[task_queue.Lookups]:
     """Look-ups of no service."""
-    lookups = jobs.Lookups()
+    lookups = task_queue.Lookups()
     yield lookups
     lookups.close()
 
 
-def test_jobs_are_done_one_after_another_in_another_thread(each: jobs.Jobs) -> None:
+def test_jobs_are_done_one_after_another_in_another_thread(each: task_queue.Jobs) -> None:
     done: list[int] = []
     inside: list[threading.Thread] = []
 
@@ -55,7 +56,7 @@ def test_jobs_are_done_one_after_another_in_another_thread(each: jobs.Jobs) -> N
     assert threading.current_thread() not in inside
 
 
-def test_nobody_waits_for_a_job(each: jobs.Jobs) -> None:
+def test_nobody_waits_for_a_job(each: task_queue.Jobs) -> None:
     go = threading.Event()
     each.submit(go.wait)  # type: ignore[arg-type]
     each.submit(lambda: None)
@@ -92,7 +93,7 @@ def test_a_job_runs_as_part_of_the_request_that_submitted_it(
 
 
 def test_a_job_that_fails_is_logged_and_the_next_is_done(
-    each: jobs.Jobs, caplog: pytest.LogCaptureFixture
+    each: task_queue.Jobs, caplog: pytest.LogCaptureFixture
 ) -> None:
     done = threading.Event()
     each.submit(lambda: [][0])
@@ -125,28 +126,28 @@ def test_a_job_gives_its_connection_back_in_whatever_state(app: Flask, client: F
 
 
 def test_beyond_a_thousand_that_wait_jobs_are_dropped_and_logged(
-    each: jobs.Jobs, caplog: pytest.LogCaptureFixture
+    each: task_queue.Jobs, caplog: pytest.LogCaptureFixture
 ) -> None:
     began, go = threading.Event(), threading.Event()
     done: list[int] = []
     each.submit(lambda: (began.set(), go.wait())[0])
     began.wait(10)
-    for number in range(jobs.MOST + 2):
+    for number in range(task_queue.MOST + 2):
         each.submit(lambda number=number: done.append(number))  # type: ignore[misc]
     assert len(caplog.records) == 2
     go.set()
     assert each.join(10)
-    assert done == list(range(jobs.MOST))
+    assert done == list(range(task_queue.MOST))
 
 
 def test_lookups_wait_for_others_and_are_done_in_random_order(
-    lookups: jobs.Lookups, monkeypatch: pytest.MonkeyPatch
+    lookups: task_queue.Lookups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "TICK_SECONDS", (60, 60))
+    monkeypatch.setattr(task_queue, "TICK_SECONDS", (60, 60))
     done: list[int] = []
     for number in range(100):
         lookups.submit(lambda number=number: done.append(number))  # type: ignore[misc]
-    assert jobs.Lane.join(lookups, 0.05) is False
+    assert task_queue.Lane.join(lookups, 0.05) is False
     assert done == []
     assert lookups.join(10)
     assert sorted(done) == list(range(100))
@@ -154,10 +155,10 @@ def test_lookups_wait_for_others_and_are_done_in_random_order(
 
 
 def test_lookups_are_done_by_themselves_after_a_random_time(
-    lookups: jobs.Lookups, monkeypatch: pytest.MonkeyPatch
+    lookups: task_queue.Lookups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert jobs.TICK_SECONDS[0] < jobs.TICK_SECONDS[1]
-    monkeypatch.setattr(jobs, "TICK_SECONDS", (0.01, 0.02))
+    assert task_queue.TICK_SECONDS[0] < task_queue.TICK_SECONDS[1]
+    monkeypatch.setattr(task_queue, "TICK_SECONDS", (0.01, 0.02))
     for _ in range(2):
         done = threading.Event()
         lookups.submit(done.set)
@@ -165,19 +166,19 @@ def test_lookups_are_done_by_themselves_after_a_random_time(
 
 
 def test_lookups_beyond_a_thousand_are_dropped_and_logged_in_one_line(
-    lookups: jobs.Lookups, caplog: pytest.LogCaptureFixture
+    lookups: task_queue.Lookups, caplog: pytest.LogCaptureFixture
 ) -> None:
     done: list[int] = []
-    for number in range(jobs.MOST + 300):
+    for number in range(task_queue.MOST + 300):
         lookups.submit(lambda number=number: done.append(number))  # type: ignore[misc]
     assert lookups.join(10)
-    assert sorted(done) == list(range(jobs.MOST))
+    assert sorted(done) == list(range(task_queue.MOST))
     assert [record.message for record in caplog.records] == [
         "look-ups: 300 dropped, 1000 are waiting"
     ]
 
 
-def test_no_thread_is_there_before_the_first_job_or_after_the_end(each: jobs.Jobs) -> None:
+def test_no_thread_is_there_before_the_first_job_or_after_the_end(each: task_queue.Jobs) -> None:
     before = threads()
     each.submit(lambda: None)
     assert len(threads() - before) == 1
@@ -185,7 +186,7 @@ def test_no_thread_is_there_before_the_first_job_or_after_the_end(each: jobs.Job
     until(lambda: not threads() - before)
 
 
-def test_closing_does_what_waits_and_lets_no_job_pause(each: jobs.Jobs) -> None:
+def test_closing_does_what_waits_and_lets_no_job_pause(each: task_queue.Jobs) -> None:
     done: list[bool] = []
     for _ in range(3):
         each.submit(lambda: done.append(each.closing.wait(60)))
@@ -201,10 +202,10 @@ def test_closing_does_what_waits_and_lets_no_job_pause(each: jobs.Jobs) -> None:
 def test_a_process_does_what_waits_before_it_exits(tree: Path) -> None:
     script = """
 import time
-from backend.core.jobs import Jobs
+from backend.background.task_queue import Jobs
 jobs = Jobs()
 for number in range(3):
-    jobs.submit(lambda number=number: (time.sleep(0.05), print(number)))
+    task_queue.submit(lambda number=number: (time.sleep(0.05), print(number)))
 print("the end")
 """
     done = run(tree, "python", "-c", script)
@@ -215,8 +216,8 @@ def test_a_job_that_hangs_does_not_keep_a_process_from_exiting(tree: Path) -> No
     script = """
 import threading
 from backend.core import jobs
-jobs.CLOSE_SECONDS = 0.2
-those = jobs.Jobs()
+task_queue.CLOSE_SECONDS = 0.2
+those = task_queue.Jobs()
 those.submit(threading.Event().wait)
 those.submit(lambda: print("never"))
 """
@@ -225,19 +226,19 @@ those.submit(lambda: print("never"))
     assert "1 not begun" in done.stderr
 
 
-@pytest.mark.skipif(not hasattr(jobs.os, "fork"), reason="there is no fork")
+@pytest.mark.skipif(not hasattr(task_queue.os, "fork"), reason="there is no fork")
 def test_a_process_that_forks_off_does_its_own_jobs_and_no_others(tree: Path) -> None:
     script = """
 import os, threading
-from backend.core.jobs import Jobs
+from backend.background.task_queue import Jobs
 jobs, go = Jobs(), threading.Event()
-jobs.submit(go.wait)
-jobs.submit(lambda: print("parent", flush=True))
-with jobs._changed:  # as another thread may hold it at the moment of the fork
+task_queue.submit(go.wait)
+task_queue.submit(lambda: print("parent", flush=True))
+with task_queue._changed:  # as another thread may hold it at the moment of the fork
     child = os.fork()
 if child == 0:
-    jobs.submit(lambda: print("child", flush=True))
-    raise SystemExit(0 if jobs.join(10) else 1)
+    task_queue.submit(lambda: print("child", flush=True))
+    raise SystemExit(0 if task_queue.join(10) else 1)
 assert os.waitpid(child, 0)[1] == 0
 go.set()
 """

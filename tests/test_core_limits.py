@@ -16,9 +16,9 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 from redis import Redis
 
-from backend.core import limits
-from backend.core.limits import Limiter
+from backend.core import rate_limits
 from backend.core.metrics import Metrics
+from backend.core.rate_limits import Limiter
 from backend.core.settings import Limit
 
 from .conftest import REDIS_URL, Relay, make_settings, until
@@ -190,7 +190,7 @@ def test_of_parallel_uses_exactly_as_many_pass(limiter: Limiter, name: str) -> N
 def test_windows_that_are_over_leave_memory(
     travel: Travel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "SWEEP", 500)
+    monkeypatch.setattr(rate_limits, "SWEEP", 500)
     limiter = limiter_on("")
     tracemalloc.start()
     try:
@@ -206,7 +206,7 @@ def test_windows_that_are_over_leave_memory(
 
 
 def test_windows_that_go_on_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "SWEEP", 10)
+    monkeypatch.setattr(rate_limits, "SWEEP", 10)
     limiter = limiter_on("")
     limit = Limit(2, SLOW)
     for number in range(200):

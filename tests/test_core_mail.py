@@ -27,9 +27,9 @@ from cryptography.x509.oid import NameOID
 from flask import Flask
 from flask.testing import FlaskClient
 
-from backend.core import mail
-from backend.core.database import release
 from backend.core.paths import ROOT
+from backend.db.database import release
+from backend.mail import mailer
 from backend.users.models import User
 
 from .conftest import migrate, run, service_of, settle, until
@@ -78,7 +78,7 @@ def send(
     """Send a mail, outside of any transaction, and wait until the app has tried to."""
     service = service_of(app)
     with service.active():
-        mail.send(to, template, user_id=None, **(values or VALUES[template]))
+        mailer.send(to, template, user_id=None, **(values or VALUES[template]))
         release(service.database)
     settle(app)
 
@@ -363,9 +363,9 @@ def test_mail_is_sent_once_the_transaction_is_committed(app: Flask, client: Flas
     service = service_of(app)
     with service.active():
         with service.database.atomic():
-            mail.send("alice@example.com", "mfa_enabled", user_id=None, username="alice")
+            mailer.send("alice@example.com", "mfa_enabled", user_id=None, username="alice")
             with service.database.atomic():
-                mail.send("bob@example.com", "mfa_enabled", user_id=None, username="bob")
+                mailer.send("bob@example.com", "mfa_enabled", user_id=None, username="bob")
             again(app)
             assert outbox(app) == []
         settle(app)
@@ -382,7 +382,7 @@ def test_what_is_rolled_back_sends_no_mail_not_even_with_the_next_commit(
     service = service_of(app)
     with service.active():
         with suppress(ZeroDivisionError), service.database.atomic():
-            mail.send("alice@example.com", "mfa_enabled", user_id=None, username="alice")
+            mailer.send("alice@example.com", "mfa_enabled", user_id=None, username="alice")
             _ = 1 / 0
         with service.database.atomic():
             User.select().count()
@@ -398,7 +398,7 @@ def test_without_a_server_nothing_is_sent_and_one_line_says_so(
         "", environment="production", secret_key="k3" * 10 + "abcdefghijklmnop", bcrypt_rounds=10
     )
     with service_of(app).active():
-        assert mail.enabled() is False
+        assert mailer.enabled() is False
     send(app)
     assert told(caplog) == [("mail.skipped", 0)]
 
@@ -412,19 +412,19 @@ def test_a_link_carries_its_token_behind_the_number_sign(mailing: Callable[..., 
         ),
     ]:
         with service_of(mailing("memory:", **url)).active():
-            assert mail.enabled() is True
-            assert mail.link("x") == link
+            assert mailer.enabled() is True
+            assert mailer.link("x") == link
 
 
 def test_the_console_shows_the_link_as_it_is(tree: Path, database_url: str) -> None:
     script = f"""
 from backend.app import create_app
 from backend.core import mail
-from backend.core.database import release
+from backend.db.database import release
 app = create_app()
 with app.extensions["backend"].active():
     values = {{"username": "alice", "link": {LINK!r}, "valid_for": "an hour"}}
-    mail.send("alice@example.com", "reset", user_id=None, **values)
+    mailer.send("alice@example.com", "reset", user_id=None, **values)
 """
     settings = {"mail_url": "console:", "public_url": "https://id.example"}
     done = run(tree, "python", "-c", script, database_url=database_url, **settings)
@@ -667,7 +667,7 @@ def test_the_pauses_between_attempts_grow(
     inbox.replies = ["451 later"] * 100
     app = mailing(f"smtp://127.0.0.1:{smtp()}")
     send(app)
-    for tries, pause in enumerate(mail.PAUSES, 1):
+    for tries, pause in enumerate(mailer.PAUSES, 1):
         travel(seconds=pause - 2)
         again(app)
         assert inbox.asked == tries
@@ -873,7 +873,7 @@ def test_sending_takes_no_time_while_the_server_hangs(
     with service.active():
         for number in range(5):
             about = {"user_id": None, "about": str(number), **VALUES["reset"]}
-            mail.send("alice@example.com", "reset", **about)
+            mailer.send("alice@example.com", "reset", **about)
         release(service.database)
     assert time.thread_time() - started < 0.5
     service.mailer.patience = 0.001
@@ -886,7 +886,7 @@ def test_requests_have_the_only_connection_while_the_server_hangs(
     app = mailing(f"smtp://127.0.0.1:{server.port}", database_pool_size=1)
     service = service_of(app)
     with service.active():
-        mail.send("alice@example.com", "reset", user_id=None, **VALUES["reset"])
+        mailer.send("alice@example.com", "reset", user_id=None, **VALUES["reset"])
         release(service.database)
         until(lambda: server.count)
         assert User.select().count() == 0
@@ -914,11 +914,11 @@ def test_a_command_sends_its_mail_before_it_exits(
     script = f"""
 from backend.app import create_app
 from backend.core import mail
-from backend.core.database import release
+from backend.db.database import release
 app = create_app()
 with app.extensions["backend"].active():
     values = {{"username": "alice", "link": {LINK!r}, "valid_for": "an hour"}}
-    mail.send("alice@example.com", "reset", user_id=None, **values)
+    mailer.send("alice@example.com", "reset", user_id=None, **values)
 """
     settings = {"mail_url": f"smtp://127.0.0.1:{smtp()}", "database_url": database_url}
     done = run(tree, "python", "-c", script, **settings)

@@ -20,8 +20,9 @@ from flask import Flask
 
 from backend.app import create_app
 from backend.audit import chain
-from backend.core import migrations, outbox
-from backend.core.database import release
+from backend.db import migrations
+from backend.db.database import release
+from backend.mail import outbox
 from backend.mfa.models import RecoveryCode
 from backend.notices import service as notices
 from backend.users.models import HeldUsername
@@ -393,7 +394,7 @@ def test_downgrading_sqlite_leaves_a_copy_for_the_owner_only(tmp_path: Path) -> 
 
 UPGRADE = """
 from backend.core import migrations, outbox
-from backend.core.database import open_database
+from backend.db.database import open_database
 from backend.core.settings import Settings
 
 print(*migrations.upgrade(open_database(Settings.load())), flush=True)
@@ -512,7 +513,7 @@ THERE_AND_BACK = """
 import json
 import sys
 from backend.core import migrations, outbox
-from backend.core.database import open_database
+from backend.db.database import open_database
 from backend.core.settings import Settings
 
 database = open_database(Settings.load())

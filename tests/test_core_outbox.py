@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from backend.core import outbox
-from backend.core.database import release
-from backend.core.models import Mail
+from backend.db.database import release
+from backend.mail import outbox
+from backend.mail.models import Mail
 
 from .conftest import (
     NEW_PASSWORD,

@@ -19,7 +19,7 @@ import pytest
 from backend.core import context
 from backend.core.errors import Invalid, Unavailable
 from backend.core.metrics import Metrics
-from backend.core.passwords import MAX_LENGTH, Account, Hasher, require_strong
+from backend.crypto.passwords import MAX_LENGTH, Account, Hasher, require_strong
 
 from .conftest import PASSWORD, make_settings, until
 

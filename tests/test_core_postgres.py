@@ -15,7 +15,7 @@ import pytest
 from flask import Flask
 
 from backend.app import create_app
-from backend.core.database import current, release, require_usable
+from backend.db.database import current, release, require_usable
 
 from .conftest import (
     PASSWORD,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from backend.core.settings import ROOT, Settings, SettingsError
-from backend.core.sqlite import sqlite_path
+from backend.db.sqlite import sqlite_path
 
 from .conftest import copy_tree, process_environ, run
 

@@ -11,7 +11,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from backend.core.database import new_id
+from backend.db.database import new_id
 
 from .conftest import (
     PASSWORD,

@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import Client, TestResponse
 
 from backend.core import context
-from backend.core.database import new_id
+from backend.db.database import new_id
 from backend.gateway.decorator import guarded
 from backend.gateway.middleware import IDENTITY, Caller, Middleware
 

@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from backend.core.database import release
+from backend.db.database import release
 
 from .conftest import Person, add_user, assert_problem, service_of, statements
 

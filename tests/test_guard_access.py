@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from backend.api_keys.scopes import OWN
-from backend.web import guard
+from backend.web import access
 
 from .conftest import (
     Person,
@@ -139,18 +139,18 @@ def test_every_route_stands_in_the_table(app: Flask) -> None:
 
 def test_every_view_has_an_access_mark(app: Flask) -> None:
     for view in app.view_functions.values():
-        assert isinstance(view.access, guard.Access)  # type: ignore[attr-defined]
+        assert isinstance(view.access, access.Access)  # type: ignore[attr-defined]
 
 
 def test_an_app_with_an_unmarked_view_is_refused() -> None:
     app = Flask("host", static_folder=None)
-    app.add_url_rule("/open", "open", guard.public(lambda: "open"))
-    guard.init_app(app)
+    app.add_url_rule("/open", "open", access.public(lambda: "open"))
+    access.init_app(app)
     app = Flask("host", static_folder=None)
-    app.add_url_rule("/open", "open", guard.public(lambda: "open"))
+    app.add_url_rule("/open", "open", access.public(lambda: "open"))
     app.add_url_rule("/forgotten", "forgotten", lambda: "forgotten")
     with pytest.raises(RuntimeError, match="forgotten"):
-        guard.init_app(app)
+        access.init_app(app)
 
 
 def test_the_documentation_says_who_may_call(client: FlaskClient) -> None:

@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 from waitress.buffers import OverflowableBuffer
 
-from backend.chunked import Chunks
-from backend.connections import Waiting
 from backend.core.settings import ROOT
-from backend.listeners import addresses
+from backend.server.chunked import Chunks
+from backend.server.connections import Waiting
+from backend.server.listeners import addresses
 
 from .conftest import PASSWORD, copy_tree, migrate, process_environ, run, until
 from .processes import Process, confined, free_port

@@ -13,8 +13,8 @@ from pathlib import Path
 import yaml
 
 import backend
-from backend.core import migrations
 from backend.core.settings import ROOT, Settings
+from backend.db import migrations
 from backend.web import problems
 
 from .conftest import copy_tree, run

@@ -11,8 +11,8 @@ from flask.testing import FlaskClient
 
 from backend import upkeep
 from backend.core import clock
-from backend.core.database import release
-from backend.guessing.models import Throttle
+from backend.db.database import release
+from backend.throttling.models import Throttle
 
 from .conftest import ON_POSTGRES, PASSWORD, Person, add_user, client_of, service_of, sign_in
 

@@ -10,7 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from backend.core.database import release
+from backend.db.database import release
 from backend.users import usernames
 from backend.users.models import HeldUsername
 

@@ -12,8 +12,8 @@ from flask.testing import FlaskClient
 from marshmallow import fields
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
+from backend.web.access import public
 from backend.web.api import Answer, Blueprint
-from backend.web.guard import public
 
 from .conftest import assert_problem
 

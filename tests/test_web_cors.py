@@ -7,7 +7,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from backend.web.guard import public
+from backend.web.access import public
 
 from .conftest import Person, assert_problem, client_of, make_settings, url_of
 

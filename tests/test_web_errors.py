@@ -9,8 +9,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from backend.core.database import new_id
-from backend.web.guard import public
+from backend.db.database import new_id
+from backend.web.access import public
 
 from .conftest import PASSWORD, Person, assert_problem, by_key, client_of, service_of
 

@@ -8,7 +8,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from backend.web.guard import public
+from backend.web.access import public
 
 from .conftest import PASSWORD, Person, client_of
 

@@ -17,7 +17,7 @@ from flask.testing import FlaskClient
 
 from backend.core.logs import JSONFormatter, TextFormatter
 from backend.core.settings import ROOT
-from backend.web.guard import public
+from backend.web.access import public
 
 from .conftest import PASSWORD, Person, add_user, by_key, client_of, migrate, sign_in
 

@@ -16,7 +16,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from backend.core import chores, clock
+from backend.background import periodic
+from backend.core import clock
 from backend.core.settings import ROOT
 
 from .conftest import (
@@ -229,7 +230,7 @@ def test_how_late_the_writing_behind_is_is_told(
     travel: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(chores, "INTERVAL", 1000.0)
+    monkeypatch.setattr(periodic, "INTERVAL", 1000.0)
     service_of(app).chores.run()
     key = alice.new_key()["key"]
     assert scrape(client).get("write_behind_lag_seconds") == 0

@@ -18,7 +18,7 @@ from werkzeug.test import Client
 
 from backend.app import create_app
 from backend.core.settings import ROOT, SettingsError
-from backend.web.guard import public
+from backend.web.access import public
 
 from .conftest import PASSWORD, Person, add_user, client_of, migrate, sign_in
 

@@ -7,7 +7,7 @@ from flask import Flask, request
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from backend.web.guard import public
+from backend.web.access import public
 
 from .conftest import Person, assert_problem, by_key, client_of, service_of, url_of
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..core import context, limits, quotas
+from ..core import context, rate_limits
 from ..core.errors import Forbidden, Invalid
 from ..core.identity import Identity
 from ..core.settings import Limit
 from ..core.words import counted
-from . import networks
+from . import networks, quotas
 from .models import ApiKey
 
 LOCKABLE = ("disabled", "quota", "rate_limit", "allowed_ips")
@@ -21,7 +21,7 @@ def merged(key: ApiKey, wanted: dict[str, Any]) -> dict[str, Any]:
     Invalid if they make no quota or rate limit together.
     """
     whole = dict(wanted)
-    for name, fault_of in (("quota", quotas.fault), ("rate_limit", limits.fault)):
+    for name, fault_of in (("quota", quotas.fault), ("rate_limit", rate_limits.fault)):
         if wanted.get(name) is not None:
             whole[name] = {**(getattr(key, name) or {}), **wanted[name]}
             if fault := fault_of(whole[name]):
@@ -32,7 +32,12 @@ def merged(key: ApiKey, wanted: dict[str, Any]) -> dict[str, Any]:
 def require_below_maximum(actor: Identity, rate_limit: dict[str, int] | None) -> None:
     """Invalid for more than RATE_LIMIT_MAX, at once or in the long run, unless an admin asks."""
     limit, highest = as_limit(rate_limit), context.settings().rate_limit_max
-    if limit and highest and not actor.is_admin_in_person and not limits.within(limit, highest):
+    if (
+        limit
+        and highest
+        and not actor.is_admin_in_person
+        and not rate_limits.within(limit, highest)
+    ):
         most = f"{counted(highest.most, 'use')} in {counted(highest.seconds, 'second')}"
         raise Invalid("rate_limit", f"At most {most}, and no more than that at once.")
 
@@ -78,6 +83,6 @@ def _quota_narrows(new: dict[str, Any] | None, old: dict[str, Any]) -> bool:
 _NARROWS = {
     "disabled": lambda new, old: new or not old,
     "quota": _quota_narrows,
-    "rate_limit": lambda new, old: limits.within(as_limit(new), as_limit(old)),
+    "rate_limit": lambda new, old: rate_limits.within(as_limit(new), as_limit(old)),
     "allowed_ips": networks.within,
 }

@@ -7,10 +7,10 @@ from uuid import UUID
 
 import peewee as pw
 
-from ..core import quotas
 from ..core.clock import now
-from ..core.database import Model, UTCDateTimeField, on_postgres
+from ..db.database import Model, UTCDateTimeField, on_postgres
 from ..users.models import User
+from . import quotas
 
 
 class JSONField(pw.TextField):

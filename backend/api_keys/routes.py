@@ -5,8 +5,8 @@ from uuid import UUID
 
 from flask import url_for
 
+from ..web.access import actor, public, session_or_key
 from ..web.api import Blueprint, page, page_of
-from ..web.guard import actor, public, session_or_key
 from . import service, usage
 from .models import ApiKey
 from .schemas import (

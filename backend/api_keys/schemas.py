@@ -5,9 +5,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
-from ..core import quotas
-from ..core.quotas import INTERVALS
-from ..core.tokens import read_digest
+from ..crypto.keyring import read_digest
 from ..web.api import (
     Answer,
     Choice,
@@ -21,8 +19,10 @@ from ..web.api import (
     Schema,
     Time,
 )
+from . import quotas
 from .changes import LOCKABLE
 from .networks import parse_address, parse_network
+from .quotas import INTERVALS
 from .scopes import PATTERN
 
 STATUSES = ("active", "disabled", "expired", "revoked")

@@ -11,8 +11,20 @@ from uuid import UUID
 import peewee as pw
 
 from ..audit import service as audit
-from ..core import clock, context, limits, quotas, tokens
-from ..core.database import (
+from ..core import clock, context, rate_limits
+from ..core.errors import (
+    INVALID_TOKEN,
+    Conflict,
+    Forbidden,
+    Invalid,
+    InvalidCredentials,
+    NotFound,
+)
+from ..core.identity import Identity
+from ..core.settings import Limit
+from ..core.words import counted
+from ..crypto import keyring
+from ..db.database import (
     atomic,
     contains,
     count_by,
@@ -24,12 +36,8 @@ from ..core.database import (
     newest,
     on_postgres,
 )
-from ..core.errors import INVALID_TOKEN, Conflict, Forbidden, Invalid, InvalidCredentials, NotFound
-from ..core.identity import Identity
-from ..core.settings import Limit
-from ..core.words import counted
 from ..users.models import User
-from . import changes, hygiene, lineage, networks
+from . import changes, lifecycle, lineage, networks, quotas
 from . import scopes as rules
 from .models import ApiKey, ApiKeySecret
 
@@ -143,9 +151,9 @@ def require_room(kept: int) -> None:
 
 def _new_secret() -> tuple[str, ApiKeySecret]:
     """A text that is made up now, and what is kept of it."""
-    keyring = context.service().keyring
-    text = keyring.new_api_key()
-    return text, secret_of(tokens.hint(text), *keyring.digests(text)[0])
+    ring = context.service().keyring
+    text = ring.new_api_key()
+    return text, secret_of(keyring.hint(text), *ring.digests(text)[0])
 
 
 def secret_of(hint: str, secret_id: str, digest: str) -> ApiKeySecret:
@@ -308,7 +316,7 @@ def _revoke_held(digests: list[str]) -> None:
         if secret and secret.id in key.accepted_secrets:
             children = [each for each in lineage.living([key.id]) if each.id != key.id]
             if _revoke(None, [key, *children]):
-                hygiene.tell_owner(key, "key_leaked", children=children)
+                lifecycle.tell_owner(key, "key_leaked", children=children)
 
 
 def _revoke(actor: Identity | None, keys: list[ApiKey]) -> bool:
@@ -492,11 +500,11 @@ def _require_narrower(key: ApiKey, acting: ApiKey) -> None:
         raise Forbidden("insufficient_scope", "Wider addresses than those of the key presented.")
     if last is not None and (key.expires_at is None or key.expires_at > last):
         raise Forbidden("insufficient_scope", "A longer life than that of the key presented.")
-    if not limits.within(_limit_of(key), _limit_of(acting)):
+    if not rate_limits.within(_limit_of(key), _limit_of(acting)):
         raise Forbidden("insufficient_scope", "A higher limit than that of the key presented.")
     if acting.quota and not (key.quota and quotas.within(key.quota, acting.quota)):
         raise Forbidden("insufficient_scope", "A higher quota than that of the key presented.")
 
 
 def _limit_of(key: ApiKey) -> Limit | None:
-    return limits.of_key(changes.as_limit(key.rate_limit), context.settings())
+    return rate_limits.of_key(changes.as_limit(key.rate_limit), context.settings())

@@ -11,9 +11,9 @@ from uuid import UUID
 import peewee as pw
 
 from ..core import clock
-from ..core.database import execute, json_rows, on_postgres
 from ..core.errors import Invalid
 from ..core.identity import Identity
+from ..db.database import execute, json_rows, on_postgres
 from . import service
 from .models import KeyUsage
 

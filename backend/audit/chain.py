@@ -22,9 +22,9 @@ from typing import Any
 from uuid import UUID
 
 from ..core import clock, context
-from ..core.database import atomic, current, on_postgres
 from ..core.errors import Conflict
 from ..core.words import counted
+from ..db.database import atomic, current, on_postgres
 from . import rows
 from .models import AuditChain, AuditEvent
 from .rows import Row

@@ -15,8 +15,8 @@ from uuid import UUID
 import peewee as pw
 
 from ..core import clock, context
-from ..core.database import atomic, db_time, execute, json_rows, lock, new_id
 from ..core.identity import Identity
+from ..db.database import atomic, db_time, execute, json_rows, lock, new_id
 from . import service as audit
 from .models import Denial
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import peewee as pw
 
-from ..core.database import Model, UTCDateTimeField
+from ..db.database import Model, UTCDateTimeField
 
 
 class AuditEvent(Model):

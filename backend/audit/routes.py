@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from ..web.access import actor, admin
 from ..web.api import Blueprint, page, page_of
-from ..web.guard import actor, admin
 from . import service
 from .schemas import AuditEventSchema, AuditQuery
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from ..core import context
-from ..core.database import current, on_postgres
+from ..db.database import current, on_postgres
 from .models import AuditEvent
 
 BATCH = 1000  # rows in memory at a time

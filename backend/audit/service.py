@@ -12,9 +12,9 @@ from uuid import UUID
 import peewee as pw
 
 from ..core import context
-from ..core.database import current, insert_all, newest
 from ..core.errors import Unavailable
 from ..core.identity import Identity
+from ..db.database import current, insert_all, newest
 from .models import AuditEvent
 from .rows import sign
 

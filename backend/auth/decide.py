@@ -10,7 +10,7 @@ from uuid import UUID
 from ..api_keys import networks
 from ..api_keys import scopes as rules
 from ..core.identity import Identity
-from ..core.limits import Window
+from ..core.rate_limits import Window
 
 VALID = "valid"
 

@@ -13,13 +13,14 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from ..api_keys import quotas
 from ..api_keys import scopes as rules
-from ..core import clock, context, limits, quotas
-from ..core.database import db_time, execute, from_db_time
+from ..core import clock, context, rate_limits
 from ..core.errors import InvalidCredentials
 from ..core.identity import Identity
-from ..core.limits import Window
+from ..core.rate_limits import Window
 from ..core.settings import Limit
+from ..db.database import db_time, execute, from_db_time
 from .decide import Key, Quota, Secret
 
 _USER = (
@@ -169,7 +170,7 @@ def _blocks(allowed_ips: str | None) -> tuple[list[str], ...]:
 
 def _limits(key_id: UUID, uses: int | None, seconds: int | None) -> tuple[Window, ...]:
     own = Limit(uses, seconds) if uses and seconds else None
-    limit = limits.of_key(own, context.settings())
+    limit = rate_limits.of_key(own, context.settings())
     return ((key_id.hex, limit),) if limit else ()
 
 

@@ -9,8 +9,7 @@ from ..core.identity import Identity
 from ..users import service as users
 from ..users.models import User
 from ..users.schemas import RegisterSchema, UserSchema
-from ..web.api import Blueprint, PageQuery, page, page_of
-from ..web.guard import (
+from ..web.access import (
     actor,
     admin,
     before_enrolment,
@@ -19,6 +18,7 @@ from ..web.guard import (
     session,
     session_or_any_key,
 )
+from ..web.api import Blueprint, PageQuery, page, page_of
 from . import service
 from .schemas import (
     ChangeMeSchema,

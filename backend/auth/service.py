@@ -11,8 +11,7 @@ import peewee as pw
 
 from ..api_keys import service as keys
 from ..audit import service as audit
-from ..core import clock, context, mail
-from ..core.database import atomic, count_by, current, delete_some, newest
+from ..core import clock, context
 from ..core.errors import (
     INVALID_TOKEN,
     Failure,
@@ -23,9 +22,11 @@ from ..core.errors import (
 )
 from ..core.identity import Identity
 from ..core.settings import Limit
-from ..core.tokens import PASSWORD_LINK, SECOND_STEP
-from ..guessing import service as guessing
+from ..crypto.keyring import PASSWORD_LINK, SECOND_STEP
+from ..db.database import atomic, count_by, current, delete_some, newest
+from ..mail import mailer
 from ..mfa import service as mfa
+from ..throttling import service as guessing
 from ..users import links
 from ..users import service as users
 from ..users.models import User
@@ -338,7 +339,7 @@ def change_me(actor: Identity, current_password: str, **changes: str) -> User:
     proven = guessing.require_password(actor, current_password, "user.update")
     email = changes.get("email")
     is_new = email is not None and users.fold_email(email) != proven.email_folded
-    if is_new and not mail.enabled():
+    if is_new and not mailer.enabled():
         raise Invalid("email", "Cannot be changed: there is no mail to confirm it with.")
     with current.atomic():
         user = users.rename(actor, proven, **changes)

@@ -17,8 +17,8 @@ import peewee as pw
 
 from ..api_keys.models import ApiKeySecret
 from ..core import clock, context
-from ..core.database import current, db_time, execute
-from ..core.limits import Rate
+from ..core.rate_limits import Rate
+from ..db.database import current, db_time, execute
 from . import identify
 from .decide import VALID, Key, Quota, checks, decide
 

@@ -13,16 +13,16 @@ import click
 from flask import current_app
 from marshmallow import Schema, ValidationError
 
-from ..core import migrations
 from ..core.context import Service
-from ..core.database import release
-from ..core.database_errors import explain, is_unavailable
 from ..core.errors import Failure, NotFound
 from ..core.identity import CONSOLE
 from ..core.logs import printable
+from ..db import migrations
+from ..db.database import release
+from ..db.errors import explain, is_unavailable
 from ..users import service as users
 from ..users.models import User
-from ..web import admission
+from ..web import parsing
 
 
 def say(line: object, *, err: bool = False) -> None:
@@ -66,13 +66,13 @@ def sentences(refusal: ValidationError | Failure) -> list[str]:
         faults: Any = refusal.normalized_messages()
     else:
         faults = (refusal.errors or {}).get("json", {})
-    said = [f"{name}: {text}" for name, said in faults.items() for text in admission.flat(said)]
+    said = [f"{name}: {text}" for name, said in faults.items() for text in parsing.flat(said)]
     return said or [str(refusal)]
 
 
 def load(schema: Schema, given: dict[str, Any]) -> dict[str, Any]:
     """What the schema makes of the input, judged as if it had come by HTTP."""
-    admission.require_printable(given)
+    parsing.require_printable(given)
     return schema.load(given)
 
 
@@ -84,7 +84,7 @@ def read_password(*, stdin: bool) -> str:
         password = str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
     else:
         fail("no terminal to ask for a password on; use --password-stdin.")
-    admission.require_printable({"password": password})
+    parsing.require_printable({"password": password})
     return password
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 from flask.cli import AppGroup
 
-from ..core import backup as backups
-from ..core import context, migrations, schema_check
+from ..core import context
+from ..db import backup as backups
+from ..db import migrations, schema_check
 from .common import fail, inside, say
 
 group = AppGroup("db", help="The database and its migrations.")

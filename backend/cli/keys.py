@@ -18,16 +18,26 @@ import peewee as pw
 from flask.cli import AppGroup
 from marshmallow import ValidationError
 
-from ..api_keys import adoption
+from ..api_keys import importer
 from ..api_keys import service as keys
-from ..api_keys.adoption import Draft
+from ..api_keys.importer import Draft
 from ..api_keys.schemas import ApiKeySchema, CreateKeySchema, ImportKeySchema
-from ..core import context, tokens
+from ..core import context
 from ..core.errors import Conflict, Failure
 from ..core.identity import CONSOLE
 from ..core.words import counted
-from ..web import admission
-from .common import every_row, fail, inside, load, print_json, say, sentences, user_called
+from ..crypto import keyring
+from ..web import parsing
+from .common import (
+    every_row,
+    fail,
+    inside,
+    load,
+    print_json,
+    say,
+    sentences,
+    user_called,
+)
 
 group = AppGroup("keys", help="API keys.")
 
@@ -81,8 +91,8 @@ def check_text() -> None:
     """
     found = False
     for number, line in enumerate(sys.stdin.buffer, 1):
-        for key in tokens.find_api_keys(line.decode("latin-1")):  # which all bytes are; keys: ASCII
-            say(f"line {number}: {tokens.hint(key)}")
+        for key in keyring.find_api_keys(line.decode("latin-1")):  # all bytes are that
+            say(f"line {number}: {keyring.hint(key)}")
             found = True
     if not found:
         fail("there is no API key in that text: none of the right form and checksum.")
@@ -129,13 +139,13 @@ def import_keys(file: BinaryIO, *, skip_existing: bool) -> None:
     so far stay; --skip-existing takes over the rest.
     """
     drafts, refused = _read(file)
-    refused |= adoption.refusals(drafts)
+    refused |= importer.refusals(drafts)
     _tell(refused, skip_existing)
     wanted = [(number, each) for number, each in drafts.items() if number not in refused]
     imported = 0
     try:
-        for some in pw.chunked(wanted, adoption.BATCH):
-            late = adoption.adopt(CONSOLE, dict(some))
+        for some in pw.chunked(wanted, importer.BATCH):
+            late = importer.adopt(CONSOLE, dict(some))
             imported += len(some) - len(late)
             refused |= late
             time.sleep(REST)
@@ -157,7 +167,7 @@ def _read(file: BinaryIO) -> tuple[dict[int, Draft], dict[int, ValidationError |
             if text.strip():
                 wanted = load(schema, _object(text))
                 owner = owner_called(wanted.pop("owner"))
-                drafts[number] = adoption.draft(CONSOLE, owner, **wanted)
+                drafts[number] = importer.draft(CONSOLE, owner, **wanted)
         except (ValidationError, Failure) as refusal:
             refused[number] = refusal
     return drafts, refused
@@ -165,7 +175,7 @@ def _read(file: BinaryIO) -> tuple[dict[int, Draft], dict[int, ValidationError |
 
 def _object(line: bytes) -> dict[str, Any]:
     try:
-        given = admission.parse_json(line)
+        given = parsing.parse_json(line)
     except Failure:
         given = None
     if not isinstance(given, dict):

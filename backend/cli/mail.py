@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 from flask.cli import AppGroup
 
-from ..core import context, mail, smtp
+from ..core import context
+from ..mail import mailer, smtp
 from ..users import service as users
 from .common import fail, inside, say
 
@@ -17,7 +18,7 @@ group = AppGroup("mail", help="Mail that the service sends.")
 @inside
 def test(address: str) -> None:
     """Send a test mail to ADDRESS, and say what the server made of it."""
-    if not mail.enabled():
+    if not mailer.enabled():
         fail("MAIL_URL is not set: no mail is sent.")
     try:
         users.fold_email(address)

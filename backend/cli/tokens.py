@@ -6,9 +6,9 @@ import click
 from flask import current_app
 from flask.cli import AppGroup
 
-from ..core import signing_keys
 from ..core.context import Service
 from ..core.settings import Settings, SettingsError
+from ..crypto import signing_keys
 from .common import fail, say
 
 group = AppGroup("tokens", help="The key pairs that sign access tokens.")

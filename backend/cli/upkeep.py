@@ -9,9 +9,10 @@ from .. import upkeep
 from ..api_keys import service as keys
 from ..audit import chain
 from ..auth import service as auth
-from ..core import context, outbox
-from ..core import doctor as installation
+from ..core import context
 from ..core.words import counted
+from ..doctor import checks as installation
+from ..mail import outbox
 from ..mfa import service as mfa
 from ..notices import service as notices
 from .common import fail, inside, say

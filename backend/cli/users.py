@@ -12,10 +12,19 @@ from flask.cli import AppGroup
 from ..core import context
 from ..core.errors import Conflict
 from ..core.identity import CONSOLE
-from ..guessing import service as guessing
+from ..throttling import service as guessing
 from ..users import service as users
 from ..users.schemas import RegisterSchema, UserSchema
-from .common import every_row, fail, inside, load, print_json, read_password, say, user_called
+from .common import (
+    every_row,
+    fail,
+    inside,
+    load,
+    print_json,
+    read_password,
+    say,
+    user_called,
+)
 
 group = AppGroup("users", help="Accounts.")
 

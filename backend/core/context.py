@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .access_tokens import AccessTokens
-    from .chores import Chores
-    from .jobs import Jobs, Lookups
-    from .limits import Limiter, Rate
-    from .mail import Mailer
+    from ..background.periodic import Chores
+    from ..background.task_queue import Jobs, Lookups
+    from ..background.write_behind import WriteBehind
+    from ..crypto.access_tokens import AccessTokens
+    from ..crypto.keyring import Keyring
+    from ..crypto.passwords import Hasher
+    from ..mail.mailer import Mailer
+    from ..mail.sender import Sender
     from .metrics import Metrics
-    from .passwords import Hasher
-    from .sender import Sender
+    from .rate_limits import Limiter, Rate
     from .settings import Settings
-    from .tokens import Keyring
-    from .write_behind import WriteBehind
 
 
 @dataclass(frozen=True, slots=True)

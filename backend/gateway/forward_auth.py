@@ -18,9 +18,9 @@ from ..api_keys.scopes import PATTERN
 from ..core.errors import Failure
 from ..core.identity import Identity
 from ..web import problems
+from ..web.access import by_itself
 from ..web.application import Empty
 from ..web.credentials import Asked, admit, denied
-from ..web.guard import by_itself
 
 MOST_PARAMETERS = 64
 

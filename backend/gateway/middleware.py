@@ -19,11 +19,11 @@ from werkzeug.wrappers import Response
 
 from ..core import context
 from ..core.context import Service
-from ..core.database import release
+from ..db.database import release
 from ..web import problems
 from ..web.credentials import Asked, admit, denied
-from ..web.envelope import call_of, see_through_proxies
 from ..web.headers import completer, rate_headers
+from ..web.middleware import call_of, see_through_proxies
 
 IDENTITY = "backend.identity"
 

@@ -3,8 +3,8 @@
 from typing import Any
 from uuid import UUID
 
+from ..web.access import actor, admin, as_client, public, session_or_key
 from ..web.api import Blueprint
-from ..web.guard import actor, admin, as_client, public, session_or_key
 from . import service, tokens
 from .schemas import (
     ExplainSchema,

@@ -14,9 +14,9 @@ from ..auth import identify
 from ..auth import service as auth
 from ..auth.decide import VALID, decide
 from ..core import clock, context
-from ..core.database import made_at
 from ..core.errors import InvalidCredentials
 from ..core.identity import Identity
+from ..db.database import made_at
 from ..mfa import service as mfa
 
 

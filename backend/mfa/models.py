@@ -2,7 +2,7 @@
 
 import peewee as pw
 
-from ..core.database import Model, UTCDateTimeField
+from ..db.database import Model, UTCDateTimeField
 from ..users.models import User
 
 

@@ -3,8 +3,8 @@
 from typing import Any
 from uuid import UUID
 
+from ..web.access import actor, admin, before_enrolment, session
 from ..web.api import Blueprint
-from ..web.guard import actor, admin, before_enrolment, session
 from . import service
 from .schemas import (
     ConfirmSecondFactorSchema,

@@ -20,11 +20,12 @@ import pyotp
 import segno
 
 from ..audit import service as audit
-from ..core import clock, context, mail
-from ..core.database import atomic, count_by, current, lock
+from ..core import clock, context
 from ..core.errors import Conflict
 from ..core.identity import Identity
-from ..guessing import service as guessing
+from ..db.database import atomic, count_by, current, lock
+from ..mail import mailer
+from ..throttling import service as guessing
 from ..users import service as users
 from ..users.models import User
 from .models import RecoveryCode, SecondFactor
@@ -82,7 +83,7 @@ def confirm(actor: Identity, code: str) -> list[str]:
             raise Conflict("conflict", "The second factor was set up anew at the same time.")
         _note(user.id, enabled=True)
         audit.record(actor, "mfa.enable", target=("user", user.id))
-        mail.send(user.email, "mfa_enabled", user_id=user.id, username=user.username)
+        mailer.send(user.email, "mfa_enabled", user_id=user.id, username=user.username)
         return _new_codes(user.id)
 
 
@@ -105,7 +106,7 @@ def new_recovery_codes(actor: Identity, current_password: str, code: str) -> lis
     with current.atomic():
         _hold(user.id, enabled=True)
         audit.record(actor, "mfa.enable", target=("user", user.id), recovery_codes="new")
-        mail.send(user.email, "recovery_codes", user_id=user.id, username=user.username)
+        mailer.send(user.email, "recovery_codes", user_id=user.id, username=user.username)
         return _new_codes(user.id)
 
 
@@ -169,7 +170,7 @@ def _note(user_id: UUID, *, enabled: bool) -> None:
 
 def _tell_disabled(user: User, *, by_admin: bool) -> None:
     about = {"username": user.username, "by_admin": by_admin}
-    mail.send(user.email, "mfa_disabled", user_id=user.id, **about)
+    mailer.send(user.email, "mfa_disabled", user_id=user.id, **about)
 
 
 def _remove(user_id: UUID) -> None:

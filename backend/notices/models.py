@@ -3,7 +3,7 @@
 import peewee as pw
 
 from ..core.clock import now
-from ..core.database import Model, UTCDateTimeField
+from ..db.database import Model, UTCDateTimeField
 
 
 class Notice(Model):

@@ -11,10 +11,11 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from ..core import context, mail
-from ..core.database import lock
+from ..core import context
 from ..core.errors import InvalidLink
-from ..core.tokens import EMAIL_LINK, PASSWORD_LINK
+from ..crypto.keyring import EMAIL_LINK, PASSWORD_LINK
+from ..db.database import lock
+from ..mail import mailer
 from .models import User
 
 _EPOCHS = {PASSWORD_LINK: User.password_link_epoch, EMAIL_LINK: User.email_link_epoch}
@@ -29,19 +30,19 @@ _LINKS = {
 
 def reaches(user: User) -> bool:
     """True if a link to set a password can be mailed to the user, and would be good."""
-    return mail.enabled() and user.is_active and user.kind == "person"
+    return mailer.enabled() and user.is_active and user.kind == "person"
 
 
 def send_password_link(user: User) -> None:
     """Mail a link that sets a password: an invitation to those who have none yet."""
     template = "invitation" if user.password_hash is None else "reset"
     epoch = _next_epoch(PASSWORD_LINK, user.id)
-    mail.send(user.email, template, user_id=user.id, username=user.username, epoch=epoch)
+    mailer.send(user.email, template, user_id=user.id, username=user.username, epoch=epoch)
 
 
 def send_email_link(user: User) -> None:
     """Mail a link that confirms the user's pending address, to that address."""
-    mail.send(
+    mailer.send(
         user.pending_email,
         "email_confirm",
         user_id=user.id,
@@ -60,7 +61,7 @@ def complete(template: str, user_id: UUID | None, values: dict[str, Any]) -> dic
     if not User.select().where(_present(kind, user_id, epoch)).exists():
         return None
     token = context.service().keyring.sign_for(kind, user_id, epoch, lifetime)
-    return {**values, "link": mail.link(token), "valid_for": valid_for}
+    return {**values, "link": mailer.link(token), "valid_for": valid_for}
 
 
 def holder(kind: str, token: str) -> User:

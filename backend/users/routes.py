@@ -3,8 +3,8 @@
 from typing import Any
 from uuid import UUID
 
+from ..web.access import actor, admin
 from ..web.api import Blueprint, page, page_of
-from ..web.guard import actor, admin
 from . import service
 from .models import User
 from .schemas import ChangeUserSchema, UserQuery, UserSchema

@@ -3,8 +3,18 @@
 from marshmallow import ValidationError, fields, validate
 
 from ..core.identity import ROLES
-from ..core.passwords import MAX_LENGTH, normalised
-from ..web.api import Answer, Choice, Flag, Id, PageQuery, Pattern, QueryFlag, Schema, Time
+from ..crypto.passwords import MAX_LENGTH, normalised
+from ..web.api import (
+    Answer,
+    Choice,
+    Flag,
+    Id,
+    PageQuery,
+    Pattern,
+    QueryFlag,
+    Schema,
+    Time,
+)
 from .service import MAX_EMAIL, fold_email
 
 KINDS = ("person", "service")

@@ -12,11 +12,20 @@ import idna
 import peewee as pw
 
 from ..audit import service as audit
-from ..core import clock, context, mail, passwords
-from ..core.database import atomic, contains, current, is_unique_violation, lock, newest
+from ..core import clock, context
 from ..core.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from ..core.identity import Identity
-from ..core.tokens import EMAIL_LINK
+from ..crypto import passwords
+from ..crypto.keyring import EMAIL_LINK
+from ..db.database import (
+    atomic,
+    contains,
+    current,
+    is_unique_violation,
+    lock,
+    newest,
+)
+from ..mail import mailer
 from . import links, usernames
 from .models import User
 
@@ -101,7 +110,7 @@ def create(
         _require_in_person(actor)
     if kind == "person" and not email:
         raise Invalid("email", "Required for a person.")
-    if kind == "person" and not password and not mail.enabled():
+    if kind == "person" and not password and not mailer.enabled():
         raise Invalid("password", "Required: there is no mail to send an invitation with.")
     if kind == "service" and password:
         raise Invalid("password", "A service account has no password.")
@@ -271,7 +280,7 @@ def replace_password(user: User, new: str, unchanged: Any, api_keys: int | None 
     if not changed.execute():
         return False
     if user.email:
-        mail.send(
+        mailer.send(
             user.email,
             "password_changed",
             user_id=user.id,
@@ -365,7 +374,7 @@ def _save(actor: Identity, user: User, **facts: Any) -> None:
 def _readdress(user: User, email: str | None) -> None:
     """Give the user another address at once; the old one is told, and links sent to it are void."""
     if user.email and email and user.email != email:
-        mail.send(
+        mailer.send(
             user.email,
             "email_changed",
             user_id=user.id,

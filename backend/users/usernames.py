@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from ..core import clock, context
-from ..core.database import delete_some
 from ..core.errors import Conflict
+from ..db.database import delete_some
 from .models import HeldUsername, User
 
 

@@ -29,8 +29,8 @@ from werkzeug.routing import BaseConverter
 from werkzeug.wrappers import Response as BaseResponse
 
 from . import problems
-from .admission import MAX_FAULTS, AdmittedParser
 from .application import Empty, Ready
+from .parsing import MAX_FAULTS, AdmittedParser
 
 View = TypeVar("View", bound=Callable[..., Any])
 

@@ -15,8 +15,8 @@ from flask import request
 
 from ..core.errors import Failure, InvalidCredentials
 from ..core.identity import Identity
-from .admission import FORM, MAX_PARAMETERS, MAX_PUBLIC_BODY
 from .credentials import bearer_of, by_api_key, identify_caller
+from .parsing import FORM, MAX_PARAMETERS, MAX_PUBLIC_BODY
 
 
 def identify_client(

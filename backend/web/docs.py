@@ -16,8 +16,8 @@ from flask.typing import ResponseReturnValue
 
 from ..core import context
 from . import openapi
+from .access import public
 from .api import Api
-from .guard import public
 
 _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..core.limits import Rate
+from ..core.rate_limits import Rate
 from ..core.settings import Settings
 
 Headers = list[tuple[str, str]]

@@ -11,13 +11,14 @@ from flask import url_for
 from marshmallow import fields
 
 from .. import __version__
-from ..core import context, migrations
+from ..core import context
 from ..core.context import Service
-from ..core.database import release
-from ..core.database_errors import explain
 from ..core.errors import Unavailable
+from ..db import migrations
+from ..db.database import release
+from ..db.errors import explain
+from .access import public
 from .api import Answer, Blueprint
-from .guard import public
 
 log = logging.getLogger(__name__)
 

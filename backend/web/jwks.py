@@ -9,8 +9,8 @@ from marshmallow import fields
 
 from ..core import context
 from ..core.errors import NotFound
+from .access import public
 from .api import Answer, Blueprint
-from .guard import public
 
 blp = Blueprint("jwks", __name__, description="Public keys of access tokens")
 

@@ -9,9 +9,9 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from ..core import context
 from ..core.errors import INVALID_TOKEN, Failure, InvalidCredentials
+from .access import public
 from .api import Blueprint
 from .credentials import bearer_of
-from .guard import public
 
 blp = Blueprint("metrics", __name__, description="What is counted and measured")
 

@@ -10,8 +10,8 @@ from flask import Flask
 from marshmallow import fields
 
 from . import problems
+from .access import ANY_KEY, Access
 from .api import Answer, Api, Choice, Id, IdConverter
-from .guard import ANY_KEY, Access
 
 TITLE = "Backend"
 DESCRIPTION = """Accounts, sessions and API keys for your services.

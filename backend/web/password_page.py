@@ -14,7 +14,7 @@ from html import escape
 from flask import Blueprint, Flask, Response
 
 from ..core.paths import DATA
-from .guard import public
+from .access import public
 
 
 def init_app(app: Flask) -> None:

@@ -13,8 +13,8 @@ from werkzeug.exceptions import HTTPException
 
 from ..audit import denials
 from ..core import context
-from ..core.database_errors import explain, is_unavailable
 from ..core.errors import Failure, Unavailable
+from ..db.errors import explain, is_unavailable
 
 log = logging.getLogger(__name__)
 

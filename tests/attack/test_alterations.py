@@ -13,8 +13,8 @@ import pytest
 from flask import Flask
 from werkzeug.test import Client, TestResponse
 
-from backend.core import signing_keys
-from backend.core.database import new_id
+from backend.crypto import signing_keys
+from backend.db.database import new_id
 
 from ..conftest import make_settings, service_of
 from ..test_auth_tokens import altered

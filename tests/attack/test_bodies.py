@@ -18,7 +18,7 @@ import pytest
 from flask import Flask
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
-from backend.web.admission import FORM, MAX_BODY, MAX_PUBLIC_BODY
+from backend.web.parsing import FORM, MAX_BODY, MAX_PUBLIC_BODY
 
 from ..conftest import NOTHING, ON_SQLITE, add_user, by_token, client_of, sign_in
 from .conftest import FULL

@@ -10,7 +10,7 @@ from typing import Any
 
 from backend.audit import chain
 from backend.audit.models import AuditEvent
-from backend.core.database import insert_all, new_id, release
+from backend.db.database import insert_all, new_id, release
 
 from ..conftest import PASSWORD, add_user, service_of, until
 from .conftest import FULL, UNTHROTTLED, Site

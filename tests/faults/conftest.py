@@ -21,7 +21,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from backend.core.settings import ROOT
-from backend.core.tokens import Keyring
+from backend.crypto.keyring import Keyring
 
 from ..conftest import PASSWORD, add_user, make_settings, migrate, process_environ, sign_in
 from ..load import Answer

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from backend.core import migrations
-from backend.core.database import open_database
+from backend.db import migrations
+from backend.db.database import open_database
 
 from ..conftest import (
     add_user,

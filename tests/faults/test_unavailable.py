@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from flask import Flask
 
-from backend.core.backup import verify
+from backend.db.backup import verify
 
 from ..conftest import add_user, by_key, client_of, migrate, service_of, sign_in, until
 from ..processes import Process

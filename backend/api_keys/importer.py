@@ -1,0 +1,107 @@
+"""Keys that another system made, taken over by their digests: judged first, stored afterwards."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import peewee as pw
+
+from ..core import clock, context
+from ..core.errors import Conflict, Failure, Invalid, NotFound
+from ..core.identity import Identity
+from ..db.database import atomic, insert_all
+from . import service as keys
+from .models import ApiKey, ApiKeySecret
+
+BATCH = 200  # keys at a time
+
+
+class Draft(NamedTuple):
+    """A key that is not stored yet, its secret, and all digests by which it would be found."""
+
+    key: ApiKey
+    secret: ApiKeySecret
+    digests: list[str]
+
+
+def draft(
+    actor: Identity,
+    owner: Any,
+    *,
+    digest: str,
+    hint: str = "imported",
+    created_at: datetime | None = None,
+    **wanted: Any,
+) -> Draft:
+    """A key of the owner's, of whose text `digest` is known: see tokens.read_digest.
+
+    Refuses as `keys.issue` does what can be judged without regard to other keys.
+    """
+    key, now = keys.draft(actor, owner, **wanted), clock.now()
+    if created_at is not None and created_at > now:
+        raise Invalid("created_at", "Must not lie in the future.")
+    key.created_at, key.enabled_at = created_at or now, now
+    sealed = context.service().keyring.seal(digest)
+    secret = keys.secret_of(hint, *sealed[0])
+    secret.key, key.current_secret = key, secret.id
+    return Draft(key, secret, [text for _, text in sealed])
+
+
+def refusals(drafts: Mapping[int, Draft]) -> dict[int, Failure]:
+    """The drafts that cannot be stored after those before them, by their numbers, and why.
+
+    Conflict `conflict` if the key is there already, `limit_reached` as for `keys.issue`.
+    """
+    there: set[str] = set()
+    kept: Counter[UUID] = Counter()
+    # A few at a time: the number of a statement's parameters has a limit.
+    for some in pw.chunked(drafts.values(), BATCH):
+        digests = [digest for each in some for digest in each.digests]
+        found = ApiKeySecret.select(ApiKeySecret.digest).where(ApiKeySecret.digest.in_(digests))
+        there.update(digest for (digest,) in found.tuples())
+        owners = {each.key.owner_id for each in some}
+        kept.update(keys.count_kept(owners - kept.keys()))
+    refused: dict[int, Failure] = {}
+    for number, each in drafts.items():
+        try:
+            if not there.isdisjoint(each.digests):
+                raise Conflict("conflict", "That key is there already.")
+            keys.require_room(kept[each.key.owner_id])
+        except Conflict as refusal:
+            refused[number] = refusal
+        else:
+            kept[each.key.owner_id] += 1
+            there.update(each.digests)
+    return refused
+
+
+def adopt(actor: Identity, drafts: Mapping[int, Draft]) -> dict[int, Failure]:
+    """Store the drafts, all that are not refused; the refusals, by their numbers, and why.
+
+    In one transaction, which others wait behind: not more than BATCH at a time.
+    """
+    try:
+        return _adopt(actor, drafts)
+    except pw.IntegrityError:  # one was just taken over for another owner; now that is seen
+        return _adopt(actor, drafts)
+
+
+@atomic
+def _adopt(actor: Identity, drafts: Mapping[int, Draft]) -> dict[int, Failure]:
+    present = keys.hold_owners({each.key.owner_id for each in drafts.values()})
+    refused: dict[int, Failure] = {
+        number: NotFound("There is no such owner.")
+        for number, each in drafts.items()
+        if each.key.owner_id not in present
+    }
+    owned = {number: each for number, each in drafts.items() if number not in refused}
+    refused |= refusals(owned)
+    taken = [each for number, each in owned.items() if number not in refused]
+    insert_all([each.key for each in taken])
+    insert_all([each.secret for each in taken])
+    keys.record(actor, "key.import", *[each.key for each in taken])
+    return refused

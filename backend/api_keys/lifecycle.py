@@ -1,0 +1,105 @@
+"""Keys that nobody uses are disabled; owners are told of keys that soon expire or have leaked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import peewee as pw
+
+from ..audit import service as audit
+from ..core import clock, context
+from ..db.database import atomic, current, db_time, lock
+from ..mail import mailer
+from . import lineage
+from .models import ApiKey
+
+log = logging.getLogger(__name__)
+
+MOST_CHILDREN = 20  # that a mail names
+NOTICES = (3, 14)  # days before a key expires, the last notice first
+_LATE = timedelta(hours=1)  # by then, what another process has noted of a use is written
+
+
+def disable_unused(limit: int) -> int:
+    """Disable at most `limit` keys not used for DISABLE_KEYS_UNUSED_DAYS; returns how many.
+
+    A key that was never used counts from its creation, one that was enabled again from then. The
+    use of a key is one of those that led to it: without them it would be refused.
+    """
+    days = context.settings().disable_keys_unused_days
+    if not days:
+        return 0
+    before = db_time(clock.now() - timedelta(days=days) - _LATE)
+    last = pw.fn.COALESCE(ApiKey.last_used_at, ApiKey.created_at)
+    enabled = pw.fn.COALESCE(ApiKey.enabled_at, ApiKey.created_at)
+    unused = ApiKey.has_status("active") & (last < before) & (enabled < before)
+    unused &= ApiKey.id.not_in(lineage.in_use(last, before))
+    return _change_some(unused, limit, _disable)
+
+
+def _disable(key: ApiKey) -> None:
+    key.disabled, key.updated_at = True, clock.now()
+    target, owner_id = ("api_key", key.id), str(key.owner_id)
+    audit.record(None, "key.disable", target=target, owner_id=owner_id, reason="unused")
+
+
+def tell_of_expiry(limit: int) -> int:
+    """Tell the owners of at most `limit` keys that expire within 14 or 3 days; returns how many.
+
+    Each is told of either once. Who made a key for less time than that knows already.
+    """
+    return sum(_tell_of_expiry(days, limit) for days in NOTICES)
+
+
+def _tell_of_expiry(days: int, limit: int) -> int:
+    def tell(key: ApiKey) -> None:
+        key.expiry_notice = days
+        if key.created_at <= key.expires_at - timedelta(days=days):
+            expires_at = f"{key.expires_at:%Y-%m-%d %H:%M} UTC"
+            tell_owner(key, "key_expires", expires_at=expires_at, days=days)
+
+    soon = ApiKey.expires_at <= clock.now() + timedelta(days=days)
+    untold = ApiKey.expiry_notice.is_null() | (ApiKey.expiry_notice > days)
+    return _change_some(ApiKey.has_status("active") & soon & untold, limit, tell)
+
+
+def tell_owner(key: ApiKey, what: str, *, children: Sequence[ApiKey] = (), **facts: object) -> None:
+    """Log `what` happens to the key, and mail its owner the template of that name, after commit.
+
+    `children` are the keys to which it happens as well. Service accounts and disabled users get no
+    mail.
+    """
+    owner = key.owner
+    extra = {"key_id": str(key.id), "owner_id": str(owner.id), **facts}
+    if children:
+        extra["children"] = [str(each.id) for each in children]
+    named = [f"{each.name} ({each.hint})" for each in children[:MOST_CHILDREN]]
+    more = len(children) - MOST_CHILDREN
+    facts["children"] = [*named, f"and {more} more"] if more > 0 else named
+    current.obj.after_commit(lambda: log.warning(what.replace("_", ".", 1), extra=extra))
+    if owner.email and owner.kind == "person" and owner.is_active:
+        about = {"username": owner.username, "key": key.name, "hint": key.hint, **facts}
+        mailer.send(owner.email, what, user_id=owner.id, about=str(key.id), **about)
+
+
+def _change_some(due: Any, limit: int, act: Callable[[ApiKey], None]) -> int:
+    """Let `act` change at most `limit` keys that are due, whose number comes back.
+
+    Of several processes, one gets each: a row that another has changed is not due any more.
+    """
+    # Looked for before the transaction begins: SQLite has one at a time.
+    ids = [key.id for key in ApiKey.select(ApiKey.id).where(due).limit(limit)]
+    return _change(ids, due, act) if ids else 0
+
+
+@atomic
+def _change(ids: list[UUID], due: Any, act: Callable[[ApiKey], None]) -> int:
+    keys = lock(ApiKey.select().where(ApiKey.id.in_(ids), due).order_by(ApiKey.id))
+    for key in keys:
+        act(key)
+        key.save()
+    return len(keys)

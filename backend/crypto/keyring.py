@@ -1,0 +1,263 @@
+"""Tokens and keys as text: refresh tokens, links, API keys; what is encrypted.
+
+Each kind says what it is, is signed or digested under a key of its own, and has exactly one
+spelling: text that decodes to the same bytes but reads differently is refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+import secrets
+import string
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from cryptography.fernet import Fernet, InvalidToken
+from itsdangerous import BadSignature, Signer
+
+from ..core import clock
+from ..core.errors import InvalidCredentials, InvalidLink
+from ..core.settings import Settings
+
+BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
+
+# What a signed token is for: the letter behind the prefix, and the purpose of its key.
+REFRESH, PASSWORD_LINK, EMAIL_LINK, SECOND_STEP = "r", "p", "e", "m"
+_PURPOSES = {
+    REFRESH: "refresh",
+    PASSWORD_LINK: "password-link",
+    EMAIL_LINK: "email-link",
+    SECOND_STEP: "second-step",
+}
+
+_PREFIX = "[a-z][a-z0-9]{1,15}"
+_API_KEY = re.compile(rf"({_PREFIX}_[0-9A-Za-z]{{32}})([0-9A-Za-z]{{6}})")
+_ANY_API_KEY = re.compile(rf"(?=({_PREFIX}_[0-9A-Za-z]{{38}}))")  # wherever one begins
+_FOREIGN_KEY = re.compile("[!-~]{1,512}")
+_DIGEST = re.compile(r"(?P<sha256>[0-9a-f]{64})|sha512\$\$(?P<sha512>[0-9a-f]{128})")
+_SIGNED = re.compile(rf"{_PREFIX}([rpem])_([A-Za-z0-9_-]{{1,60}})\.([A-Za-z0-9_-]{{43}})")
+
+
+def from_base64url(part: str) -> bytes | None:
+    """The bytes whose one base64url text `part` is (RFC 4648 section 3.5); None if it is none."""
+    try:
+        raw = base64.urlsafe_b64decode(f"{part}==")
+    except (binascii.Error, ValueError):
+        return None
+    return raw if base64.urlsafe_b64encode(raw).rstrip(b"=") == part.encode() else None
+
+
+def derive(secret: str, purpose: str) -> bytes:
+    """A 32-byte key for one purpose, so that no two kinds of token share a key."""
+    return hmac.digest(secret.encode(), b"backend:" + purpose.encode(), hashlib.sha256)
+
+
+def secret_id(secret: str) -> str:
+    """What names a SECRET_KEY without telling anything about it."""
+    return derive(secret, "id").hex()[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class _Secret:
+    """What is derived from one SECRET_KEY."""
+
+    id: str
+    api_key: hmac.HMAC  # keyed once, and copied for each digest
+
+
+class Keyring:
+    """All that is signed or digested under SECRET_KEY; earlier secrets still verify.
+
+    `secret_ids` are the ids of the secrets, the present one first.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        texts = (settings.secret_key, *settings.secret_key_fallbacks)
+        self._secrets = [
+            _Secret(secret_id(text), hmac.new(derive(text, "api-key"), digestmod=hashlib.sha256))
+            for text in texts
+        ]
+        self.secret_ids = [secret.id for secret in self._secrets]
+        self._signers = {
+            kind: Signer(
+                [derive(text, purpose) for text in reversed(texts)],  # the newest comes last
+                salt=f"{purpose}-token",
+                key_derivation="hmac",
+                digest_method=hashlib.sha256,
+            )
+            for kind, purpose in _PURPOSES.items()
+        }
+        self._blinding = derive(settings.secret_key, "blinding")
+        self._event_keys = [derive(text, "audit-event") for text in texts]
+        self._ciphers = [
+            Fernet(base64.urlsafe_b64encode(derive(text, "encryption"))) for text in texts
+        ]
+
+    # --- signed tokens: refresh tokens, links in mail, the second step of signing in ---
+
+    def sign_refresh(self, session_id: UUID, generation: int) -> str:
+        """The refresh token of the session's generation: the same text each time."""
+        return self._sign(REFRESH, session_id.bytes + generation.to_bytes(4))
+
+    def read_refresh(self, token: str) -> tuple[UUID, int]:
+        """(session id, generation) of a refresh token that we signed, else InvalidCredentials."""
+        raw = self._unsign(REFRESH, token)
+        if raw is None:
+            raise InvalidCredentials
+        return UUID(bytes=raw[:16]), int.from_bytes(raw[16:])
+
+    def sign_for(self, kind: str, user_id: UUID, epoch: int, lifetime: timedelta) -> str:
+        """A token of this kind for the user, good for `lifetime` while their epoch is this one."""
+        expires = int((clock.timestamp() + lifetime.total_seconds()) * 1_000_000)
+        return self._sign(kind, user_id.bytes + epoch.to_bytes(4) + expires.to_bytes(8))
+
+    def read_for(self, kind: str, token: str) -> tuple[UUID, int]:
+        """(user id, epoch) of a token that `sign_for` made, else InvalidLink."""
+        raw = self._unsign(kind, token)
+        if raw is None or clock.timestamp() * 1_000_000 >= int.from_bytes(raw[20:]):
+            raise InvalidLink
+        return UUID(bytes=raw[:16]), int.from_bytes(raw[16:20])
+
+    def _sign(self, kind: str, raw: bytes) -> str:
+        body = base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+        text = f"{self._settings.api_key_prefix}{kind}_{body}"
+        return self._signers[kind].sign(text).decode()
+
+    def _unsign(self, kind: str, token: str) -> bytes | None:
+        """What `_sign` signed as this kind; None for any other text."""
+        shape = _SIGNED.fullmatch(token)
+        if not shape or shape[1] != kind:
+            return None
+        raw, signature = from_base64url(shape[2]), from_base64url(shape[3])
+        if raw is None or signature is None:
+            return None
+        try:
+            self._signers[kind].unsign(token)
+        except BadSignature:
+            return None
+        return raw
+
+    def blind(self, text: str) -> str:
+        """A digest of `text`, 64 hex digits, by which it is found again and not read."""
+        return hmac.digest(self._blinding, text.encode(), hashlib.sha256).hex()
+
+    def sign_event(self, text: str) -> str:
+        """The signature, 64 hex digits, of the audit event that this text describes."""
+        return _signature(self._event_keys[0], text)
+
+    def is_event_signed(self, text: str, signature: str) -> bool:
+        """True if `sign_event` made the signature, under this SECRET_KEY or an earlier one."""
+        given = signature.encode(errors="surrogateescape")
+        return any(
+            hmac.compare_digest(_signature(key, text).encode(), given) for key in self._event_keys
+        )
+
+    # --- what must be read again, encrypted at rest ---
+
+    def encrypt(self, data: bytes) -> str:
+        """`data` under the present SECRET_KEY, authenticated (Fernet)."""
+        return self._ciphers[0].encrypt(data).decode()
+
+    def decrypt(self, text: str) -> tuple[bytes, bool]:
+        """(what `encrypt` was given, whether it is under an earlier secret).
+
+        LookupError if it was encrypted under a secret that is gone, or altered.
+        """
+        for cipher in self._ciphers:
+            try:
+                return cipher.decrypt(text), cipher is not self._ciphers[0]
+            except (InvalidToken, ValueError):
+                continue
+        raise LookupError("encrypted under a SECRET_KEY that is gone")
+
+    # --- API keys ---
+
+    def new_api_key(self) -> str:
+        """A fresh key: `<prefix>_`, 32 random characters (190 bits), 6 of checksum."""
+        body = "".join(secrets.choice(BASE62) for _ in range(32))
+        text = f"{self._settings.api_key_prefix}_{body}"
+        return text + _checksum(text)
+
+    def digests(self, text: str) -> list[tuple[str, str]]:
+        """(id of the secret, digest in hex) by which the key with this text is found.
+
+        Under each secret, the present one first. A text that is not of our form may be a key that
+        another system made. Empty for what is no key: with a wrong checksum, of more than 512
+        characters, or of others than printable ASCII.
+        """
+        shape = _API_KEY.fullmatch(text)
+        if shape:
+            return self.seal(text) if _checksum(shape[1]) == shape[2] else []
+        if not _FOREIGN_KEY.fullmatch(text):
+            return []
+        return [
+            each
+            for name in ("sha256", "sha512")
+            for each in self.seal(f"{name}:{hashlib.new(name, text.encode()).hexdigest()}")
+        ]
+
+    def renewed(self, text: str) -> dict[str, str]:
+        """For each of `digests(text)`, that of the same form under the present secret."""
+        sealed = [digest for _, digest in self.digests(text)]
+        number = len(self._secrets)
+        return {digest: sealed[place - place % number] for place, digest in enumerate(sealed)}
+
+    def seal(self, text: str) -> list[tuple[str, str]]:
+        """(id of the secret, HMAC in hex) of a key's text, or of a digest, under each secret."""
+        sealed = []
+        for secret in self._secrets:
+            mac = secret.api_key.copy()
+            mac.update(text.encode())
+            sealed.append((secret.id, mac.hexdigest()))
+        return sealed
+
+
+def _signature(key: bytes, text: str) -> str:
+    return hmac.digest(key, text.encode(), hashlib.sha256).hex()
+
+
+def read_digest(text: str) -> str:
+    """What is sealed of a key that another system made and kept only this digest of.
+
+    SHA-256 as hex or base64url, SHA-512 as djangorestframework-api-key has it, `sha512$$<hex>`; of
+    the whole text of the key. ValueError for all else.
+    """
+    if len(text) == 43 and (raw := from_base64url(text)):
+        text = raw.hex()
+    shape = _DIGEST.fullmatch(text)
+    if not shape:
+        raise ValueError("not a digest of a key")
+    return f"{shape.lastgroup}:{shape[shape.lastgroup or 0]}"
+
+
+def is_api_key(text: str) -> bool:
+    """True if `text` has the form of an API key and its checksum is right. Asks no database."""
+    shape = _API_KEY.fullmatch(text)
+    return shape is not None and _checksum(shape[1]) == shape[2]
+
+
+def find_api_keys(text: str) -> Iterator[str]:
+    """All API keys in the text whose checksum is right, whatever stands around them."""
+    return (found[1] for found in _ANY_API_KEY.finditer(text) if is_api_key(found[1]))
+
+
+def hint(key: str) -> str:
+    """What may be shown of a key: its prefix and its last four characters."""
+    return f"{key.partition('_')[0]}_...{key[-4:]}"
+
+
+def _checksum(text: str) -> str:
+    """CRC-32 of the ASCII text in base 62, six digits. It tells typing errors, not forgers."""
+    number, digits = zlib.crc32(text.encode()), ""
+    for _ in range(6):
+        number, digit = divmod(number, 62)
+        digits = BASE62[digit] + digits
+    return digits

@@ -1,0 +1,212 @@
+"""Passwords: hashing, checking, what is too weak, and how many may be hashed at once."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import hmac
+import os
+import string
+import threading
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import bcrypt
+
+from ..core import context
+from ..core.errors import Invalid, Unavailable
+from ..core.metrics import Metrics
+from ..core.settings import Settings
+from ..db.database import release
+from . import patterns
+
+MAX_LENGTH = 1024  # characters
+LEAST_NAME = 3  # characters; shorter ones are in every other password
+_ADDITIONS = f"{string.digits}{string.punctuation} "
+LONGEST_COMMON = 20  # characters of the longest password in the list
+
+Account = UUID | str | None  # a user's id, or the name of no user
+
+
+def normalised(password: str) -> str:
+    """The form of a password that is counted and hashed, however it was typed (NFC)."""
+    return unicodedata.normalize("NFC", password)
+
+
+class Hasher:
+    """bcrypt over base64(HMAC-SHA-384(key = the hash's own salt, password)).
+
+    The inner MAC makes every character count where bcrypt alone stops at 72 bytes; its key is the
+    salt, so that a hash stolen elsewhere is of no use here, and no secret has to be rotated. 48
+    bytes are 64 in base64, without NUL.
+
+    A hash takes a quarter of a second of one core. At most one per core of this process's share
+    runs at a time, and at most half of the server's threads have a place to run or wait for one, so
+    that a flood of logins leaves threads to the rest; beyond that, Unavailable. One account, and
+    one network address, get a share of the places, and an account one hash at a time, so that
+    others can sign in while it does so in a loop.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self.rounds = settings.bcrypt_rounds
+        self._running = threading.Semaphore(max(1, (os.cpu_count() or 1) // settings.workers))
+        self._places = max(1, settings.threads // 2)
+        self._lock = threading.Condition()
+        self._hashing: set[Account] = set()  # whose turn it is
+        self._taken = 0
+        self._accounts: Counter[Any] = Counter()  # the places that each holds
+        self._addresses: Counter[Any] = Counter()
+
+    def hash(self, password: str, account: Account = None) -> str:
+        """The text to store for `password`, hashed at a place of the account's."""
+        with self._turn(account):
+            return self._bcrypt(password, bcrypt.gensalt(self.rounds)).decode()
+
+    def check(self, password: str, stored: str | None, account: Account = None) -> bool:
+        """True if `stored` was made of `password`. None takes as long, and is never right."""
+        reference = stored.encode() if stored else bcrypt.gensalt(self.rounds)
+        with self._turn(account):  # one for all hashes, or a right password could be refused
+            right = hmac.compare_digest(self._bcrypt(password, reference), reference)
+            # Each cost doubles the one before: with these, one that was made at a lower cost takes
+            # as long as those of the present one, and does not tell that there is such a user.
+            for rounds in range(_rounds(reference), self.rounds):
+                self._bcrypt(password, bcrypt.gensalt(rounds))
+        return right
+
+    def is_outdated(self, stored: str) -> bool:
+        """True if `stored` was made at another cost than BCRYPT_ROUNDS."""
+        return _rounds(stored.encode()) != self.rounds
+
+    def _bcrypt(self, password: str, salt: bytes) -> bytes:
+        salt = salt[:29]  # "$2b$12$" and 22 characters
+        inner = hmac.digest(salt[7:], normalised(password).encode(), hashlib.sha384)
+        with self._running:
+            return bcrypt.hashpw(base64.b64encode(inner), salt)
+
+    @contextmanager
+    def _turn(self, account: Account) -> Iterator[None]:
+        """Hold a place, and wait until no other hash of the account runs."""
+        _give_back_connection()
+        with self.place(account):
+            with self._lock:
+                self._lock.wait_for(lambda: account not in self._hashing)
+                self._hashing |= {account} - {None}
+            try:
+                yield
+            finally:
+                with self._lock:
+                    self._hashing.discard(account)
+                    self._lock.notify_all()
+
+    def require_place(self, account: Account = None) -> None:
+        """Raise Unavailable if `place` would; it takes none."""
+        with self._lock:
+            self._require_place(account, context.network())
+
+    @contextmanager
+    def place(self, account: Account = None) -> Iterator[None]:
+        """Hold one of the places for those who hash or wait to; Unavailable if there is none."""
+        address = context.network()
+        with self._lock:
+            self._require_place(account, address)
+            self._take(account, address, 1)
+        try:
+            with self._metrics.hashes.track_inprogress():
+                yield
+        finally:
+            with self._lock:
+                self._take(account, address, -1)
+
+    def _require_place(self, account: Account, address: str) -> None:
+        """Raise Unavailable if no place is free that this account and this address may take.
+
+        An account that holds some leaves at least as many free; an address gets three quarters.
+        """
+        free, held = self._places - self._taken, self._accounts[account] if account else 0
+        crowded = address and self._addresses[address] >= self._places - self._places // 4
+        if not free or crowded or (held and held + 2 > free):
+            self._metrics.hashes_refused.inc()
+            raise Unavailable("Too many passwords are being checked. Try again shortly.")
+
+    def _take(self, account: Account, address: str, number: int) -> None:
+        self._taken += number
+        for places, holder in ((self._accounts, account), (self._addresses, address)):
+            places[holder] += number
+            if not places[holder]:
+                del places[holder]  # whoever holds none is forgotten
+
+
+def _rounds(stored: bytes) -> int:
+    return int(stored.split(b"$")[2])
+
+
+def _give_back_connection() -> None:
+    """Let others use this thread's database connection, unless it is in a transaction."""
+    service = context.running()
+    if service and not service.database.in_transaction():
+        release(service.database)
+
+
+def require_strong(password: str, field: str, names: Iterable[str], settings: Settings) -> None:
+    """Raise Invalid `password_too_weak`, naming `field`, for a password that is guessed first.
+
+    That is one that is too short, that holds one of the user's `names` or that of the service, that
+    is common, or that is made of less than two fifths of as many choices as the least length has
+    characters. No rule asks for kinds of characters (ASVS 5.0 6.2.1, 6.2.4, 6.2.5, 6.2.11).
+    """
+    text = normalised(password)
+    lower = text.lower()
+    if len(text) < settings.password_min_length:
+        fault = f"At least {settings.password_min_length} characters."
+    elif any(len(name) >= LEAST_NAME and name.lower() in lower for name in names):
+        fault = "Must not hold the username or the name in the e-mail address."
+    elif len(ours := _name_of_service(settings)) >= LEAST_NAME and ours in lower:
+        fault = "Must not hold the name of this service."
+    elif patterns.choices(text) < (enough := settings.password_min_length * 2 // 5):
+        fault = "Too simple: most of it is repetition, a sequence, or keys side by side."
+    elif _is_common(lower) or _is_common_with_additions(lower, enough):
+        fault = "Too common: it would be among the first that are guessed."
+    else:
+        return
+    raise Invalid(field, fault, "password_too_weak")
+
+
+def _name_of_service(settings: Settings) -> str:
+    """The last but one part of the host in PUBLIC_URL: acme of id.acme.example."""
+    host = urlsplit(settings.public_url).hostname or ""
+    return host.split(".")[-2:][0]
+
+
+def _is_common(text: str) -> bool:
+    """True for one of 30,000 known passwords, and for one that is written again and again."""
+    known = _common_passwords()
+    units = (text[:length] for length in range(4, min(len(text), LONGEST_COMMON + 1)))
+    return text in known or any(
+        unit in known
+        and len(set(unit)) > 1
+        and (unit * (len(text) // len(unit) + 1)).startswith(text)
+        for unit in units
+    )
+
+
+def _is_common_with_additions(text: str, enough: int) -> bool:
+    """True if digits and signs before and after a common password add too few choices to it."""
+    word = text.strip(_ADDITIONS)
+    if not word or not _is_common(word):
+        return False
+    before, _, after = text.partition(word)
+    return 2 + patterns.choices(before + after) < enough
+
+
+@functools.cache
+def _common_passwords() -> frozenset[str]:
+    from zxcvbn.frequency_lists import FREQUENCY_LISTS  # takes a while to load, and few need it
+
+    return frozenset(FREQUENCY_LISTS["passwords"])

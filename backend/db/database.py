@@ -1,0 +1,286 @@
+"""The database: opening it, the base model, ids, times and transactions.
+
+Models are bound to `CurrentDatabase`, which stands for the database of the service whose code is
+running, so that two apps in one process use two databases.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import uuid
+import weakref
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import peewee as pw
+from playhouse.postgres_ext import DateTimeTZField
+
+from ..core import clock, context
+from ..core.settings import Settings, SettingsError
+from .errors import UnsuitableDatabase
+from .errors import is_unavailable as is_unavailable
+from .errors import is_unique_violation as is_unique_violation
+from .sqlite import open_sqlite
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def open_database(settings: Settings) -> pw.Database:
+    """The database that DATABASE_URL names. It connects when it is first used."""
+    database: pw.Database
+    if settings.database_url.startswith("sqlite:"):
+        database = open_sqlite(settings)
+    else:
+        from .postgres import open_postgres  # psycopg is not needed on SQLite
+
+        database = open_postgres(settings)
+    _forget_connections_at_fork(database)
+    return database
+
+
+def require_usable(database: pw.Database) -> None:
+    """SettingsError if the database answers and the service cannot use it.
+
+    One that does not answer may come back: it is no reason not to start.
+    """
+    if isinstance(database, pw.SqliteDatabase):
+        return
+    try:
+        database.connect()
+    except UnsuitableDatabase as error:
+        raise SettingsError([f"DATABASE_URL: {error}"]) from None
+    except Exception as error:
+        if not is_unavailable(error):
+            raise
+    finally:
+        database.close_all()
+
+
+def _forget_connections_at_fork(database: pw.Database) -> None:
+    """A connection shared with a child process would hand each the other's rows."""
+    if hasattr(os, "register_at_fork"):  # everywhere but on Windows
+        reference = weakref.ref(database)  # what is registered cannot be taken back
+
+        def dispose() -> None:
+            living = reference()
+            if living is not None:
+                living.dispose()
+
+        os.register_at_fork(after_in_child=dispose)
+
+
+def release(database: pw.Database) -> None:
+    """Give this thread's connection back to the pool, whatever state it is in."""
+    state = database._state
+    if state.closed:
+        return
+    try:
+        if state.transactions:
+            database.rollback()
+    finally:  # close() would raise inside of a transaction
+        database._close(state.conn)
+        state.reset()
+
+
+class CurrentDatabase(pw.DatabaseProxy):
+    """The database of the service whose code is running; of none, outside of any."""
+
+    @property
+    def obj(self) -> Any:
+        service = context.running()
+        return service.database if service else None
+
+    @obj.setter
+    def obj(self, value: Any) -> None:
+        """Peewee sets None at the start; which database it is depends on the context alone."""
+
+
+current = CurrentDatabase()
+
+
+def on_postgres() -> bool:
+    """True if the current database is PostgreSQL, False if it is SQLite."""
+    return isinstance(current.obj, pw.PostgresqlDatabase)
+
+
+def atomic(function: F) -> F:
+    """Decorator: run the function in one transaction, or within the one that is open."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        with current.obj.atomic():
+            return function(*args, **kwargs)
+
+    return wrapper  # type: ignore[return-value]
+
+
+def execute(statement: str, *parameters: object) -> Any:
+    """The cursor of a hand-written statement, in which `?` stands for each parameter.
+
+    Its rows come as the driver gives them: SQLite knows neither UUIDs, which it keeps as 32 hex
+    digits, nor true, false and times.
+    """
+    database = current.obj
+    if isinstance(database, pw.PostgresqlDatabase):
+        statement = _for_psycopg(statement)
+    return database.execute_sql(statement, parameters)
+
+
+@functools.cache
+def _for_psycopg(statement: str) -> str:
+    return statement.replace("?", "%s")
+
+
+def json_rows(*types: str) -> str:
+    """The SELECT whose rows are those of one parameter, a JSON array of arrays, for `execute`.
+
+    `types` are PostgreSQL's. Many rows are one parameter so: the number of those has a limit.
+    """
+    if on_postgres():
+        columns = ", ".join(f"(v->>{place})::{name}" for place, name in enumerate(types))
+        return f"SELECT {columns} FROM jsonb_array_elements(?) t(v)"  # noqa: S608 (no input)
+    columns = ", ".join(f"json_extract(value, '$[{place}]')" for place in range(len(types)))
+    return f"SELECT {columns} FROM json_each(?)"  # noqa: S608 (no input)
+
+
+def insert_all(rows: Sequence[Model]) -> None:
+    """Insert these rows of one table in one statement; a few hundred at most.
+
+    By hand, because Peewee takes many times as long, and for that long nobody else writes.
+    """
+    if not rows:
+        return
+    table = type(rows[0])._meta
+    names = ", ".join(field.column_name for field in table.sorted_fields)
+    values = (
+        field.db_value(getattr(row, field.safe_name))
+        for row in rows
+        for field in table.sorted_fields
+    )
+    row_places = f"({', '.join('?' * len(table.sorted_fields))})"
+    places = ", ".join([row_places] * len(rows))
+    execute(f"INSERT INTO {table.table_name} ({names}) VALUES {places}", *values)  # noqa: S608
+
+
+def contains(field: pw.Field, text: str) -> pw.Expression:
+    """True where the field holds the text literally, in either case of any script."""
+    if on_postgres() or text.isascii():
+        return field.contains(text)
+    return pw.fn.INSTR(pw.fn.CASEFOLD(field), text.casefold()) > 0
+
+
+def lock(rows: pw.ModelSelect) -> list[Any]:
+    """The rows, locked until the transaction ends. SQLite's transactions exclude each other."""
+    return list(rows.for_update() if on_postgres() else rows)
+
+
+def count_by(column: pw.Field, rows: pw.ModelSelect) -> dict[Any, int]:
+    """How many of these rows there are with each value of the column."""
+    counted = rows.select(column, pw.fn.COUNT(pw.SQL("*"))).group_by(column)
+    return dict(counted.tuples())
+
+
+def delete_some(rows: pw.ModelSelect, limit: int) -> int:
+    """Delete at most `limit` of these rows, so that nobody waits long; returns how many.
+
+    Those that somebody else is changing are left: they may be worth keeping by then.
+    """
+    model = rows.model
+    some = rows.select(model.id).limit(limit)
+    if on_postgres():
+        some = some.for_update(skip_locked=True)
+    return int(model.delete().where(model.id.in_(some)).execute())
+
+
+# --- ids and times ---------------------------------------------------------------------------
+
+_last_id = 0
+_id_lock = threading.Lock()
+
+
+def new_id() -> uuid.UUID:
+    """A UUIDv7 (RFC 9562 section 5.7): ids made later in one process sort later.
+
+    The 12 bits behind the millisecond hold its fraction (section 6.2, method 3); the other 62
+    are random.
+    """
+    global _last_id
+    ticks = int(clock.timestamp() * 1000 * 4096)
+    with _id_lock:
+        # Two ids of one tick, or a clock that was set back a little: count on from the last.
+        if ticks <= _last_id < ticks + 10_000 * 4096:
+            ticks = _last_id + 1
+        _last_id = ticks
+    milliseconds, fraction = divmod(ticks, 4096)
+    tail = int.from_bytes(os.urandom(8)) & (1 << 62) - 1
+    return uuid.UUID(int=milliseconds << 80 | 7 << 76 | fraction << 64 | 2 << 62 | tail)
+
+
+def made_at(made: uuid.UUID) -> int:
+    """When `new_id` made the id, in Unix seconds."""
+    return (made.int >> 80) // 1000
+
+
+class UTCDateTimeField(DateTimeTZField):
+    """An aware time in UTC: TIMESTAMPTZ on PostgreSQL, sortable text on SQLite.
+
+    Peewee's own fields drop or mix up the zone. The base class is the one that a generated
+    migration names, so that it stays TIMESTAMPTZ there.
+    """
+
+    if TYPE_CHECKING:  # what a field is to a row
+
+        def __get__(self, row: Any, owner: Any = None) -> Any: ...
+
+        def __set__(self, row: Any, value: datetime | None) -> None: ...
+
+    def db_value(self, value: datetime | None) -> Any:
+        return None if value is None else db_time(value)
+
+    def python_value(self, value: Any) -> datetime | None:
+        return None if value is None else from_db_time(value)
+
+
+def db_time(value: datetime) -> datetime | str:
+    """`value` as the current database compares it; for hand-written SQL."""
+    if value.tzinfo is None:
+        raise ValueError("a time without a zone")
+    value = value.astimezone(UTC)
+    return value if on_postgres() else value.isoformat(" ", "microseconds")
+
+
+def from_db_time(value: datetime | str) -> datetime:
+    """The time that `db_time` wrote."""
+    if isinstance(value, str):
+        return datetime.fromisoformat(value)
+    return value.astimezone(UTC)
+
+
+class Model(pw.Model):
+    """The base of all tables: a UUIDv7 and the time of creation."""
+
+    id = pw.UUIDField(primary_key=True, default=new_id)
+    created_at = UTCDateTimeField(default=clock.now)
+
+    class Meta:
+        database = current
+        legacy_table_names = False  # else index names differ between creating and dropping them
+        only_save_dirty = True
+
+
+def newest(
+    query: pw.ModelSelect, limit: int, after: uuid.UUID | None
+) -> tuple[list[Any], uuid.UUID | None]:
+    """The newest `limit` rows of `query` older than the id `after`, and where the next page starts.
+
+    Keyset paging: ids are in order of time, so each page costs the same, and `after` may name a
+    row that is gone. The second value is None on the last page.
+    """
+    key = query.model.id
+    if after is not None:
+        query = query.where(key < after)
+    rows: list[Any] = list(query.order_by(key.desc()).limit(limit + 1))
+    return rows[:limit], rows[limit - 1].id if len(rows) > limit else None

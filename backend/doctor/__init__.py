@@ -1,0 +1,1 @@
+"""What is wrong or doubtful about an installation. Skip it on a first reading."""

@@ -1,0 +1,1 @@
+"""Mail: wording it, keeping it until it is sent, handing it over."""

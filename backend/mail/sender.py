@@ -1,0 +1,78 @@
+"""The thread that sends mail: when it is woken, and when the outbox says so."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from ..background.task_queue import CLOSE_SECONDS, Job, Lane
+from ..db.errors import explain, is_unavailable
+
+log = logging.getLogger(__name__)
+
+AGAIN_SECONDS = 10.0  # until it goes on after an error
+
+
+class Sender(Lane):
+    """Sends mail when it is woken, and again after the time that the outbox says.
+
+    `send` is given a function that says whether it may go on, and returns the seconds until there
+    may be more to send.
+    """
+
+    name = "mail"
+
+    def __init__(self, send: Callable[[Callable[[], bool]], float]) -> None:
+        self._send = send
+        super().__init__()
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._wanted = False
+        self._pause: float | None = None
+        self._deadline = float("inf")
+        self._failed = ""
+
+    def start(self) -> None:
+        """Look once for mail that another process left, and from then on from time to time."""
+        ending = self.closing.is_set() or not threading.main_thread().is_alive()
+        if not (self._running or ending):
+            self.wake()
+
+    def wake(self) -> None:
+        """Send what is due soon. Returns at once and never raises."""
+        with self._changed:
+            self._wanted = True
+            self._changed.notify_all()
+            self._start()
+
+    def close(self) -> None:
+        """Send what is due, as far as CLOSE_SECONDS allow; the rest stays in the outbox."""
+        self._deadline = time.monotonic() + CLOSE_SECONDS / 2
+        super().close()
+
+    @property
+    def waiting(self) -> int:
+        """1 if there is something to send that has not been looked at, else 0."""
+        return int(self._wanted)
+
+    def _next(self) -> Job | None:
+        with self._changed:
+            timed_out = not self._changed.wait_for(self._is_awaited, self._pause)
+            self._busy = self._running = self._wanted or timed_out
+            self._wanted = False
+            return self._send_due if self._busy else None
+
+    def _send_due(self) -> None:
+        try:
+            self._pause = self._send(lambda: time.monotonic() < self._deadline)
+            self._failed = ""
+        except Exception as error:
+            self._pause = AGAIN_SECONDS
+            if not is_unavailable(error):
+                log.exception("mail: none is sent for now")
+            elif self._failed != str(error):
+                log.warning("mail waits: %s", explain(error))
+            self._failed = str(error)

@@ -1,0 +1,1 @@
+"""The servers of `python wsgi.py`. Skip it on a first reading."""

@@ -1,0 +1,160 @@
+"""What waitress accepts on a connection, stricter than by itself, bounded, and in what order."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Collection
+from typing import Any
+
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.task import WSGITask
+from waitress.utilities import BadRequest, Error
+
+from ..web import problems
+from .chunked import Chunks
+
+REQUEST_SECONDS = 60  # from the first byte of a request to its last
+WAITING_PER_THREAD = 64  # requests; the last of them waits a second or two
+MOST_FIELDS = 100  # header lines, as gunicorn allows
+# waitress's own expressions try every way to divide a line that does not match, or a value that
+# follows many blanks: 60 KB took minutes. These read each byte once (RFC 9112 sections 3 and 5).
+_REQUEST_LINE = re.compile(
+    rb"[!#$%&'*+.^_`|~0-9A-Z-]+ (?:/|\*|[A-Za-z][A-Za-z0-9+.-]*://)[^\x00-\x20\x7f]* HTTP/\d\.\d"
+)
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
+_ALWAYS_SERVED = frozenset({"/healthz", "/readyz"})
+
+
+class _Overloaded(Error):
+    """More requests wait than are served in a second or two."""
+
+    code = 503
+    reason = "Service Unavailable"
+
+    def to_response(self, ident: str | None = None) -> tuple[str, list[tuple[str, str]], bytes]:
+        """Status, headers and body."""
+        headers = [("Content-Type", problems.MEDIA_TYPE), ("Retry-After", "1")]
+        body = json.dumps(problems.problem("unavailable", self.body))
+        return f"{self.code} {self.reason}", headers, body.encode()
+
+
+class _TooSlow(Error):
+    """A request that does not come to its end."""
+
+    code = 408
+    reason = "Request Timeout"
+
+
+class _Parser(HTTPRequestParser):
+    """waitress's parser; framing of two readings is refused (RFC 9112 section 6.1)."""
+
+    draining: threading.Event
+    waiting: Waiting
+    most_waiting: int
+    completed: bool
+    empty: bool
+    body_rcv: Any
+    error: Any
+
+    def __init__(self, adj: Any) -> None:
+        super().__init__(adj)
+        self.begun = time.monotonic()
+
+    def received(self, data: bytes) -> int:
+        """Take what has come; how many bytes of it were of this request."""
+        used = super().received(data)
+        if self.empty:  # one empty line is skipped; these might go on for ever
+            self.empty, self.error = False, BadRequest("Empty lines in place of a request")
+        if self.completed:
+            self.expect_continue = False  # there is no body to wait for
+            crowded = len(self.waiting) > self.most_waiting
+            if crowded and not self.error and self.path not in _ALWAYS_SERVED:
+                self.error = _Overloaded("Too many requests are waiting. Try again shortly.")
+        elif time.monotonic() - self.begun > REQUEST_SECONDS:
+            self.error, self.completed = _TooSlow("The request did not come to its end."), True
+        return int(used)
+
+    def parse_header(self, header_plus: bytes) -> None:
+        """Read the header; ParsingError if others might read it differently."""
+        head = header_plus.removesuffix(b"\r\n\r\n").removesuffix(b"\r\n")
+        line, *lines = head.split(b"\r\n")
+        if not _REQUEST_LINE.fullmatch(line):
+            raise ParsingError("Invalid request line")
+        if len(lines) > MOST_FIELDS:
+            raise ParsingError("Too many header lines")
+        fields = [_FIELD.fullmatch(each) for each in lines]
+        if not all(fields):  # a line that goes on in the next is none either (section 5.2)
+            raise ParsingError("Invalid header line")
+        plain = [b"%s:%s" % (each[1], each[2].strip(b" \t")) for each in fields if each]
+        try:
+            super().parse_header(b"\r\n".join([line, *plain, b""]))
+        except ValueError as error:  # of an IPv6 address, or a number of 5,000 digits
+            raise ParsingError("Invalid target or Content-Length") from error
+        names = [each[1].lower() for each in fields if each]
+        if b"transfer-encoding" in names and (b"content-length" in names or self.version != "1.1"):
+            raise ParsingError("Transfer-Encoding beside Content-Length, or not in HTTP/1.1")
+        if names.count(b"host") > 1:
+            raise ParsingError("Host twice")
+        if self.chunked:
+            self.body_rcv = Chunks(self.body_rcv.getbuf())
+        if self.draining.is_set() or "/docs/assets/" in self.path:
+            self.headers["CONNECTION"] = "close"
+
+
+class _Task(WSGITask):
+    """A request for the application, under the path that the client sent."""
+
+    def get_environment(self) -> dict[str, Any]:
+        """The WSGI environment. waitress would make `/v1/x` of `//v1/x`."""
+        environ: dict[str, Any] = super().get_environment()
+        environ["PATH_INFO"] = self.request.path
+        return environ
+
+
+class Waiting:
+    """The requests that wait for a thread. Those whose path is in `patient` let the others pass.
+
+    So that a flood of logins, however fast each is refused, does not stand before all else. Every
+    fourth turn is theirs, or they might wait for ever.
+    """
+
+    def __init__(self, patient: Collection[str]) -> None:
+        self._patient = patient
+        self._lanes: tuple[deque[Any], deque[Any]] = deque(), deque()
+        self._turn = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self._lanes))
+
+    def append(self, channel: Any) -> None:
+        """Have the connection's next request wait."""
+        path = getattr(channel.requests[0], "path", "")  # what cannot be parsed has none
+        self._lanes[path in self._patient].append(channel)
+
+    def popleft(self) -> Any:
+        """The connection whose turn it is; IndexError if none waits."""
+        self._turn += 1
+        others, patient = self._lanes
+        first, second = (others, patient) if self._turn % 4 else (patient, others)
+        return (first or second).popleft()
+
+
+def channel_class(draining: threading.Event, waiting: Waiting, threads: int) -> type[HTTPChannel]:
+    """waitress's connection, stricter.
+
+    It ends after a large answer, of which many in a queue would hold the thread that makes them
+    until the client reads, and while draining, so that clients go elsewhere. While too many
+    requests are `waiting`, further ones are answered 503 without asking the application.
+    """
+    about = {
+        "draining": draining,
+        "waiting": waiting,
+        "most_waiting": WAITING_PER_THREAD * threads,
+    }
+    parser = type("Parser", (_Parser,), about)
+    return type("Channel", (HTTPChannel,), {"parser_class": parser, "task_class": _Task})

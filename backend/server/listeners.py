@@ -1,0 +1,126 @@
+"""What the servers share: where they listen, what ends them, and how they end.
+
+No client that has connected is reset.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import select
+import signal
+import socket
+import struct
+import tempfile
+from collections.abc import Callable
+
+from flask import Flask
+
+from ..core.context import Service
+from ..core.paths import ROOT
+from ..core.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def addresses(host: str) -> list[str]:
+    """The numeric addresses of a host; `*` and `::` are all addresses, of IPv6 and IPv4.
+
+    OSError if there are none.
+    """
+    host = host.strip("[]")
+    if host in {"*", "::"}:
+        return ["::"] if socket.has_dualstack_ipv6() else ["0.0.0.0"]  # noqa: S104
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys(str(each[4][0]) for each in found))
+
+
+def listen(settings: Settings) -> list[socket.socket]:
+    """Bind HOST and PORT; OSError if that fails."""
+    return [
+        socket.create_server(
+            (address, settings.port),
+            family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+            backlog=1024,
+            dualstack_ipv6=address == "::",
+        )
+        for address in addresses(settings.host)
+    ]
+
+
+def announce(settings: Settings) -> None:
+    """Log where the service answers, once it listens there."""
+    docs = f", documentation at {settings.public_url}/v1/docs" if settings.docs_enabled else ""
+    log.info("serving on %s port %s%s", settings.host, settings.port, docs)
+
+
+def on_end(act: Callable[[], object]) -> None:
+    """Have this done once when the process is to end: by SIGTERM, or its terminal is closed."""
+    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
+    ending = [signal.SIGTERM]
+    if hangup and signal.getsignal(hangup) is not signal.SIG_IGN:  # under nohup it is
+        ending.append(hangup)
+
+    def end(*_: object) -> None:
+        for number in ending:
+            signal.signal(number, signal.SIG_IGN)
+        act()
+
+    for number in ending:
+        signal.signal(number, end)
+
+
+def use_temporary_folder() -> None:
+    """Put temporary files into instance/ where the usual folders cannot be written."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        folder = ROOT / "instance" / "tmp"
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            tempfile.tempdir = str(folder)
+
+
+def begin(app: Flask) -> None:
+    """Do what there is to do once the server listens."""
+    use_temporary_folder()
+    service: Service = app.extensions["backend"]
+    service.sender.start()  # mail that waits from before a crash
+    announce(service.settings)
+
+
+def finish(app: Flask) -> None:
+    """Do what is left to do before the process ends."""
+    service: Service = app.extensions["backend"]
+    for lane in (service.jobs, service.lookups, service.sender, service.chores):
+        lane.close()
+
+
+def stop_listening(listener: socket.socket, accept: Callable[[], object]) -> None:
+    """Close the listener when nobody waits to be accepted.
+
+    Who connects between the last look and the close is reset, and a proxy cannot send a write
+    again. Python's own calls give the interpreter to other threads, which makes milliseconds of
+    that moment under load; those of PyDLL do not.
+    """
+    if os.name != "posix":
+        accept()
+        listener.close()
+        return
+    libc, descriptor = ctypes.PyDLL(None), listener.fileno()
+    waiting = ctypes.create_string_buffer(struct.pack("ihh", descriptor, select.POLLIN, 0))
+    while libc.poll(waiting, ctypes.c_ulong(1), 0) > 0:
+        accept()
+    libc.close(descriptor)
+    listener.detach()
+
+
+def has_input(connection: socket.socket) -> bool:
+    """True if something has come that was not read yet, be it the end."""
+    if not hasattr(select, "poll"):  # Windows
+        return bool(select.select([connection], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))

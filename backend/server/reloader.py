@@ -1,0 +1,143 @@
+"""The server of development: it starts again when a file changes, and survives mistakes in them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any
+from wsgiref.types import WSGIApplication, WSGIEnvironment
+
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+
+from ..core.paths import ROOT
+from .listeners import begin, finish, on_end
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 0.5  # seconds between two looks at the files
+ENDING_SECONDS = 10
+
+Stamps = dict[Path, tuple[int, int]]
+
+
+def serve_and_reload(sockets: list[socket.socket]) -> None:
+    """Serve on the sockets until SIGTERM or Ctrl-C, in a process that is replaced on a change.
+
+    The sockets stay open meanwhile: who connects waits for the next process.
+    """
+    on_end(sys.exit)
+    signal.signal(signal.SIGINT, lambda *_: sys.exit())  # a background job has it ignored
+    while True:
+        before = _stamps()
+        server = multiprocessing.get_context("spawn").Process(target=_serve, args=(sockets,))
+        try:
+            server.start()
+            changed = _wait_for_change(server, before)
+        finally:
+            _end(server)
+        if changed is None:
+            return
+        log.info("reloading: %s has changed", changed.relative_to(ROOT))
+
+
+def _wait_for_change(server: SpawnProcess, before: Stamps) -> Path | None:
+    """The first file that changes; None if the server ends meanwhile, as it was asked to."""
+    has_failed = False
+    while True:
+        time.sleep(INTERVAL)
+        now = _stamps()
+        for path in sorted(now.keys() | before.keys()):
+            if now.get(path) != before.get(path):
+                return path
+        if server.exitcode == 0:
+            return None
+        if server.exitcode is not None and not has_failed:
+            has_failed = True
+            log.error(
+                "the server ended with exit code %s, and starts again when a file changes",
+                server.exitcode,
+            )
+
+
+def _end(server: SpawnProcess) -> None:
+    if server.pid is None:
+        return
+    server.terminate()
+    server.join(ENDING_SECONDS)
+    if server.is_alive():
+        server.kill()
+        server.join()
+
+
+def _stamps() -> Stamps:
+    """Time and size of each file that the service may have read: code and settings."""
+    return dict(_stamps_below(ROOT))
+
+
+def _stamps_below(top: Path) -> Iterator[tuple[Path, tuple[int, int]]]:
+    for folder, folders, files in os.walk(top):
+        if "pyvenv.cfg" in files:
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if name[0] != "." and name != "__pycache__"]
+        for name in files:
+            if name.endswith((".py", ".env")):
+                path = Path(folder, name)
+                try:
+                    found = path.stat()
+                except FileNotFoundError:  # an editor has just replaced it
+                    continue
+                yield path, (found.st_mtime_ns, found.st_size)
+
+
+def _serve(sockets: list[socket.socket]) -> None:
+    """Serve, in a process of its own, until a signal or the end of the first process."""
+    on_end(sys.exit)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the first process decides
+    from ..wsgi import app  # as it is now
+
+    servers = [_server_on(listener, app) for listener in sockets]
+    begin(app)
+    for server in servers:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    first = multiprocessing.parent_process()
+    with contextlib.suppress(SystemExit):
+        wait([first.sentinel] if first else [])
+    for server in servers:
+        server.shutdown()
+    finish(app)
+
+
+def _server_on(listener: socket.socket, app: WSGIApplication) -> BaseWSGIServer:
+    host, port = listener.getsockname()[:2]
+    fd = listener.fileno()
+    return make_server(host, port, app, threaded=True, request_handler=_Quiet, fd=fd)
+
+
+class _Quiet(WSGIRequestHandler):
+    """Names no version, and leaves the line per request to the application."""
+
+    def version_string(self) -> str:
+        """What the Server header says."""
+        return "development"
+
+    def log_request(self, *args: Any) -> None:
+        """Nothing."""
+
+    def make_environ(self) -> WSGIEnvironment:
+        """The WSGI environment. The library makes `/v1/x` of `//v1/x`."""
+        environ = super().make_environ()
+        if self.requestline.split()[1].startswith("//"):
+            environ["PATH_INFO"] = f"/{environ['PATH_INFO']}"
+        return environ
