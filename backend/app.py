@@ -20,7 +20,6 @@ from .auth import routes as auth
 from .background.periodic import Chores
 from .background.task_queue import Jobs, Lookups
 from .background.write_behind import WriteBehind
-from .core.context import Service
 from .core.metrics import Metrics
 from .core.rate_limits import Limiter
 from .core.settings import Settings
@@ -33,6 +32,7 @@ from .gateway import routes as gateway
 from .mail.mailer import Mailer
 from .mail.sender import Sender
 from .mfa import routes as mfa
+from .services import Services
 from .users import links
 from .users import routes as users
 from .web import (
@@ -90,7 +90,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     return app
 
 
-def create_service(settings: Settings | None = None) -> Service:
+def create_service(settings: Settings | None = None) -> Services:
     """The service without its routes, for what stands before other applications: gateway/."""
     settings = (settings or Settings.load()).check()
     database, counted = open_database(settings), Metrics()
@@ -118,7 +118,7 @@ def create_service(settings: Settings | None = None) -> Service:
     tend = upkeep.seldom(inside(upkeep.tend), upkeep.HOUR)
     mailer = Mailer(settings, links.complete)
     sender = Sender(inside(mailer.send_due))
-    service = Service(
+    service = Services(
         settings=settings,
         database=database,
         keyring=Keyring(settings),

@@ -10,9 +10,9 @@ from uuid import UUID
 
 from backend.api_keys.models import ApiKey
 from backend.app import create_app
-from backend.core.context import Service
 from backend.core.settings import Settings
 from backend.db.database import execute, on_postgres, release
+from backend.services import Services
 
 from . import charts, contenders, report
 from .contenders import ENGINES, Contender, Site, service_work
@@ -82,7 +82,7 @@ def _cells(who: str, site: Site, ours: Contender, keys: int, seconds: int) -> li
 
 
 def _removing(
-    measure: Callable[[int], Sample], service: Service, newest: UUID
+    measure: Callable[[int], Sample], service: Services, newest: UUID
 ) -> Callable[[int], Sample]:
     """`measure`, after which the keys that came behind the newest are taken out again.
 
@@ -103,7 +103,7 @@ def _removing(
     return measure_and_remove
 
 
-def _id_at(service: Service, place: int) -> UUID:
+def _id_at(service: Services, place: int) -> UUID:
     """The id of the key that is so many behind the newest."""
     with service.active():
         newest = ApiKey.select(ApiKey.id).order_by(ApiKey.id.desc())

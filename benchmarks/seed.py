@@ -25,11 +25,11 @@ from backend.api_keys.models import ApiKey, ApiKeySecret
 from backend.app import create_app
 from backend.auth.models import Session
 from backend.core import clock
-from backend.core.context import Service
 from backend.core.settings import Settings
 from backend.crypto import keyring
 from backend.db.database import on_postgres
 from backend.db.sqlite import sqlite_path
+from backend.services import Services
 from backend.users.models import User
 
 KNOWN = 400  # users who can be acted for; the first is an administrator
@@ -49,13 +49,13 @@ class Known:
     api_key: str
 
 
-def fill(service: Service, keys: int, owners: int) -> list[Known]:
+def fill(service: Services, keys: int, owners: int) -> list[Known]:
     """Add `keys` API keys of `owners` users, as evenly as it goes; the users that are known."""
     with service.active():
         return _fill(service, keys, max(1, min(owners, keys)))
 
 
-def _fill(service: Service, keys: int, owners: int) -> list[Known]:
+def _fill(service: Services, keys: int, owners: int) -> list[Known]:
     write = _copy if on_postgres() else _execute_many
     user_ids, key_ids, secret_ids = _ids(owners), _ids(keys), _ids(keys)
     count, each_has = min(KNOWN, owners), keys // owners

@@ -40,11 +40,11 @@ from werkzeug.test import TestResponse
 
 from backend.app import create_app
 from backend.core import clock, logs
-from backend.core.context import Service
 from backend.core.identity import CONSOLE
 from backend.core.settings import ROOT, Settings
 from backend.db import migrations
 from backend.db.database import open_database, release
+from backend.services import Services
 from backend.users import service as users
 from backend.web import openapi
 
@@ -298,7 +298,7 @@ def close(app: Flask) -> None:
     service.database.close_all()
 
 
-def service_of(app: Flask) -> Service:
+def service_of(app: Flask) -> Services:
     """The service inside of the app."""
     return app.extensions["backend"]
 

@@ -21,9 +21,9 @@ from backend.audit import chain
 from backend.audit.chain import Report
 from backend.audit.models import AuditChain, AuditEvent
 from backend.audit.service import record
-from backend.core.context import Service
 from backend.core.errors import Conflict
 from backend.db.database import new_id, release
+from backend.services import Services
 
 from .conftest import ON_POSTGRES, ON_SQLITE, run, service_of, until
 from .test_commands import Flasks, assert_done, flask_of
@@ -31,7 +31,7 @@ from .test_commands import Flasks, assert_done, flask_of
 SECRET, NEXT_SECRET = "0123456789" * 4, "9876543210" * 4
 
 
-def record_some(service: Service, count: int = 5) -> None:
+def record_some(service: Services, count: int = 5) -> None:
     """Record events that differ, and let the process's chores seal them."""
     with service.active():
         for number in range(count):
@@ -40,12 +40,12 @@ def record_some(service: Service, count: int = 5) -> None:
         release(service.database)
 
 
-def seal(service: Service) -> None:
+def seal(service: Services) -> None:
     """Do what is left for later."""
     service.chores.run()
 
 
-def verified(service: Service) -> Report:
+def verified(service: Services) -> Report:
     """What verifying finds."""
     with service.active():
         report = chain.verify()
@@ -53,14 +53,14 @@ def verified(service: Service) -> Report:
     return report
 
 
-def assert_clean(service: Service, checked: int, unsealed: int = 0) -> Report:
+def assert_clean(service: Services, checked: int, unsealed: int = 0) -> Report:
     """Nothing is altered, and so many events are there."""
     report = verified(service)
     assert (report.faults, report.checked, report.unsealed) == ([], checked, unsealed)
     return report
 
 
-def execute(service: Service, *statements: str) -> Any:
+def execute(service: Services, *statements: str) -> Any:
     """Run statements as somebody does who can write to the database; the rows of the last."""
     with service.database.atomic():
         for statement in statements:
@@ -71,13 +71,13 @@ def execute(service: Service, *statements: str) -> Any:
 
 
 @pytest.fixture
-def service(make_app: Callable[..., Flask]) -> Service:
+def service(make_app: Callable[..., Flask]) -> Services:
     """A service on an empty database."""
     return service_of(make_app(secret_key=SECRET))
 
 
 @pytest.fixture
-def sealed(service: Service) -> Service:
+def sealed(service: Services) -> Services:
     """The service, with five sealed events."""
     record_some(service)
     seal(service)
@@ -86,7 +86,7 @@ def sealed(service: Service) -> Service:
 
 
 @pytest.fixture
-def with_secret(service: Service, make_app: Callable[..., Flask]) -> Callable[..., Flask]:
+def with_secret(service: Services, make_app: Callable[..., Flask]) -> Callable[..., Flask]:
     """A function that gives another app on the same database, with other secrets."""
 
     def make(secret: str, fallbacks: str = "") -> Flask:
@@ -100,7 +100,7 @@ def with_secret(service: Service, make_app: Callable[..., Flask]) -> Callable[..
 
 
 def test_events_are_numbered_without_gaps_and_the_log_is_told(
-    service: Service, caplog: pytest.LogCaptureFixture
+    service: Services, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert_clean(service, 0)
     record_some(service)
@@ -116,7 +116,7 @@ def test_events_are_numbered_without_gaps_and_the_log_is_told(
     assert (report.sequence, report.seal) == tuple(rows[-1])
 
 
-def test_the_seal_of_an_event_is_what_it_says_on_both_databases(service: Service) -> None:
+def test_the_seal_of_an_event_is_what_it_says_on_both_databases(service: Services) -> None:
     """So that another program can verify an export, and a database can be moved."""
     key = bytes(range(32))
     with service.active():
@@ -147,7 +147,7 @@ def test_the_seal_of_an_event_is_what_it_says_on_both_databases(service: Service
 
 
 def test_an_event_is_sealed_seconds_later_without_being_asked(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+    service: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("backend.background.periodic.INTERVAL", 0.01)
     record_some(service, 1)
@@ -155,7 +155,7 @@ def test_an_event_is_sealed_seconds_later_without_being_asked(
     assert_clean(service, 1)
 
 
-def test_a_quiet_service_asks_nothing_and_writes_nothing(sealed: Service) -> None:
+def test_a_quiet_service_asks_nothing_and_writes_nothing(sealed: Services) -> None:
     before = execute(sealed, "SELECT * FROM audit_chain")
     asked: list[str] = []
     sealed.database.query_hooks.append(lambda event: asked.append(event.sql))
@@ -166,7 +166,7 @@ def test_a_quiet_service_asks_nothing_and_writes_nothing(sealed: Service) -> Non
 
 
 def test_more_than_one_batch_is_sealed_at_once_and_what_is_left_is_not_forgotten(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+    service: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chain, "BATCH", 10)
     monkeypatch.setattr(chain, "BATCHES", 3)
@@ -177,7 +177,7 @@ def test_more_than_one_batch_is_sealed_at_once_and_what_is_left_is_not_forgotten
     assert_clean(service, 55)
 
 
-def test_writers_and_sealers_at_once_leave_no_gap_and_no_fault(service: Service) -> None:
+def test_writers_and_sealers_at_once_leave_no_gap_and_no_fault(service: Services) -> None:
     stop = threading.Event()
 
     def keep_sealing() -> None:
@@ -196,7 +196,7 @@ def test_writers_and_sealers_at_once_leave_no_gap_and_no_fault(service: Service)
     assert_clean(service, 160)
 
 
-def test_verifying_while_others_write_and_seal_finds_nothing(service: Service) -> None:
+def test_verifying_while_others_write_and_seal_finds_nothing(service: Services) -> None:
     with ThreadPoolExecutor(1) as pool:
         writing = pool.submit(lambda: [(record_some(service), seal(service)) for _ in range(20)])
         while not writing.done():
@@ -207,7 +207,7 @@ def test_verifying_while_others_write_and_seal_finds_nothing(service: Service) -
 
 
 @ON_POSTGRES  # on SQLite one writes at a time
-def test_one_that_seals_keeps_nobody_from_writing(service: Service) -> None:
+def test_one_that_seals_keeps_nobody_from_writing(service: Services) -> None:
     record_some(service)
     with service.active(), service.database.atomic():
         assert chain._seal_batch()
@@ -248,7 +248,7 @@ if end == "kill":
 """
 
 
-def process(tree: Path, service: Service, count: int, end: str) -> int:
+def process(tree: Path, service: Services, count: int, end: str) -> int:
     """The exit code of a process that records events from two threads, and seals them."""
     url = service.settings.database_url
     script = ("-c", PROCESS, str(count), end)
@@ -258,7 +258,7 @@ def process(tree: Path, service: Service, count: int, end: str) -> int:
 
 
 def test_processes_that_write_and_seal_at_once_leave_no_gap_and_no_fault(
-    service: Service, tree: Path
+    service: Services, tree: Path
 ) -> None:
     with ThreadPoolExecutor(2) as pool:
         ended = [pool.submit(process, tree, service, 50, "exit") for _ in range(2)]
@@ -267,7 +267,7 @@ def test_processes_that_write_and_seal_at_once_leave_no_gap_and_no_fault(
 
 
 def test_what_a_killed_process_left_is_sealed_by_another_with_its_next_event(
-    service: Service, tree: Path
+    service: Services, tree: Path
 ) -> None:
     assert process(tree, service, 5, "kill") == -signal.SIGKILL
     assert_clean(service, 0, unsealed=10)
@@ -382,7 +382,7 @@ def tampering(first: int) -> dict[str, list[str]]:
 @pytest.mark.parametrize("pruned", [0, 5])
 @pytest.mark.parametrize("what", tampering(1))
 def test_whatever_is_altered_is_found_now_and_after_more_has_been_sealed(
-    service: Service, travel: Callable[..., None], what: str, pruned: int
+    service: Services, travel: Callable[..., None], what: str, pruned: int
 ) -> None:
     record_some(service, pruned)
     travel(days=400)
@@ -397,7 +397,7 @@ def test_whatever_is_altered_is_found_now_and_after_more_has_been_sealed(
     assert verified(service).faults
 
 
-def test_a_number_that_stands_twice_is_found(sealed: Service) -> None:
+def test_a_number_that_stands_twice_is_found(sealed: Services) -> None:
     """Whoever can add rows can also drop the index that keeps numbers unique."""
     index = "audit_events_sequence"
     execute(sealed, f"DROP INDEX {index}")
@@ -409,7 +409,7 @@ def test_a_number_that_stands_twice_is_found(sealed: Service) -> None:
     execute(sealed, f"CREATE UNIQUE INDEX {index} ON audit_events (sequence)")
 
 
-def test_faults_name_the_event_and_are_told_up_to_twenty(service: Service) -> None:
+def test_faults_name_the_event_and_are_told_up_to_twenty(service: Services) -> None:
     record_some(service, 30)
     seal(service)
     execute(service, "UPDATE audit_events SET ip = '192.0.2.1' WHERE sequence = 7")
@@ -422,13 +422,13 @@ def test_faults_name_the_event_and_are_told_up_to_twenty(service: Service) -> No
 
 
 @ON_SQLITE
-def test_a_time_that_is_none_is_found(sealed: Service) -> None:
+def test_a_time_that_is_none_is_found(sealed: Services) -> None:
     execute(sealed, edit("created_at = 'yesterday'", 3))
     assert verified(sealed).faults
 
 
 @ON_POSTGRES
-def test_times_that_no_program_reads_are_found(sealed: Service) -> None:
+def test_times_that_no_program_reads_are_found(sealed: Services) -> None:
     [(at,)] = execute(sealed, "SELECT created_at::text FROM audit_events WHERE sequence = 3")
     for time in ("infinity", "-infinity", f"{at} BC"):
         execute(sealed, edit(f"created_at = '{time}'", 3))
@@ -437,7 +437,7 @@ def test_times_that_no_program_reads_are_found(sealed: Service) -> None:
     assert_clean(sealed, 5)
 
 
-def test_a_key_cannot_be_replaced_by_something_else_that_we_encrypted(sealed: Service) -> None:
+def test_a_key_cannot_be_replaced_by_something_else_that_we_encrypted(sealed: Services) -> None:
     """Such as the secret of one's second factor, which one knows."""
     known = sealed.keyring.encrypt(b"x" * 32)
     execute(sealed, f"UPDATE audit_chain SET wrapped_key = '{known}'")
@@ -448,7 +448,7 @@ def test_a_key_cannot_be_replaced_by_something_else_that_we_encrypted(sealed: Se
 
 
 @pytest.fixture
-def aged(sealed: Service, travel: Callable[..., None]) -> Service:
+def aged(sealed: Services, travel: Callable[..., None]) -> Services:
     """The service, with five events that are too old and five that are not yet."""
     travel(days=200)
     record_some(sealed)
@@ -456,14 +456,14 @@ def aged(sealed: Service, travel: Callable[..., None]) -> Service:
     return sealed
 
 
-def prune(service: Service, **kwargs: int) -> int:
+def prune(service: Services, **kwargs: int) -> int:
     with service.active():
         count = chain.prune(**kwargs)
         release(service.database)
     return count
 
 
-def test_pruning_removes_what_is_too_old_and_the_rest_stays_verified(aged: Service) -> None:
+def test_pruning_removes_what_is_too_old_and_the_rest_stays_verified(aged: Services) -> None:
     assert prune(aged) == 5
     assert_clean(aged, 5)
     assert prune(aged) == 0
@@ -473,13 +473,13 @@ def test_pruning_removes_what_is_too_old_and_the_rest_stays_verified(aged: Servi
     assert report.sequence == 15
 
 
-def test_pruning_goes_on_where_its_limit_stopped_it(aged: Service) -> None:
+def test_pruning_goes_on_where_its_limit_stopped_it(aged: Services) -> None:
     assert [prune(aged, limit=2) for _ in range(4)] == [2, 2, 1, 0]
     assert_clean(aged, 5)
 
 
 def test_pruning_can_remove_all_and_the_chain_goes_on(
-    aged: Service, travel: Callable[..., None]
+    aged: Services, travel: Callable[..., None]
 ) -> None:
     travel(days=400)
     assert prune(aged) == 10
@@ -490,7 +490,7 @@ def test_pruning_can_remove_all_and_the_chain_goes_on(
 
 
 def test_nothing_is_pruned_for_ever_if_the_setting_says_so(
-    make_app: Callable[..., Flask], aged: Service
+    make_app: Callable[..., Flask], aged: Services
 ) -> None:
     app = make_app(
         database_url=aged.settings.database_url, secret_key=SECRET, audit_retention_days=0
@@ -500,7 +500,7 @@ def test_nothing_is_pruned_for_ever_if_the_setting_says_so(
     assert_clean(aged, 10)
 
 
-def test_pruning_removes_no_evidence(aged: Service, caplog: pytest.LogCaptureFixture) -> None:
+def test_pruning_removes_no_evidence(aged: Services, caplog: pytest.LogCaptureFixture) -> None:
     seal(aged)
     execute(aged, edit("outcome = 'failure'", 3))
     assert prune(aged) == 2
@@ -509,7 +509,7 @@ def test_pruning_removes_no_evidence(aged: Service, caplog: pytest.LogCaptureFix
     assert len(verified(aged).faults) == 1
 
 
-def test_pruning_refuses_a_chain_that_was_altered(aged: Service) -> None:
+def test_pruning_refuses_a_chain_that_was_altered(aged: Services) -> None:
     seal(aged)
     execute(aged, *tampering(1)["truncate"])
     with pytest.raises(Conflict, match="not as it was sealed"):
@@ -520,7 +520,7 @@ def test_pruning_refuses_a_chain_that_was_altered(aged: Service) -> None:
 
 
 def test_a_new_secret_changes_no_seal_and_the_old_one_can_go_after_the_next_event(
-    sealed: Service, with_secret: Callable[..., Flask]
+    sealed: Services, with_secret: Callable[..., Flask]
 ) -> None:
     seals = execute(sealed, "SELECT sequence, seal FROM audit_events ORDER BY sequence")
     app = with_secret(NEXT_SECRET, fallbacks=SECRET)
@@ -542,7 +542,7 @@ def doubts(app: Flask) -> str:
 
 
 def test_without_the_secret_nothing_is_sealed_the_service_goes_on_and_says_so(
-    sealed: Service, with_secret: Callable[..., Flask], caplog: pytest.LogCaptureFixture
+    sealed: Services, with_secret: Callable[..., Flask], caplog: pytest.LogCaptureFixture
 ) -> None:
     app = with_secret(NEXT_SECRET)
     lost = service_of(app)
@@ -603,7 +603,7 @@ def test_one_of_a_thing_is_in_the_singular_in_what_commands_say(
 
 
 def test_what_processes_record_and_seal_is_listed_exported_and_verified_by_others(
-    service: Service, with_secret: Callable[..., Flask], tree: Path
+    service: Services, with_secret: Callable[..., Flask], tree: Path
 ) -> None:
     assert process(tree, service, 3, "end") == 0
     url, flask = service.settings.database_url, flask_of(with_secret(SECRET))

@@ -11,8 +11,8 @@ from flask import Flask
 
 from backend.audit import chain
 from backend.audit.models import AuditEvent
-from backend.core.context import Service
 from backend.db.database import release
+from backend.services import Services
 
 from .conftest import ON_SQLITE, service_of
 from .test_audit_chain import (
@@ -53,7 +53,7 @@ def inserted(**values: str) -> str:
     return INSERTED.format(**usual | {"created_at": COLUMNS["created_at"]} | values)
 
 
-def has_sequence(service: Service, event_id: str = OTHER_ID) -> bool:
+def has_sequence(service: Services, event_id: str = OTHER_ID) -> bool:
     """True if the event has its place in the chain."""
     [(sequence,)] = execute(
         service,
@@ -79,7 +79,7 @@ def has_sequence(service: Service, event_id: str = OTHER_ID) -> bool:
     ids=["plain", "empty", "zeros", "last id", "future", "copy", "copy with its seal"],
 )
 def test_an_event_that_somebody_inserted_is_never_sealed_and_always_found(
-    sealed: Service, caplog: pytest.LogCaptureFixture, statement: str
+    sealed: Services, caplog: pytest.LogCaptureFixture, statement: str
 ) -> None:
     execute(sealed, statement)
     before = verified(sealed)
@@ -94,7 +94,7 @@ def test_an_event_that_somebody_inserted_is_never_sealed_and_always_found(
     assert (report.checked, report.unsealed, report.faults) == (8, 0, before.faults)
 
 
-def test_a_copy_of_an_events_signature_signs_no_other(service: Service) -> None:
+def test_a_copy_of_an_events_signature_signs_no_other(service: Services) -> None:
     record_some(service)
     columns = ", ".join(name for name in COLUMNS if name != "id")
     execute(
@@ -109,7 +109,7 @@ def test_a_copy_of_an_events_signature_signs_no_other(service: Service) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in COLUMNS if name != "sequence"])
-def test_an_event_that_was_edited_while_it_waited_is_found(service: Service, name: str) -> None:
+def test_an_event_that_was_edited_while_it_waited_is_found(service: Services, name: str) -> None:
     record_some(service, 3)
     execute(
         service,
@@ -123,7 +123,7 @@ def test_an_event_that_was_edited_while_it_waited_is_found(service: Service, nam
     assert report.checked == 2
 
 
-def test_an_event_that_was_given_a_number_while_it_waited_is_found(service: Service) -> None:
+def test_an_event_that_was_given_a_number_while_it_waited_is_found(service: Services) -> None:
     record_some(service)
     fourth = "SELECT id FROM audit_events ORDER BY id LIMIT 1 OFFSET 3"
     execute(service, f"UPDATE audit_events SET sequence = 1 WHERE id = ({fourth})")
@@ -138,7 +138,9 @@ ABSURD = {
 }
 
 
-def test_an_event_with_an_absurd_sequence_is_read_and_found(sealed: Service, template: str) -> None:
+def test_an_event_with_an_absurd_sequence_is_read_and_found(
+    sealed: Services, template: str
+) -> None:
     nothing = "'00000000-0000-0000-0000-000000000000'"
     for sequence in ABSURD[template.partition(":")[0]]:
         for event_id in (nothing, nothing.replace("-", ""), f"'{OTHER_ID}'"):
@@ -165,7 +167,7 @@ def test_an_event_with_an_absurd_sequence_is_read_and_found(sealed: Service, tem
     ],
 )
 def test_values_that_no_column_of_ours_holds_are_found_and_stop_nothing(
-    sealed: Service, values: dict[str, str]
+    sealed: Services, values: dict[str, str]
 ) -> None:
     execute(sealed, inserted(**values))
     assert verified(sealed).faults
@@ -191,7 +193,7 @@ def test_values_that_no_column_of_ours_holds_are_found_and_stop_nothing(
         "wrapped_key = 7",
     ],
 )
-def test_a_chain_with_values_of_other_types_is_found(sealed: Service, assignment: str) -> None:
+def test_a_chain_with_values_of_other_types_is_found(sealed: Services, assignment: str) -> None:
     execute(sealed, f"UPDATE audit_chain SET {assignment}")
     record_some(sealed, 1)
     seal(sealed)
@@ -201,7 +203,7 @@ def test_a_chain_with_values_of_other_types_is_found(sealed: Service, assignment
 
 
 @ON_SQLITE
-def test_an_index_that_leaves_events_out_hides_none(sealed: Service) -> None:
+def test_an_index_that_leaves_events_out_hides_none(sealed: Services) -> None:
     """Whoever can write to a file of SQLite's can write its schema too."""
     index = "audit_events_sequence"
     [(genuine,)] = execute(sealed, f"SELECT sql FROM sqlite_schema WHERE name = '{index}'")
@@ -223,7 +225,7 @@ def test_an_index_that_leaves_events_out_hides_none(sealed: Service) -> None:
 
 
 def test_an_event_that_was_held_back_and_put_in_later_is_found(
-    sealed: Service, travel: Callable[..., None]
+    sealed: Services, travel: Callable[..., None]
 ) -> None:
     """Its signature is genuine: it was taken out before it was sealed."""
     record_some(sealed, 1)
@@ -249,7 +251,7 @@ def test_an_event_that_was_held_back_and_put_in_later_is_found(
 
 
 def test_clocks_that_differ_by_minutes_are_no_fault(
-    sealed: Service, travel: Callable[..., None]
+    sealed: Services, travel: Callable[..., None]
 ) -> None:
     travel(minutes=-50)
     record_some(sealed, 1)
@@ -265,7 +267,7 @@ def test_clocks_that_differ_by_minutes_are_no_fault(
 
 
 @pytest.fixture
-def upgraded(sealed: Service, monkeypatch: pytest.MonkeyPatch) -> Service:
+def upgraded(sealed: Services, monkeypatch: pytest.MonkeyPatch) -> Services:
     """The service after a version that did not sign: five events are sealed, thirty wait."""
     monkeypatch.setattr(chain, "BATCH", 10)
     record_some(sealed, 30)
@@ -279,7 +281,7 @@ def upgraded(sealed: Service, monkeypatch: pytest.MonkeyPatch) -> Service:
 
 
 def test_what_an_earlier_version_left_is_sealed_once_and_what_is_slipped_in_later_is_not(
-    upgraded: Service,
+    upgraded: Services,
 ) -> None:
     assert_clean(upgraded, 5, unsealed=30)
     seals = execute(upgraded, "SELECT seal FROM audit_events WHERE sequence <= 5 ORDER BY id")
@@ -298,7 +300,7 @@ def test_what_an_earlier_version_left_is_sealed_once_and_what_is_slipped_in_late
 
 
 def test_pruning_takes_in_what_an_earlier_version_left(
-    upgraded: Service, travel: Callable[..., None]
+    upgraded: Services, travel: Callable[..., None]
 ) -> None:
     travel(days=400)
     assert prune(upgraded) == 35
@@ -308,7 +310,7 @@ def test_pruning_takes_in_what_an_earlier_version_left(
 
 
 def test_an_event_that_an_earlier_version_sealed_is_found_if_it_is_dated_back(
-    upgraded: Service,
+    upgraded: Services,
 ) -> None:
     """That version sealed whatever was there."""
     execute(upgraded, inserted(id="'ffffffff-ffff-7fff-bfff-ffffffffffff'"))
@@ -321,7 +323,7 @@ def test_an_event_that_an_earlier_version_sealed_is_found_if_it_is_dated_back(
     assert "was added later" in sentence
 
 
-def test_a_database_without_a_chain_takes_no_event_that_is_not_signed(service: Service) -> None:
+def test_a_database_without_a_chain_takes_no_event_that_is_not_signed(service: Services) -> None:
     execute(service, inserted())
     record_some(service, 2)
     seal(service)
@@ -329,7 +331,7 @@ def test_a_database_without_a_chain_takes_no_event_that_is_not_signed(service: S
     assert (report.checked, report.unsigned, len(report.faults)) == (2, 1, 1)
 
 
-def test_a_history_cannot_be_written_anew_by_taking_all_seals_away(sealed: Service) -> None:
+def test_a_history_cannot_be_written_anew_by_taking_all_seals_away(sealed: Services) -> None:
     execute(
         sealed, "DELETE FROM audit_chain", "UPDATE audit_events SET sequence = NULL, seal = NULL"
     )
@@ -343,7 +345,7 @@ def test_a_history_cannot_be_written_anew_by_taking_all_seals_away(sealed: Servi
 
 
 def test_an_event_signed_under_an_earlier_secret_is_sealed_while_that_is_a_fallback(
-    service: Service, with_secret: Callable[..., Flask]
+    service: Services, with_secret: Callable[..., Flask]
 ) -> None:
     record_some(service, 2)
     renewed = service_of(with_secret(NEXT_SECRET, fallbacks=SECRET))
@@ -355,7 +357,7 @@ def test_an_event_signed_under_an_earlier_secret_is_sealed_while_that_is_a_fallb
 
 
 def test_an_instance_that_has_not_the_secret_of_an_event_leaves_it_to_one_that_has(
-    service: Service, with_secret: Callable[..., Flask]
+    service: Services, with_secret: Callable[..., Flask]
 ) -> None:
     renewed = service_of(with_secret(NEXT_SECRET, fallbacks=SECRET))
     record_some(renewed, 2)
@@ -371,7 +373,7 @@ def test_an_instance_that_has_not_the_secret_of_an_event_leaves_it_to_one_that_h
 
 
 def test_an_event_that_was_removed_before_it_was_sealed_is_in_the_log_alone(
-    service: Service, caplog: pytest.LogCaptureFixture
+    service: Services, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "backend.audit"):
         record_some(service, 3)
@@ -386,7 +388,7 @@ def test_an_event_that_was_removed_before_it_was_sealed_is_in_the_log_alone(
 
 
 def test_an_event_that_is_not_signed_does_not_keep_others_from_being_pruned(
-    sealed: Service, travel: Callable[..., None]
+    sealed: Services, travel: Callable[..., None]
 ) -> None:
     execute(sealed, inserted())
     travel(days=400)

@@ -14,10 +14,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from backend.audit.service import ACTIONS, record
-from backend.core.context import Call, Service, call
+from backend.core.context import Call, call
 from backend.core.errors import Unavailable
 from backend.core.identity import CONSOLE, Identity
 from backend.db.database import atomic, current, new_id, release
+from backend.services import Services
 from backend.users.models import User
 
 from .conftest import Person, assert_problem, by_key, service_of
@@ -27,7 +28,7 @@ PATH = "/v1/audit-events"
 
 
 @pytest.fixture
-def service(app: Flask) -> Iterator[Service]:
+def service(app: Flask) -> Iterator[Services]:
     """The service of `app`; the test runs as part of it."""
     service = service_of(app)
     with service.active():
@@ -86,7 +87,7 @@ def targets(root: Person, query: str = "") -> list[str]:
 
 
 def test_an_event_tells_who_did_what_to_whom_from_where(
-    service: Service, called: None, root: Person, alice: Person
+    service: Services, called: None, root: Person, alice: Person
 ) -> None:
     target = new_id()
     actor = identity_of(root, role="admin")
@@ -107,7 +108,7 @@ def test_an_event_tells_who_did_what_to_whom_from_where(
 
 
 def test_an_event_outside_of_a_request_by_nobody_known_has_nulls(
-    service: Service, root: Person
+    service: Services, root: Person
 ) -> None:
     note("login", outcome="failure")
     [event] = listed(root)
@@ -116,7 +117,7 @@ def test_an_event_outside_of_a_request_by_nobody_known_has_nulls(
 
 
 def test_the_console_and_keys_are_told_apart_from_the_users_themselves(
-    service: Service, root: Person, alice: Person
+    service: Services, root: Person, alice: Person
 ) -> None:
     key_id = new_id()
     note(actor=CONSOLE, reason="test")
@@ -127,13 +128,13 @@ def test_the_console_and_keys_are_told_apart_from_the_users_themselves(
     assert (by_key["actor_id"], by_key["detail"]) == (alice.id, {"key_id": str(key_id)})
 
 
-def test_an_unknown_action_is_a_bug(service: Service, root: Person) -> None:
+def test_an_unknown_action_is_a_bug(service: Services, root: Person) -> None:
     with pytest.raises(ValueError, match=r"not an audit action: user\.explode"):
         note("user.explode")
     assert listed(root) == []
 
 
-def test_an_event_outlives_its_user(service: Service, root: Person, alice: Person) -> None:
+def test_an_event_outlives_its_user(service: Services, root: Person, alice: Person) -> None:
     record(identity_of(alice), "user.update", target=("user", UUID(alice.id)), fields=["name"])
     assert root.delete(f"/v1/users/{alice.id}").status_code == 204
     found = root.get(f"{PATH}?actor_id={alice.id}&action=user.update").json["items"]
@@ -141,7 +142,7 @@ def test_an_event_outlives_its_user(service: Service, root: Person, alice: Perso
 
 
 def test_an_event_and_its_line_in_the_log_come_with_the_commit_and_not_without(
-    service: Service, called: None, root: Person, caplog: pytest.LogCaptureFixture
+    service: Services, called: None, root: Person, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "backend.audit"):
         with pytest.raises(ZeroDivisionError):
@@ -164,14 +165,14 @@ def test_an_event_and_its_line_in_the_log_come_with_the_commit_and_not_without(
     assert str(done.event_id) == listed(root)[1]["id"]
 
 
-def test_what_a_detail_is_called_is_no_business_of_the_log(service: Service, root: Person) -> None:
+def test_what_a_detail_is_called_is_no_business_of_the_log(service: Services, root: Person) -> None:
     """Names such as `name` and `args` are taken by the records of Python's logging."""
     note(name="x", args=1, message="y", module="z")
     assert listed(root)[0]["detail"] == {"name": "x", "args": 1, "message": "y", "module": "z"}
 
 
 def test_an_act_that_cannot_be_recorded_does_not_happen(
-    service: Service, alice: Person, audit_refused: None, caplog: pytest.LogCaptureFixture
+    service: Services, alice: Person, audit_refused: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(Unavailable):
         rename(alice, "mallory")
@@ -183,7 +184,7 @@ def test_an_act_that_cannot_be_recorded_does_not_happen(
 # --- who may read it, and how ---
 
 
-def test_pages_go_through_all_events_newest_first(service: Service, root: Person) -> None:
+def test_pages_go_through_all_events_newest_first(service: Services, root: Person) -> None:
     noted = [note() for _ in range(25)]
     found: list[str] = []
     query = "?action=user.update&limit=10"
@@ -197,7 +198,7 @@ def test_pages_go_through_all_events_newest_first(service: Service, root: Person
 
 
 def test_filters_pick_by_actor_action_target_and_time(
-    service: Service, root: Person, alice: Person, travel: Callable[..., None]
+    service: Services, root: Person, alice: Person, travel: Callable[..., None]
 ) -> None:
     first = note("login", actor=identity_of(alice))
     travel(hours=1)
@@ -241,7 +242,7 @@ def test_only_administrators_and_keys_with_the_scope_read_it(root: Person, alice
     assert_problem(root.client.get(PATH), 401, "unauthenticated")
 
 
-def test_nothing_is_written_or_removed_over_http(service: Service, root: Person) -> None:
+def test_nothing_is_written_or_removed_over_http(service: Services, root: Person) -> None:
     note()
     [event] = listed(root)
     for method in ("POST", "PUT", "PATCH", "DELETE"):
@@ -254,7 +255,7 @@ def test_nothing_is_written_or_removed_over_http(service: Service, root: Person)
 
 
 def test_an_event_that_somebody_spoiled_does_not_hide_the_others(
-    service: Service, root: Person
+    service: Services, root: Person
 ) -> None:
     kept, spoiled = note(), note()
     for text in ("not JSON", "[]", '"text"'):
@@ -265,7 +266,7 @@ def test_an_event_that_somebody_spoiled_does_not_hide_the_others(
         assert listed(root)[0]["detail"] == {"unreadable": text}
 
 
-def test_every_action_fits_its_column(service: Service, root: Person) -> None:
+def test_every_action_fits_its_column(service: Services, root: Person) -> None:
     for action in ACTIONS:
         note(action)
     assert [event["action"] for event in listed(root)] == list(ACTIONS[::-1])
@@ -281,7 +282,7 @@ def flask(app: Flask) -> Flasks:
 
 
 def test_audit_list_shows_and_filters_events(
-    flask: Flasks, service: Service, client: FlaskClient, alice: Person, root: Person
+    flask: Flasks, service: Services, client: FlaskClient, alice: Person, root: Person
 ) -> None:
     note("user.create", actor=CONSOLE)
     second = note("user.update", actor=identity_of(alice))
@@ -303,7 +304,7 @@ def test_audit_list_shows_and_filters_events(
 
 
 def test_audit_list_shows_names_beside_ids(
-    flask: Flasks, service: Service, client: FlaskClient, alice: Person, root: Person
+    flask: Flasks, service: Services, client: FlaskClient, alice: Person, root: Person
 ) -> None:
     key = alice.with_key(alice.new_key(name="backups"))
     assert key.get("/v1/users").status_code == 403
@@ -324,7 +325,7 @@ def test_audit_list_shows_names_beside_ids(
 
 
 def test_audit_export_prints_all_events_oldest_first_with_their_seals(
-    app: Flask, flask: Flasks, service: Service, root: Person
+    app: Flask, flask: Flasks, service: Services, root: Person
 ) -> None:
     noted = [note() for _ in range(3)]
     service.chores.run()

@@ -19,9 +19,9 @@ from flask import Flask
 
 from backend.background.write_behind import WriteBehind
 from backend.core import clock
-from backend.core.context import Service
 from backend.db import migrations
 from backend.db.database import current, new_id, release
+from backend.services import Services
 from backend.users.models import User
 
 from .conftest import (
@@ -44,7 +44,7 @@ from .test_commands import flask_of
 
 
 @pytest.fixture
-def service(app: Flask) -> Iterator[Service]:
+def service(app: Flask) -> Iterator[Services]:
     """The service of `app`; the test runs as part of it."""
     service = service_of(app)
     with service.active():
@@ -130,7 +130,7 @@ MOMENT = datetime(2026, 11, 23, 10, 30, 15, 123456, tzinfo=UTC)
 ABROAD = MOMENT.astimezone(timezone(timedelta(hours=5, minutes=30)))
 
 
-def test_a_time_comes_back_as_the_same_instant_in_utc(service: Service) -> None:
+def test_a_time_comes_back_as_the_same_instant_in_utc(service: Services) -> None:
     for given in (MOMENT, ABROAD):
         row = new_user(f"at-{given.hour}", created_at=given)
         found = User.get_by_id(row.id)
@@ -141,7 +141,7 @@ def test_a_time_comes_back_as_the_same_instant_in_utc(service: Service) -> None:
     assert User.select().where(User.created_at < ABROAD).count() == 0
 
 
-def test_times_of_different_zones_sort_as_instants(service: Service) -> None:
+def test_times_of_different_zones_sort_as_instants(service: Services) -> None:
     later = (MOMENT + timedelta(minutes=1)).astimezone(timezone(timedelta(hours=-8)))
     new_user("second", created_at=later)
     new_user("first", created_at=ABROAD)
@@ -150,7 +150,7 @@ def test_times_of_different_zones_sort_as_instants(service: Service) -> None:
     assert found == ["first", "second", "third"]
 
 
-def test_a_time_without_a_zone_is_refused(service: Service) -> None:
+def test_a_time_without_a_zone_is_refused(service: Services) -> None:
     with pytest.raises(ValueError, match="without a zone"):
         new_user("naive", created_at=MOMENT.replace(tzinfo=None))
     assert User.select().count() == 0
@@ -285,7 +285,7 @@ def test_a_forked_process_does_not_share_its_parents_connection(app: Flask, tree
     assert told.stdout == "True False True\n", told.stderr
 
 
-def test_release_gives_up_what_a_transaction_left_open(service: Service) -> None:
+def test_release_gives_up_what_a_transaction_left_open(service: Services) -> None:
     database = service.database
     open_transaction = database.atomic()
     open_transaction.__enter__()

@@ -12,6 +12,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from backend import services
 from backend.background import task_queue
 from backend.core import context
 from backend.users.models import User
@@ -77,7 +78,7 @@ def test_a_job_runs_as_part_of_the_request_that_submitted_it(
 
     @public
     def submit() -> str:
-        context.service().jobs.submit(look)
+        services.current().jobs.submit(look)
         return "submitted"
 
     for name in ("first", "second"):

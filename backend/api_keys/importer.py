@@ -10,7 +10,8 @@ from uuid import UUID
 
 import peewee as pw
 
-from ..core import clock, context
+from .. import services
+from ..core import clock
 from ..core.errors import Conflict, Failure, Invalid, NotFound
 from ..core.identity import Identity
 from ..db.database import atomic, insert_all
@@ -45,7 +46,7 @@ def draft(
     if created_at is not None and created_at > now:
         raise Invalid("created_at", "Must not lie in the future.")
     key.created_at, key.enabled_at = created_at or now, now
-    sealed = context.service().keyring.seal(digest)
+    sealed = services.current().keyring.seal(digest)
     secret = keys.secret_of(hint, *sealed[0])
     secret.key, key.current_secret = key, secret.id
     return Draft(key, secret, [text for _, text in sealed])

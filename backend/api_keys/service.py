@@ -10,6 +10,7 @@ from uuid import UUID
 
 import peewee as pw
 
+from .. import services
 from ..audit import service as audit
 from ..core import clock, context, rate_limits
 from ..core.errors import (
@@ -151,7 +152,7 @@ def require_room(kept: int) -> None:
 
 def _new_secret() -> tuple[str, ApiKeySecret]:
     """A text that is made up now, and what is kept of it."""
-    ring = context.service().keyring
+    ring = services.current().keyring
     text = ring.new_api_key()
     return text, secret_of(keyring.hint(text), *ring.digests(text)[0])
 
@@ -299,7 +300,7 @@ def revoke_by_possession(text: str) -> None:
     All keys that came of it are revoked too: whoever found it may have made them. Its owner gets
     mail. A text that was imported in two forms has two keys.
     """
-    digests = [digest for _, digest in context.service().keyring.digests(text)]
+    digests = [digest for _, digest in services.current().keyring.digests(text)]
     if digests:
         _revoke_held(digests)
 

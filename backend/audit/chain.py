@@ -21,6 +21,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from .. import services
 from ..core import clock, context
 from ..core.errors import Conflict
 from ..core.words import counted
@@ -79,7 +80,7 @@ def _seal_signed() -> bool:
         count, is_any_unsigned = found
         if count < BATCH:
             return is_any_unsigned
-    context.service().chores.wake()
+    services.current().chores.wake()
     return False
 
 
@@ -216,13 +217,13 @@ def _save(chain: AuditChain, key: bytes) -> None:
 
 
 def _wrap(key: bytes) -> str:
-    return context.service().keyring.encrypt(_KEY_KIND + key)
+    return services.current().keyring.encrypt(_KEY_KIND + key)
 
 
 def _unwrap(chain: AuditChain) -> tuple[bytes, bool]:
     """(the key of the seals, whether it is wrapped under an earlier SECRET_KEY), else Conflict."""
     try:
-        data, outdated = context.service().keyring.decrypt(chain.wrapped_key)
+        data, outdated = services.current().keyring.decrypt(chain.wrapped_key)
     except LookupError:
         data, outdated = b"", False
     if not data.startswith(_KEY_KIND):

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import peewee as pw
 
+from .. import services
 from ..core import clock, context
 from ..core.identity import Identity
 from ..db.database import atomic, db_time, execute, json_rows, lock, new_id
@@ -41,7 +42,7 @@ def deny(actor: Identity | None, **detail: Any) -> None:
     row = execute(_RECORDED, credential[0], db_time(clock.now())).fetchone()
     if (row is None or row[0] < EVENTS) and _record(actor, credential, detail):
         return
-    service, call = context.service(), context.call.get()
+    service, call = services.current(), context.call.get()
     facts = {
         "outcome": "failure",
         "actor_id": actor and actor.user_id,

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from ..core import context
+from .. import services
 from ..db.database import current, on_postgres
 from .models import AuditEvent
 
@@ -48,7 +48,7 @@ class Row(NamedTuple):
 
     def is_signed(self) -> bool:
         """True if `seal` is the signature that the event was given when it was written."""
-        return context.service().keyring.is_event_signed(_text(self[:-2]), str(self.seal))
+        return services.current().keyring.is_event_signed(_text(self[:-2]), str(self.seal))
 
     def sealed(self, key: bytes, before: str) -> str:
         """The seal of this row where `before` is that of the row before it."""
@@ -59,7 +59,7 @@ def sign(event: AuditEvent) -> None:
     """Sign an event that is about to be stored: one that nobody signed is never sealed."""
     values = event.__data__ | {"created_at": event.created_at.isoformat(" ", "microseconds")}
     text = _text([values.get(name) for name in _SIGNED])
-    event.seal = context.service().keyring.sign_event(text)
+    event.seal = services.current().keyring.sign_event(text)
 
 
 def hex_of(value: Any) -> str:

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import peewee as pw
 
+from .. import services
 from ..core import context
 from ..core.errors import Unavailable
 from ..core.identity import Identity
@@ -104,7 +105,7 @@ def record_each(
     except (pw.DatabaseError, pw.InterfaceError) as error:
         log.exception("not recorded, so not done: %s", action)
         raise Unavailable("The audit trail cannot be written. Try again shortly.") from error
-    chores = context.service().chores
+    chores = services.current().chores
 
     def tell() -> None:
         level = logging.INFO if outcome == "success" else logging.WARNING

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from .. import services
 from ..api_keys import quotas
 from ..api_keys import scopes as rules
 from ..core import clock, context, rate_limits
@@ -79,7 +80,7 @@ class Caller(NamedTuple):
 
 def by_access_token(token: str) -> Identity:
     """The identity of a session that goes on, else InvalidCredentials."""
-    user_id, session_id = context.service().access_tokens.read(token)
+    user_id, session_id = services.current().access_tokens.read(token)
     row = execute(_BY_SESSION, session_id.hex, user_id.hex, db_time(clock.now())).fetchone()
     if row is None:
         raise InvalidCredentials
@@ -93,7 +94,7 @@ def key_of(text: str) -> Key | None:
     Text of our form with a wrong checksum is refused without a query. A secret whose place another
     has taken, and whose grace is over, is that of no key.
     """
-    digests = [digest for _, digest in context.service().keyring.digests(text)]
+    digests = [digest for _, digest in services.current().keyring.digests(text)]
     if not digests:
         return None
     row = execute(_by_digest(len(digests)), *digests).fetchone()

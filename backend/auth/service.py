@@ -9,6 +9,7 @@ from uuid import UUID
 
 import peewee as pw
 
+from .. import services
 from ..api_keys import service as keys
 from ..audit import service as audit
 from ..core import clock, context
@@ -48,10 +49,10 @@ def login(username: str, password: str) -> dict[str, Any]:
         right = guessing.is_password(user or username, password)
         if user is None or not right or not user.is_active:
             raise InvalidCredentials
-    if context.service().hasher.is_outdated(user.password_hash):
+    if services.current().hasher.is_outdated(user.password_hash):
         users.rehash(user, password)
     if user.mfa_enabled:
-        keyring = context.service().keyring
+        keyring = services.current().keyring
         token = keyring.sign_for(SECOND_STEP, user.id, user.session_epoch, SECOND_STEP_FOR)
         raise Failure(
             "mfa_required", "A code of the second factor is needed.", members={"mfa_token": token}
@@ -76,7 +77,7 @@ def login_mfa(mfa_token: str, code: str) -> dict[str, Any]:
 def _halfway_in(mfa_token: str) -> User:
     """The user who has given their password for this token, and not changed it since."""
     try:
-        user_id, epoch = context.service().keyring.read_for(SECOND_STEP, mfa_token)
+        user_id, epoch = services.current().keyring.read_for(SECOND_STEP, mfa_token)
     except InvalidLink:
         raise InvalidCredentials from None
     user: User | None = User.get_or_none(
@@ -139,7 +140,7 @@ def refresh(token: str) -> dict[str, Any]:
     the session ends, and that outlives the refusal
     (RFC 9700 section 4.14.2).
     """
-    session_id, presented = context.service().keyring.read_refresh(token)
+    session_id, presented = services.current().keyring.read_refresh(token)
     session = _living(session_id)
     if session.generation == presented:
         if _rotate(session):
@@ -158,7 +159,7 @@ def holder_of(token: str) -> Session:
 
     InvalidCredentials if there is none. It rotates and ends nothing.
     """
-    session_id, presented = context.service().keyring.read_refresh(token)
+    session_id, presented = services.current().keyring.read_refresh(token)
     session = _living(session_id)
     behind = session.generation - presented
     if behind and (behind != 1 or not _in_grace(session)):
@@ -174,9 +175,9 @@ def end_by_possession(token: str) -> None:
     InvalidCredentials for other text.
     """
     try:
-        _, session_id = context.service().access_tokens.read(token)
+        _, session_id = services.current().access_tokens.read(token)
     except InvalidCredentials:
-        session_id, _ = context.service().keyring.read_refresh(token)
+        session_id, _ = services.current().keyring.read_refresh(token)
     _end_held(session_id)
 
 
@@ -262,7 +263,7 @@ def _rotate(session: Session) -> bool:
 
 def _circumstances() -> dict[str, str | None]:
     """The columns that tell where the present call comes from, and which secret signs for it."""
-    call, secret_id = context.call.get(), context.service().keyring.secret_ids[0]
+    call, secret_id = context.call.get(), services.current().keyring.secret_ids[0]
     if call is None:
         return {"secret_id": secret_id}
     user_agent = "".join(filter(str.isprintable, call.user_agent))[: Session.user_agent.max_length]
@@ -281,7 +282,7 @@ def _expiry(created_at: datetime, used_at: datetime) -> datetime:
 
 
 def _tokens(user: User, session_id: UUID, generation: int) -> dict[str, Any]:
-    service = context.service()
+    service = services.current()
     return {
         "access_token": service.access_tokens.sign(
             user.id, session_id, username=user.username, role=user.role
@@ -358,7 +359,7 @@ def change_password(actor: Identity, current_password: str, new_password: str) -
     user = actor.user
     users.require_strong(new_password, "new_password", user.username, user.email)
     user = guessing.require_password(actor, current_password, "password.change")
-    _replace_password(actor, user, context.service().hasher.hash(new_password, user.id))
+    _replace_password(actor, user, services.current().hasher.hash(new_password, user.id))
 
 
 @atomic
@@ -383,7 +384,7 @@ def forgot_password(email: str) -> None:
     mails says whether it exists. Beyond what one network may ask for, the request is ignored.
     """
     if guessing.allow_from_here("forgotten", context.settings().login_attempts_per_address):
-        context.service().lookups.submit(functools.partial(_mail_password_link, email))
+        services.current().lookups.submit(functools.partial(_mail_password_link, email))
 
 
 def _mail_password_link(email: str) -> None:

@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import peewee as pw
 
+from .. import services
 from ..api_keys.models import ApiKeySecret
-from ..core import clock, context
+from ..core import clock
 from ..core.rate_limits import Rate
 from ..db.database import current, db_time, execute
 from . import identify
@@ -83,7 +84,7 @@ def verify(
         decision = _use(key, text, cost) if code == VALID else _refusal(code, key)
         if decision.key is not None:
             _note(key, decision.code, address)
-    context.service().metrics.verification(decision.code)
+    services.current().metrics.verification(decision.code)
     return decision
 
 
@@ -111,7 +112,7 @@ def _refusal(code: str, key: Key) -> Decision:
 
 
 def _peek(key: Key) -> Rate | None:
-    return context.service().limiter.peek(key.limits) if key.limits else None
+    return services.current().limiter.peek(key.limits) if key.limits else None
 
 
 def _least(quotas: Sequence[Quota]) -> Quota | None:
@@ -121,7 +122,7 @@ def _least(quotas: Sequence[Quota]) -> Quota | None:
 def _use(key: Key, text: str, cost: int) -> Decision:
     rate = None
     if key.limits:
-        rate = context.service().limiter.hit(key.limits)
+        rate = services.current().limiter.hit(key.limits)
         if not rate.passed:
             return Decision("rate_limited", key, rate, _least(key.quotas))
     if key.secret.state == "pending" or len(key.quotas) > 1:
@@ -172,7 +173,7 @@ def _has_its_place(key: Key, text: str) -> bool:
 
 def _move_on(key: Key, text: str) -> None:
     """Digest the secret under the present SECRET_KEY, so that the earlier one can be dropped."""
-    keyring, secret = context.service().keyring, key.secret
+    keyring, secret = services.current().keyring, key.secret
     if secret.digested_by == keyring.secret_ids[0]:
         return
     # In the form that it has, which the text does not tell, and by which an import knows it again.
@@ -186,7 +187,7 @@ def _move_on(key: Key, text: str) -> None:
 
 def _note(key: Key, code: str, address: str | None) -> None:
     """Count the decision, and remember a use from `address`, if that is known; written later."""
-    service, now, key_id = context.service(), clock.now(), key.id.hex
+    service, now, key_id = services.current(), clock.now(), key.id.hex
     service.usage.note((key_id, int(now.timestamp()) // 3600, code), 1)
     if code == VALID:
         service.last_used.note(key_id, (now, address))

@@ -13,13 +13,13 @@ import click
 from flask import current_app
 from marshmallow import Schema, ValidationError
 
-from ..core.context import Service
 from ..core.errors import Failure, NotFound
 from ..core.identity import CONSOLE
 from ..core.logs import printable
 from ..db import migrations
 from ..db.database import release
 from ..db.errors import explain, is_unavailable
+from ..services import Services
 from ..users import service as users
 from ..users.models import User
 from ..web import parsing
@@ -42,7 +42,7 @@ def inside(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapper(*args: Any, **kwargs: Any) -> None:
-        service: Service = current_app.extensions["backend"]
+        service: Services = current_app.extensions["backend"]
         with service.active():
             try:
                 command(*args, **kwargs)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from flask.cli import AppGroup
 
-from ..core import context
+from .. import services
 from ..db import backup as backups
 from ..db import migrations, schema_check
 from .common import fail, inside, say
@@ -19,7 +19,7 @@ group = AppGroup("db", help="The database and its migrations.")
 @inside
 def upgrade() -> None:
     """Apply all pending migrations. Safe to run from several processes at once."""
-    database = context.service().database
+    database = services.current().database
     done = migrations.upgrade(database)
     for name in done:
         say(f"applied {name}")
@@ -34,7 +34,7 @@ def upgrade() -> None:
 @inside
 def downgrade(target: str) -> None:
     """Undo migrations until TARGET is the newest; -1, the default, undoes one."""
-    for name in migrations.downgrade(context.service().database, target):
+    for name in migrations.downgrade(services.current().database, target):
         say(f"undone {name}")
 
 
@@ -43,7 +43,7 @@ def downgrade(target: str) -> None:
 @inside
 def revision(message: str) -> None:
     """Write the migration that leads to the models as they are now. Read it before you use it."""
-    path = migrations.revision(context.service().database, message)
+    path = migrations.revision(services.current().database, message)
     say(f"written {path}" if path else "The models match the migrations.")
 
 
@@ -51,7 +51,7 @@ def revision(message: str) -> None:
 @inside
 def current() -> None:
     """Print the newest applied migration."""
-    done = migrations.applied(context.service().database)
+    done = migrations.applied(services.current().database)
     say(done[-1] if done else "none")
 
 
@@ -59,7 +59,7 @@ def current() -> None:
 @inside
 def history() -> None:
     """List all migrations, the applied ones with an x."""
-    done = set(migrations.applied(context.service().database))
+    done = set(migrations.applied(services.current().database))
     for name in migrations.known():
         say(f"[{'x' if name in done else ' '}] {name}")
 
@@ -69,7 +69,7 @@ def history() -> None:
 @inside
 def stamp(name: str) -> None:
     """Record NAME and all before it as applied, without running them; "none" clears the record."""
-    migrations.stamp(context.service().database, name)
+    migrations.stamp(services.current().database, name)
     say(f"stamped {name}")
 
 
@@ -77,7 +77,7 @@ def stamp(name: str) -> None:
 @inside
 def check() -> None:
     """Fail if the models differ from the migrations."""
-    difference = migrations.drift(context.service().database)
+    difference = migrations.drift(services.current().database)
     if difference:
         click.echo(difference)  # many lines of Python, made from the models
         fail("the models differ from the migrations; `flask db revision` writes what is missing.")
@@ -89,7 +89,7 @@ def check() -> None:
 @inside
 def backup(file: Path) -> None:
     """Copy the database, which may be in use, to a new FILE. On PostgreSQL this is a pg_dump."""
-    backups.backup(context.service().database, file)
+    backups.backup(services.current().database, file)
     say(f"written {file}")
 
 
@@ -97,7 +97,7 @@ def backup(file: Path) -> None:
 @inside
 def verify() -> None:
     """Read all there is and fail if the database is not sound."""
-    faults = backups.verify(context.service().database)
+    faults = backups.verify(services.current().database)
     if faults:
         fail(*faults)
     say("The database is sound.")

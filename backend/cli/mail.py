@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from flask.cli import AppGroup
 
-from ..core import context
+from .. import services
 from ..mail import mailer, smtp
 from ..users import service as users
 from .common import fail, inside, say
@@ -25,7 +25,7 @@ def test(address: str) -> None:
     except ValueError:
         fail(f"{address} is not an e-mail address.")
     try:
-        context.service().mailer.send_now(address, "test", username="")
+        services.current().mailer.send_now(address, "test", username="")
     except smtp.NotSent as fault:
         fail(f"not sent: {fault.reason}.")
     say(f"Sent to {address}.")

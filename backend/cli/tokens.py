@@ -6,9 +6,9 @@ import click
 from flask import current_app
 from flask.cli import AppGroup
 
-from ..core.context import Service
 from ..core.settings import Settings, SettingsError
 from ..crypto import signing_keys
+from ..services import Services
 from .common import fail, say
 
 group = AppGroup("tokens", help="The key pairs that sign access tokens.")
@@ -23,7 +23,7 @@ def rotate_key(*, promote: bool, drop_others: bool) -> None:
         raise click.UsageError("--promote and --drop-others are two steps, with a wait in between.")
     act = signing_keys.drop_others if drop_others else signing_keys.add
     act = signing_keys.promote if promote else act
-    service: Service | None = current_app.extensions.get("backend")  # none if the app refuses
+    service: Services | None = current_app.extensions.get("backend")  # none if the app refuses
     try:
         settings = service.settings if service else Settings.load()
         keys = act(settings)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import click
 from flask.cli import with_appcontext
 
-from .. import upkeep
+from .. import services, upkeep
 from ..api_keys import service as keys
 from ..audit import chain
 from ..auth import service as auth
-from ..core import context
 from ..core.words import counted
 from ..doctor import checks as installation
 from ..mail import outbox
@@ -40,7 +39,7 @@ def prune() -> None:
 @inside
 def doctor() -> None:
     """Tell what is wrong or doubtful, and what to do about it. Exit code 1 if anything is fatal."""
-    service = context.service()
+    service = services.current()
     fatal, doubtful = installation.findings(service.settings, service.database)
     if not fatal:
         doubtful += _about_secrets() + chain.doubts() + notices.doubts() + outbox.doubts()
@@ -59,7 +58,7 @@ def _about_secrets() -> list[str]:
         "session": auth.secrets_in_use(),
         "second factor": mfa.secrets_in_use(),
     }
-    present, *earlier = context.service().keyring.secret_ids
+    present, *earlier = services.current().keyring.secret_ids
     result = []
     for number, secret_id in enumerate(earlier, 1):
         needed = [counted(ids[secret_id], thing) for thing, ids in used.items() if secret_id in ids]

@@ -7,66 +7,28 @@ several apps may live in one process, and the call it is answering, for logs.
 from __future__ import annotations
 
 import ipaddress
-import threading
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from ..background.periodic import Chores
-    from ..background.task_queue import Jobs, Lookups
-    from ..background.write_behind import WriteBehind
-    from ..crypto.access_tokens import AccessTokens
-    from ..crypto.keyring import Keyring
-    from ..crypto.passwords import Hasher
-    from ..mail.mailer import Mailer
-    from ..mail.sender import Sender
-    from .metrics import Metrics
-    from .rate_limits import Limiter, Rate
+    from .rate_limits import Rate
     from .settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
-    """One running service: what `create_app` built from its settings."""
+class Running(Protocol):
+    """What code below the subjects may ask of the service it is a part of.
 
-    settings: Settings
-    database: Any  # peewee.Database
-    keyring: Keyring
-    access_tokens: AccessTokens
-    hasher: Hasher
-    limiter: Limiter
-    last_used: WriteBehind
-    usage: WriteBehind
-    denials: WriteBehind
-    chores: Chores
-    jobs: Jobs
-    lookups: Lookups
-    mailer: Mailer
-    sender: Sender
-    metrics: Metrics
-    draining: threading.Event = field(default_factory=threading.Event)
-    probing: threading.Semaphore = field(default_factory=threading.Semaphore)
+    Subjects ask for the whole: `services.current()`.
+    """
 
-    def active(self) -> Active:
-        """Let the code inside of a `with` block run as part of this service."""
-        return Active(self)
+    @property
+    def settings(self) -> Settings: ...
 
+    @property
+    def database(self) -> Any: ...
 
-class Active:
-    """What `Service.active` returns. A generator would take each request three times as long."""
-
-    __slots__ = ("_service", "_token")
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-
-    def __enter__(self) -> Service:
-        self._token = _service.set(self._service)
-        return self._service
-
-    def __exit__(self, *exc_info: object) -> None:
-        _service.reset(self._token)
+    @property
+    def sender(self) -> Any: ...
 
 
 class Call:
@@ -96,7 +58,7 @@ class Call:
         self.rate: Rate | None = None  # of the key that is calling
 
 
-_service: ContextVar[Service | None] = ContextVar("service", default=None)
+service: ContextVar[Any] = ContextVar("service", default=None)
 call: ContextVar[Call | None] = ContextVar("call", default=None)
 
 
@@ -109,19 +71,20 @@ def network() -> str:
     return str(ipaddress.ip_network((address, 64), strict=False))
 
 
-def running() -> Service | None:
+def running() -> Running | None:
     """The service whose code is running; None outside of any."""
-    return _service.get()
+    found: Running | None = service.get()
+    return found
 
 
-def service() -> Service:
+def required() -> Running:
     """The service whose code is running. RuntimeError outside of any."""
-    service = _service.get()
-    if service is None:
-        raise RuntimeError("no service is active; see Service.active")
-    return service
+    found = running()
+    if found is None:
+        raise RuntimeError("no service is active; see Services.active")
+    return found
 
 
 def settings() -> Settings:
     """The settings of the service whose code is running."""
-    return service().settings
+    return required().settings

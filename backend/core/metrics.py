@@ -14,13 +14,12 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
-if TYPE_CHECKING:
-    from .context import Service
+from .settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +48,31 @@ def _has_content(path: Path) -> bool:
         return path.stat().st_size > 0
     except FileNotFoundError:  # a worker's that has ended
         return False
+
+
+class Measured(Protocol):
+    """What is measured when somebody asks, and not counted as it happens."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def database(self) -> Any: ...
+
+    @property
+    def jobs(self) -> Any: ...
+
+    @property
+    def lookups(self) -> Any: ...
+
+    @property
+    def last_used(self) -> Any: ...
+
+    @property
+    def usage(self) -> Any: ...
+
+    @property
+    def denials(self) -> Any: ...
 
 
 class Metrics:
@@ -115,7 +139,7 @@ class Metrics:
         """Count a chore's failure."""
         self._chore_failures.labels(name).inc()
 
-    def text(self, service: Service) -> bytes:
+    def text(self, service: Measured) -> bytes:
         """All of it in Prometheus' text format, as of now."""
         self._sample(service)
         registry = self._registry
@@ -124,7 +148,7 @@ class Metrics:
             _OfAllProcesses(registry)
         return generate_latest(registry)
 
-    def keep_sampling(self, service: Service) -> None:
+    def keep_sampling(self, service: Measured) -> None:
         """Keep this process's gauges up to date in the files that the others read."""
         with self._lock:
             if self._sampling == os.getpid() or not self._is_shared:
@@ -132,7 +156,7 @@ class Metrics:
             self._sampling = os.getpid()
         threading.Thread(target=self._go_on, args=(service,), name="metrics", daemon=True).start()
 
-    def _go_on(self, service: Service) -> None:
+    def _go_on(self, service: Measured) -> None:
         while True:
             try:
                 self._sample(service)
@@ -140,7 +164,7 @@ class Metrics:
                 log.exception("metrics are not told")
             time.sleep(SAMPLE_SECONDS)
 
-    def _sample(self, service: Service) -> None:
+    def _sample(self, service: Measured) -> None:
         """Take down what is not told as it happens."""
         self._pool_used.set(len(service.database._in_use))
         self._pool_size.set(service.settings.database_connections)

@@ -12,13 +12,13 @@ import peewee as pw
 from dotenv import dotenv_values, find_dotenv
 
 from ..core import clock, redis_url
-from ..core.context import Service
 from ..core.paths import ROOT
 from ..core.settings import SECRET_BYTES, Settings, setting_names
 from ..crypto import signing_keys
 from ..db import schema_check
 from ..db.errors import explain, is_unavailable
 from ..db.sqlite import sqlite_path
+from ..services import Services
 
 PROBE_SECONDS = 3  # for each server that is asked
 CLOCK_SECONDS = 2  # apart, at which the clocks of here and of the database are told of
@@ -54,7 +54,7 @@ def findings(settings: Settings, database: pw.Database) -> tuple[list[str], list
     return fatal, doubtful
 
 
-def servers(service: Service) -> list[str]:
+def servers(service: Services) -> list[str]:
     """A sentence for each of Redis and the mail server that cannot be used at present."""
     result = []
     settings, mailer = service.settings, service.mailer

@@ -18,13 +18,13 @@ from flask import after_this_request, current_app, request
 from flask.typing import ResponseReturnValue
 from werkzeug.wrappers import Response
 
-from ..core.context import Service
+from ..services import Services
 from .middleware import Door
 
 View = Callable[..., ResponseReturnValue]
 
 
-def guarded(service: Service, *scopes: str, role: str | None = None) -> Callable[[View], View]:
+def guarded(service: Services, *scopes: str, role: str | None = None) -> Callable[[View], View]:
     """Decorator, under `route`: only for callers who hold all of `scopes`, and `role`.
 
     Others are refused as the service refuses. ValueError if there are no such scopes or role.

@@ -18,8 +18,8 @@ from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response
 
 from ..core import context
-from ..core.context import Service
 from ..db.database import release
+from ..services import Services
 from ..web import problems
 from ..web.credentials import Asked, admit, denied
 from ..web.headers import completer, rate_headers
@@ -53,7 +53,7 @@ class Door:
     ValueError if there are no such scopes or role.
     """
 
-    def __init__(self, service: Service, scopes: Iterable[str], role: str | None) -> None:
+    def __init__(self, service: Services, scopes: Iterable[str], role: str | None) -> None:
         self._service = service
         self._asked = Asked(tuple(scopes), role)
         self._complete = completer(service.settings)
@@ -103,7 +103,7 @@ class Middleware:
     def __init__(
         self,
         app: WSGIApplication,
-        service: Service,
+        service: Services,
         *,
         scopes: Iterable[str] = (),
         role: str | None = None,

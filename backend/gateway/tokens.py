@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from .. import services
 from ..api_keys import service as keys
 from ..auth import identify
 from ..auth import service as auth
@@ -40,7 +41,7 @@ def introspect(actor: Identity, token: str) -> dict[str, Any]:
 
 
 def _access_token(token: str) -> dict[str, Any]:
-    claims = context.service().access_tokens.claims(token)
+    claims = services.current().access_tokens.claims(token)
     who = identify.by_access_token(token)
     told = {name: claims[name] for name in ("sid", "iat", "exp", "aud", "jti")}
     return {"token_type": "access_token", **_of_session(who.user), **told}

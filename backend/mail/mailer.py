@@ -60,7 +60,7 @@ def send(to: str, template: str, *, user_id: UUID | None, about: str = "", **val
     if not enabled():
         log.info("mail.skipped", extra={"template": template})
         return
-    service = context.service()
+    service = context.required()
     outbox.put(to, f"{template} {about}".rstrip(), user_id, values)
     service.database.after_commit(service.sender.wake)
 
@@ -142,7 +142,7 @@ class Mailer:
             return smtp.NotSent("not an address", final=True)
         try:
             self._write(message, mail.template, now, values)
-            release(context.service().database)  # requests need it while a server is slow
+            release(context.required().database)  # requests need it while a server is slow
             self._give(message)
         except smtp.NotSent as fault:
             return fault

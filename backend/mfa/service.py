@@ -19,6 +19,7 @@ from uuid import UUID
 import pyotp
 import segno
 
+from .. import services
 from ..audit import service as audit
 from ..core import clock, context
 from ..core.errors import Conflict
@@ -188,7 +189,7 @@ def _use_one_time_code(factor: SecondFactor, code: str) -> bool:
     The secret moves to the present SECRET_KEY with it, so that the earlier one can be dropped.
     """
     try:
-        secret, is_earlier = context.service().keyring.decrypt(factor.secret)
+        secret, is_earlier = services.current().keyring.decrypt(factor.secret)
     except LookupError:
         log.error(  # noqa: TRY400 (a traceback says no more)
             "second factor lost: its SECRET_KEY is gone", extra={"user_id": str(factor.user_id)}
@@ -213,7 +214,7 @@ def _step_of(secret: str, code: str) -> int | None:
 
 def _encrypted(secret: str) -> dict[str, str]:
     """The columns that keep the secret, under the present SECRET_KEY."""
-    keyring = context.service().keyring
+    keyring = services.current().keyring
     return {"secret": keyring.encrypt(secret.encode()), "secret_id": keyring.secret_ids[0]}
 
 

@@ -18,9 +18,9 @@ from collections.abc import Callable
 
 from flask import Flask
 
-from ..core.context import Service
 from ..core.paths import ROOT
 from ..core.settings import Settings
+from ..services import Services
 
 log = logging.getLogger(__name__)
 
@@ -86,14 +86,14 @@ def use_temporary_folder() -> None:
 def begin(app: Flask) -> None:
     """Do what there is to do once the server listens."""
     use_temporary_folder()
-    service: Service = app.extensions["backend"]
+    service: Services = app.extensions["backend"]
     service.sender.start()  # mail that waits from before a crash
     announce(service.settings)
 
 
 def finish(app: Flask) -> None:
     """Do what is left to do before the process ends."""
-    service: Service = app.extensions["backend"]
+    service: Services = app.extensions["backend"]
     for lane in (service.jobs, service.lookups, service.sender, service.chores):
         lane.close()
 

@@ -14,6 +14,7 @@ from math import ceil
 
 import peewee as pw
 
+from .. import services
 from ..audit import service as audit
 from ..core import clock, context
 from ..core.errors import Failure, Forbidden, InvalidCredentials
@@ -41,7 +42,7 @@ def attempt(
     too, or the difference would tell. Failure `rate_limited` if there were too many.
     """
     if not code:  # before anything is written: clients without a place ask again at once
-        context.service().hasher.require_place(_hashes_as(account))
+        services.current().hasher.require_place(_hashes_as(account))
     booked = _book(account, code=code)
     try:
         yield
@@ -67,7 +68,7 @@ def require_password(actor: Identity, password: str, action: str) -> User:
 def is_password(account: User | str, password: str) -> bool:
     """True if it is the account's password; it takes as long for the name of no user."""
     stored = account.password_hash if isinstance(account, User) else None
-    return context.service().hasher.check(password, stored, _hashes_as(account))
+    return services.current().hasher.check(password, stored, _hashes_as(account))
 
 
 def wrong_password() -> Forbidden:
@@ -82,13 +83,13 @@ def wrong_code() -> Forbidden:
 
 def allow(what: str, limit: Limit) -> bool:
     """Use up one of the limit of `what`; False if nothing of it is left."""
-    return _use(context.service().keyring.blind(what), limit) is not None
+    return _use(services.current().keyring.blind(what), limit) is not None
 
 
 def spend(what: str, limit: Limit) -> None:
     """As `allow`; Failure `rate_limited`, with the seconds to wait, if nothing of it is left."""
     if not allow(what, limit):
-        raise _too_many(context.service().keyring.blind(what), None)
+        raise _too_many(services.current().keyring.blind(what), None)
 
 
 def allow_from_here(what: str, limit: Limit) -> bool:
@@ -96,7 +97,7 @@ def allow_from_here(what: str, limit: Limit) -> bool:
 
     Most of a flood ends with a look, and costs no write.
     """
-    bucket = context.service().keyring.blind(f"{what} from {context.network()}")
+    bucket = services.current().keyring.blind(f"{what} from {context.network()}")
     full = (Throttle.used >= limit.most) & (Throttle.expires_at > clock.now())
     if Throttle.select().where((Throttle.bucket == bucket) & full).exists():
         return False
@@ -105,7 +106,7 @@ def allow_from_here(what: str, limit: Limit) -> bool:
 
 def use_up(what: str, limit: Limit) -> None:
     """Leave nothing of the limit of `what`."""
-    bucket, now = context.service().keyring.blind(what), clock.now()
+    bucket, now = services.current().keyring.blind(what), clock.now()
     Throttle.insert(
         bucket=bucket, used=limit.most, expires_at=now + timedelta(seconds=limit.seconds)
     ).on_conflict(conflict_target=[Throttle.bucket], update={Throttle.used: limit.most}).execute()
@@ -126,7 +127,7 @@ def _remember(user: User, address: str) -> None:
 
 def clear_failures(user: User) -> None:
     """Forget the failed guesses at the user's account: of a day, and from the present address."""
-    who, blind = _who(user), context.service().keyring.blind
+    who, blind = _who(user), services.current().keyring.blind
     # In the order in which guesses are booked, so that the two never wait for each other for ever.
     for bucket in (blind(f"{who} from {context.network()}"), blind(who)):
         Throttle.delete().where(Throttle.bucket == bucket).execute()
@@ -145,7 +146,7 @@ def trust_address(user: User) -> None:
 
 def _book(account: User | str, *, code: bool) -> list[tuple[str, datetime]]:
     """The buckets that count this attempt, each with its end; Failure if one of them is full."""
-    settings, blind = context.settings(), context.service().keyring.blind
+    settings, blind = context.settings(), services.current().keyring.blind
     who, address = _who(account), context.network()
     limits = {
         blind(f"{who} from {address}"): settings.login_attempts,

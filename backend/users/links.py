@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from ..core import context
+from .. import services
 from ..core.errors import InvalidLink
 from ..crypto.keyring import EMAIL_LINK, PASSWORD_LINK
 from ..db.database import lock
@@ -60,13 +60,13 @@ def complete(template: str, user_id: UUID | None, values: dict[str, Any]) -> dic
     epoch = values.pop("epoch")
     if not User.select().where(_present(kind, user_id, epoch)).exists():
         return None
-    token = context.service().keyring.sign_for(kind, user_id, epoch, lifetime)
+    token = services.current().keyring.sign_for(kind, user_id, epoch, lifetime)
     return {**values, "link": mailer.link(token), "valid_for": valid_for}
 
 
 def holder(kind: str, token: str) -> User:
     """The active user whose present link of this kind `token` is, locked; else InvalidLink."""
-    user_id, epoch = context.service().keyring.read_for(kind, token)
+    user_id, epoch = services.current().keyring.read_for(kind, token)
     for user in lock(User.select().where(_present(kind, user_id, epoch))):
         return user
     raise InvalidLink

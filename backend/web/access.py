@@ -15,7 +15,7 @@ from wsgiref.types import WSGIEnvironment
 from flask import Flask, current_app, request
 from flask.typing import ResponseReturnValue
 
-from ..core import context
+from .. import services
 from ..core.errors import Forbidden, NotFound
 from ..core.identity import Identity
 from . import parsing
@@ -137,7 +137,7 @@ def _guard(views: dict[str, Any]) -> ResponseReturnValue | None:
     view = views[rule.endpoint]
     access: Access = view.access
     if access.hashes:
-        context.service().hasher.require_place()  # a flood of these costs next to nothing
+        services.current().hasher.require_place()  # a flood of these costs next to nothing
     if not access.public:
         _enforce(access, environ)
     if not access.by_itself:

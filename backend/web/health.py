@@ -10,13 +10,13 @@ from typing import Any
 from flask import url_for
 from marshmallow import fields
 
-from .. import __version__
+from .. import __version__, services
 from ..core import context
-from ..core.context import Service
 from ..core.errors import Unavailable
 from ..db import migrations
 from ..db.database import release
 from ..db.errors import explain
+from ..services import Services
 from .access import public
 from .api import Answer, Blueprint
 
@@ -51,7 +51,7 @@ class HealthSchema(Answer):
 def root() -> dict[str, Any]:
     """Name, version and links of the service"""
     links = {"healthz": url_for("service.healthz"), "readyz": url_for("service.readyz")}
-    if context.service().access_tokens.public_keys:
+    if services.current().access_tokens.public_keys:
         links |= {"jwks": url_for("jwks.public_keys")}
     if context.settings().docs_enabled:
         links |= {
@@ -75,7 +75,7 @@ def healthz() -> dict[str, str]:
 @blp.response(200, HealthSchema)
 def readyz() -> dict[str, str]:
     """The process can serve: its database answers and all migrations are applied"""
-    service = context.service()
+    service = services.current()
     if service.draining.is_set():
         raise Unavailable("Shutting down.")
     if not _database_is_ready(service):
@@ -83,7 +83,7 @@ def readyz() -> dict[str, str]:
     return {"status": "ready"}
 
 
-def _database_is_ready(service: Service) -> bool:
+def _database_is_ready(service: Services) -> bool:
     """True if the database says within READY_SECONDS that all migrations are applied.
 
     Asked in a thread of its own, since no timeout of a driver is that short; one at a time, so

@@ -7,7 +7,7 @@ from typing import Any
 
 from marshmallow import fields
 
-from ..core import context
+from .. import services
 from ..core.errors import NotFound
 from .access import public
 from .api import Answer, Blueprint
@@ -70,7 +70,7 @@ class MetadataSchema(Answer):
 @blp.response(200, PublicKeysSchema)
 def public_keys() -> tuple[dict[str, Any], dict[str, str]]:
     """The public keys that verify access tokens; none where a secret signs them (HS256)"""
-    keys = context.service().access_tokens.public_keys
+    keys = services.current().access_tokens.public_keys
     if not keys:
         raise NotFound("Access tokens are signed with a secret here; there are no public keys.")
     return {"keys": keys}, {"Cache-Control": "public, max-age=300"}
@@ -81,7 +81,7 @@ def public_keys() -> tuple[dict[str, Any], dict[str, str]]:
 @blp.response(200, MetadataSchema)
 def metadata() -> dict[str, Any]:
     """Where tokens are introspected and revoked, for OAuth clients (RFC 8414)"""
-    service = context.service()
+    service = services.current()
     url = service.settings.public_url
     found: dict[str, Any] = {
         "issuer": service.settings.jwt_issuer,

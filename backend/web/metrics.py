@@ -7,7 +7,7 @@ import hmac
 from flask import Response, request
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
-from ..core import context
+from .. import services
 from ..core.errors import INVALID_TOKEN, Failure, InvalidCredentials
 from .access import public
 from .api import Blueprint
@@ -34,7 +34,7 @@ backend_verifications_total{code="valid"} 1027.0
 )
 def metrics() -> Response:
     """Metrics for Prometheus; where METRICS_TOKEN is set, it is needed as a bearer token"""
-    service = context.service()
+    service = services.current()
     if service.settings.metrics_token:
         _require(service.settings.metrics_token)
     return Response(service.metrics.text(service), content_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -19,9 +19,10 @@ from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from ..core import context
-from ..core.context import Call, Service
+from ..core.context import Call
 from ..core.settings import Network
 from ..notices import service as notices
+from ..services import Services
 from . import problems
 from .headers import completer, rate_headers
 
@@ -42,7 +43,7 @@ _ALWAYS_OPEN = frozenset({"/healthz", "/readyz", "/v1/verify"})
 class Envelope:
     """WSGI middleware around the application of one service."""
 
-    def __init__(self, app: WSGIApplication, service: Service) -> None:
+    def __init__(self, app: WSGIApplication, service: Services) -> None:
         self._app = app
         self._service = service
         self._complete = completer(service.settings)
