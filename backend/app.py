@@ -17,15 +17,15 @@ from .audit import routes as audit
 from .audit.chain import seal
 from .audit.denials import write_denials
 from .auth import routes as auth
-from .background.periodic import Chores
-from .background.task_queue import Jobs, Lookups
+from .background.periodic import PeriodicTasks
+from .background.task_queue import Lookups, TaskQueue
 from .background.write_behind import WriteBehind
 from .core.metrics import Metrics
-from .core.rate_limits import Limiter
+from .core.rate_limits import RateLimiter
 from .core.settings import Settings
 from .crypto.access_tokens import AccessTokens
 from .crypto.keyring import Keyring
-from .crypto.passwords import Hasher
+from .crypto.passwords import PasswordHasher
 from .db.database import open_database, release
 from .gateway import forward_auth
 from .gateway import routes as gateway
@@ -47,7 +47,7 @@ from .web import (
     problems,
 )
 from .web.application import Application
-from .web.middleware import Envelope
+from .web.middleware import RequestMiddleware
 
 # The subjects, in the order in which the documentation lists them. Yours goes here.
 V1 = (auth.blp, mfa.blp, users.blp, api_keys.blp, gateway.blp, audit.blp)
@@ -59,7 +59,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     Each call gives another, with its own database and secrets; nothing is shared, connected or
     written yet. SettingsError if it would not be safe to serve.
     """
-    service = create_service(settings)
+    service = create_services(settings)
     settings = service.settings
 
     app = Application(__package__, settings.public_url)
@@ -86,11 +86,11 @@ def create_app(settings: Settings | None = None) -> Flask:
     def _give_back_connection(error: BaseException | None) -> None:
         release(service.database)
 
-    app.wsgi_app = Envelope(app.wsgi_app, service)  # type: ignore[method-assign]
+    app.wsgi_app = RequestMiddleware(app.wsgi_app, service)  # type: ignore[method-assign]
     return app
 
 
-def create_service(settings: Settings | None = None) -> Services:
+def create_services(settings: Settings | None = None) -> Services:
     """The service without its routes, for what stands before other applications: gateway/."""
     settings = (settings or Settings.load()).check()
     database, counted = open_database(settings), Metrics()
@@ -123,12 +123,12 @@ def create_service(settings: Settings | None = None) -> Services:
         database=database,
         keyring=Keyring(settings),
         access_tokens=AccessTokens(settings),
-        hasher=Hasher(settings, counted),
-        limiter=Limiter(settings, counted),
+        password_hasher=PasswordHasher(settings, counted),
+        rate_limiter=RateLimiter(settings, counted),
         last_used=last_used,
         usage=usage,
         denials=denials,
-        chores=Chores(
+        periodic_tasks=PeriodicTasks(
             last_used.flush,
             usage.flush,
             denials.flush,
@@ -137,7 +137,7 @@ def create_service(settings: Settings | None = None) -> Services:
             tend,
             sender.start,
         ),
-        jobs=Jobs(),
+        tasks=TaskQueue(),
         lookups=Lookups(),
         mailer=mailer,
         sender=sender,

@@ -6,16 +6,16 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from .background.periodic import Chores
-from .background.task_queue import Jobs, Lookups
+from .background.periodic import PeriodicTasks
+from .background.task_queue import Lookups, TaskQueue
 from .background.write_behind import WriteBehind
 from .core import context
 from .core.metrics import Metrics
-from .core.rate_limits import Limiter
+from .core.rate_limits import RateLimiter
 from .core.settings import Settings
 from .crypto.access_tokens import AccessTokens
 from .crypto.keyring import Keyring
-from .crypto.passwords import Hasher
+from .crypto.passwords import PasswordHasher
 from .mail.mailer import Mailer
 from .mail.sender import Sender
 
@@ -28,13 +28,13 @@ class Services:
     database: Any  # peewee.Database
     keyring: Keyring
     access_tokens: AccessTokens
-    hasher: Hasher
-    limiter: Limiter
+    password_hasher: PasswordHasher
+    rate_limiter: RateLimiter
     last_used: WriteBehind
     usage: WriteBehind
     denials: WriteBehind
-    chores: Chores
-    jobs: Jobs
+    periodic_tasks: PeriodicTasks
+    tasks: TaskQueue
     lookups: Lookups
     mailer: Mailer
     sender: Sender

@@ -33,7 +33,7 @@ def tend(limit: int = SOME // 5) -> int:
 
     Returns how many they were.
     """
-    return lifecycle.disable_unused(limit) + lifecycle.tell_of_expiry(limit)
+    return lifecycle.disable_unused(limit) + lifecycle.notify_of_expiry(limit)
 
 
 def seldom(work: Callable[[], object], pause: float = PAUSE) -> Callable[[], None]:

@@ -196,7 +196,7 @@ def measure(site: Site, times: int) -> dict[str, dict[str, float]]:
             found[work]["all, without clocks"] = microseconds(app, request, times)
             found[work]["bare Flask"] = microseconds(bare.wsgi_app, Request("/me"), times)
         service: Any = app.extensions["backend"]
-        service.chores.close()
+        service.periodic_tasks.close()
         service.database.close_all()
     return found
 

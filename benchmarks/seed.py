@@ -66,7 +66,7 @@ def _fill(service: Services, keys: int, owners: int) -> list[Known]:
         user + owners * (n * each_has // count): service.keyring.new_api_key()
         for n, user in enumerate(numbers)
     }
-    password = service.hasher.hash(PASSWORD)
+    password = service.password_hasher.hash(PASSWORD)
     present = service.keyring.secret_ids[0]
 
     def users() -> Iterator[Row]:

@@ -9,7 +9,7 @@ from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 
-from backend.app import create_service
+from backend.app import create_services
 from backend.gateway.middleware import Middleware
 
 settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["127.0.0.1"])
@@ -29,5 +29,5 @@ def reports(request: HttpRequest) -> JsonResponse:
 urlpatterns = [path("", front), path("reports", reports)]
 
 application = Middleware(
-    get_wsgi_application(), create_service(), scopes=["reports:read"], open_paths=["/"]
+    get_wsgi_application(), create_services(), scopes=["reports:read"], open_paths=["/"]
 )

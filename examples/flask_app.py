@@ -6,11 +6,11 @@ Run it with the settings of the service:
 
 from flask import Flask, request
 
-from backend.app import create_service
+from backend.app import create_services
 from backend.gateway.decorator import guarded
 
 app = Flask(__name__)
-service = create_service()
+service = create_services()
 
 
 @app.get("/")

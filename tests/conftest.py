@@ -292,9 +292,9 @@ def client_of(app: Flask) -> FlaskClient:
 def close(app: Flask) -> None:
     """End the app's threads, then its connections: a thread that used one would crash."""
     service = service_of(app)
-    for lane in (service.jobs, service.lookups, service.sender):
+    for lane in (service.tasks, service.lookups, service.sender):
         lane.close()
-    service.chores.stop()  # nobody would see what is left done
+    service.periodic_tasks.stop()  # nobody would see what is left done
     service.database.close_all()
 
 
@@ -622,7 +622,7 @@ def mails_of(client: FlaskClient) -> list[EmailMessage]:
 def settle(app: Flask) -> None:
     """Wait until all is done that requests started: jobs, look-ups, mail that is due."""
     service = service_of(app)
-    assert all(lane.join(30) for lane in (service.jobs, service.lookups, service.sender))
+    assert all(lane.join(30) for lane in (service.tasks, service.lookups, service.sender))
 
 
 def token_in(message: EmailMessage) -> str:

@@ -130,7 +130,7 @@ def test_the_servers_do_it_too(mailing: Flask, travel: Travel) -> None:
     key = sign_in(client, "alice").new_key()
     travel(days=91)
     alice = sign_in(client, "alice")
-    service_of(mailing).chores.run()
+    service_of(mailing).periodic_tasks.run()
     assert status(alice, key) == "disabled"
 
 

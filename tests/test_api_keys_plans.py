@@ -80,7 +80,7 @@ def filled(fresh_database: Callable[[], str], make_app: Callable[..., Flask]) ->
             url += "?options=" + quote(" ".join(f"-c {each}" for each in told))
         app = make_app(database_url=url)
         service = service_of(app)
-        service.chores.stop()  # they would change rows meanwhile
+        service.periodic_tasks.stop()  # they would change rows meanwhile
         known = seed.fill(service, keys, keys // EACH)
         with service.active():
             execute(

@@ -147,7 +147,7 @@ def test_8_2_3_no_answer_shows_how_a_secret_is_kept(
 ) -> None:
     enrol(alice)
     ids = {"user_id": alice.id, "key_id": alice.new_key()["id"], "session_id": alice.id}
-    service_of(app).chores.run()  # seals the events
+    service_of(app).periodic_tasks.run()  # seals the events
     secrets, answers = kept_secret(app), []
     for path, item in client.get("/v1/openapi.json").json["paths"].items():
         for method in item.keys() - {"parameters", "delete"}:

@@ -14,7 +14,7 @@ from flask import Flask
 from backend.core.metrics import Metrics
 from backend.core.settings import ROOT, SettingsError
 from backend.crypto.keyring import BASE62
-from backend.crypto.passwords import Hasher
+from backend.crypto.passwords import PasswordHasher
 
 from .conftest import (
     PASSWORD,
@@ -33,11 +33,11 @@ __all__ = ["stored_hash"]  # a fixture
 
 
 def test_11_4_2_a_password_is_hashed_slowly() -> None:
-    hasher = Hasher(make_settings(), Metrics())
+    hasher = PasswordHasher(make_settings(), Metrics())
     assert make_settings(environment="development").bcrypt_rounds == 12
     assert hasher.hash(PASSWORD).startswith("$2b$04$")  # the cost of tests
     began = time.process_time()  # of all threads: a hash has one of its own
-    stored = Hasher(make_settings(bcrypt_rounds=12), Metrics()).hash(PASSWORD)
+    stored = PasswordHasher(make_settings(bcrypt_rounds=12), Metrics()).hash(PASSWORD)
     assert 0.05 < time.process_time() - began < 5
     assert stored.startswith("$2b$12$")
     with pytest.raises(SettingsError, match="BCRYPT_ROUNDS"):

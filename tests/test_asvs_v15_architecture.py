@@ -70,7 +70,7 @@ def test_15_2_2_passwords_that_are_hashed_do_not_keep_others_waiting(
     client = client_of(make_app(threads=4))
     add_user(client, "alice")
     alice = sign_in(client, "alice")
-    hasher = service_of(client.application).hasher
+    hasher = service_of(client.application).password_hasher
     with hasher.place(), hasher.place():  # half of the threads
         for name in ("alice", "nobody"):
             refused = guess(client, name, PASSWORD)

@@ -176,7 +176,7 @@ def test_16_4_2_nothing_changes_what_is_recorded(app: Flask, root: Person) -> No
             f"/v1/audit-events/{event['id']}", method=method, headers=root.headers
         )
         assert_problem(answer, 404, "not_found")
-    service_of(app).chores.run()  # seals
+    service_of(app).periodic_tasks.run()  # seals
     verify = lambda: app.test_cli_runner().invoke(args=["audit", "verify"])  # noqa: E731
     assert verify().exit_code == 0
     database = service_of(app).database

@@ -42,7 +42,7 @@ def record_some(service: Services, count: int = 5) -> None:
 
 def seal(service: Services) -> None:
     """Do what is left for later."""
-    service.chores.run()
+    service.periodic_tasks.run()
 
 
 def verified(service: Services) -> Report:
@@ -173,7 +173,7 @@ def test_more_than_one_batch_is_sealed_at_once_and_what_is_left_is_not_forgotten
     record_some(service, 55)
     seal(service)
     assert_clean(service, 30, unsealed=25)
-    service.chores.close()
+    service.periodic_tasks.close()
     assert_clean(service, 55)
 
 
@@ -192,7 +192,7 @@ def test_writers_and_sealers_at_once_leave_no_gap_and_no_fault(service: Services
         stop.set()
         for sealer in sealers:
             sealer.result()
-    service.chores.close()
+    service.periodic_tasks.close()
     assert_clean(service, 160)
 
 
@@ -216,7 +216,7 @@ def test_one_that_seals_keeps_nobody_from_writing(service: Services) -> None:
             pool.submit(seal, service).result(2)  # skips
     release(service.database)
     assert_clean(service, 5, unsealed=5)
-    service.chores.close()
+    service.periodic_tasks.close()
     assert_clean(service, 10)
 
 

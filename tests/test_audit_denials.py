@@ -47,7 +47,7 @@ def counted(root: Person) -> list[int]:
 
 def run_chores(app: Flask) -> None:
     """Do what the process does every few seconds, and little by little."""
-    service_of(app).chores.run()
+    service_of(app).periodic_tasks.run()
     with service_of(app).active():
         denials.prune(100)
         release(service_of(app).database)
@@ -108,7 +108,7 @@ def test_a_flood_of_denials_writes_nothing_before_the_chores_and_one_statement_t
     keys = [alice.with_key(alice.new_key()) for _ in range(3)]
     for key in keys:
         denied(key, 5)
-    service_of(app).chores.run()
+    service_of(app).periodic_tasks.run()
     with statements(app) as ran:
         for key in keys:
             denied(key, 20)
@@ -136,7 +136,7 @@ def test_five_events_are_all_that_many_threads_and_processes_write(
         assert set(pool.map(ask, [first, second] * 40)) == {403}
     assert len(events(root)) == 5
     for app in (first, second):  # as they do when they end
-        service_of(app).chores.close()
+        service_of(app).periodic_tasks.close()
     travel(hours=1)
     assert other.get("/v1/users", headers=by_key(key)).status_code == 403
     assert counted(root) == [75]
@@ -163,7 +163,7 @@ def test_what_is_denied_is_counted_on_while_the_database_is_down(
     database.execute_sql("ALTER TABLE denials RENAME TO elsewhere")
     release(database)
     assert_problem(alice.get("/v1/users"), 503, "unavailable")
-    service_of(app).chores.run()
+    service_of(app).periodic_tasks.run()
     database.execute_sql("ALTER TABLE elsewhere RENAME TO denials")
     release(database)
     travel(hours=1)

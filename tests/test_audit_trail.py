@@ -328,7 +328,7 @@ def test_audit_export_prints_all_events_oldest_first_with_their_seals(
     app: Flask, flask: Flasks, service: Services, root: Person
 ) -> None:
     noted = [note() for _ in range(3)]
-    service.chores.run()
+    service.periodic_tasks.run()
     last = note()
     release(service.database)
     done = flask("audit", "export")

@@ -142,7 +142,7 @@ def test_a_right_password_signs_in_though_no_place_is_left_to_renew_its_hash(
             """Once the password has been found right, and the attempt is taken back."""
             if event.sql.startswith("UPDATE") and "throttles" in event.sql:
                 service.database.query_hooks.remove(take_the_place)
-                others.enter_context(service.hasher.place())
+                others.enter_context(service.password_hasher.place())
 
         service.database.query_hooks.append(take_the_place)
         sign_in(client_of(after), "alice")

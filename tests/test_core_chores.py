@@ -14,7 +14,7 @@ import pytest
 from flask import Flask
 
 from backend.background import periodic
-from backend.background.periodic import Chores
+from backend.background.periodic import PeriodicTasks
 
 from .conftest import Person, by_key, run, service_of, until
 
@@ -44,15 +44,15 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def made(chore: Chore) -> Iterator[Chores]:
+def made(chore: Chore) -> Iterator[PeriodicTasks]:
     """Chores with that one chore, closed at the end."""
-    made = Chores(chore)
+    made = PeriodicTasks(chore)
     yield made
     made.close()
 
 
 def test_chores_are_run_without_being_asked_but_not_without_a_reason(
-    at_once: None, made: Chores, chore: Chore
+    at_once: None, made: PeriodicTasks, chore: Chore
 ) -> None:
     before = threading.active_count()
     made.wake()
@@ -66,7 +66,7 @@ def test_chores_are_run_without_being_asked_but_not_without_a_reason(
 
 
 def test_what_is_left_is_done_when_they_are_closed(chore: Chore) -> None:
-    made = Chores(chore)
+    made = PeriodicTasks(chore)
     made.wake()
     made.close()
     assert chore.done == 1
@@ -79,7 +79,7 @@ def test_a_chore_that_fails_keeps_none_from_being_done(
 ) -> None:
     broken = Chore()
     broken.fault = ValueError("a bug")
-    made = Chores(broken, chore)
+    made = PeriodicTasks(broken, chore)
     with caplog.at_level(logging.DEBUG, "backend"):
         for _ in range(3):
             made.run()
@@ -91,7 +91,7 @@ def test_a_chore_that_fails_keeps_none_from_being_done(
 
 
 def test_a_chore_is_tried_again_while_the_database_is_down_and_that_is_told_once(
-    at_once: None, made: Chores, chore: Chore, caplog: pytest.LogCaptureFixture
+    at_once: None, made: PeriodicTasks, chore: Chore, caplog: pytest.LogCaptureFixture
 ) -> None:
     chore.fault = pw.OperationalError("down")
     with caplog.at_level(logging.DEBUG, "backend"):
@@ -104,7 +104,7 @@ def test_a_chore_is_tried_again_while_the_database_is_down_and_that_is_told_once
 
 def test_closing_does_not_wait_for_a_database_that_is_down(chore: Chore) -> None:
     chore.fault = pw.OperationalError("down")
-    made = Chores(chore)
+    made = PeriodicTasks(chore)
     made.wake()
     started = time.monotonic()
     made.close()
@@ -120,7 +120,7 @@ def test_a_chore_that_was_not_alone_is_tried_again_until_it_is_done() -> None:
         if len(tries) < 3:
             made.wake()
 
-    made = Chores(chore)
+    made = PeriodicTasks(chore)
     made.wake()
     made.close()
     assert len(tries) == 3
@@ -130,7 +130,7 @@ def test_chores_that_never_end_do_not_keep_a_process_from_ending(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(periodic, "CLOSING_SECONDS", 0.1)
-    made = Chores(lambda: made.wake())
+    made = PeriodicTasks(lambda: made.wake())
     made.wake()
     made.close()
 
@@ -162,6 +162,6 @@ def test_the_service_runs_its_chores_and_gives_the_connection_back(
     key = alice.new_key()
     alice.client.get("/v1/auth/me", headers=by_key(key["key"]))
     service = service_of(app)
-    service.chores.run()
+    service.periodic_tasks.run()
     assert service.database.is_closed()
     assert alice.get(f"/v1/api-keys/{key['id']}").json["last_used_at"]

@@ -27,9 +27,9 @@ def threads() -> set[threading.Thread]:
 
 
 @pytest.fixture
-def each() -> Iterator[task_queue.Jobs]:
+def each() -> Iterator[task_queue.TaskQueue]:
     """Jobs of no service."""
-    each = task_queue.Jobs()
+    each = task_queue.TaskQueue()
     yield each
     each.close()
 
@@ -42,7 +42,7 @@ def lookups() -> Iterator[task_queue.Lookups]:
     lookups.close()
 
 
-def test_jobs_are_done_one_after_another_in_another_thread(each: task_queue.Jobs) -> None:
+def test_jobs_are_done_one_after_another_in_another_thread(each: task_queue.TaskQueue) -> None:
     done: list[int] = []
     inside: list[threading.Thread] = []
 
@@ -57,7 +57,7 @@ def test_jobs_are_done_one_after_another_in_another_thread(each: task_queue.Jobs
     assert threading.current_thread() not in inside
 
 
-def test_nobody_waits_for_a_job(each: task_queue.Jobs) -> None:
+def test_nobody_waits_for_a_job(each: task_queue.TaskQueue) -> None:
     go = threading.Event()
     each.submit(go.wait)  # type: ignore[arg-type]
     each.submit(lambda: None)
@@ -78,15 +78,15 @@ def test_a_job_runs_as_part_of_the_request_that_submitted_it(
 
     @public
     def submit() -> str:
-        services.current().jobs.submit(look)
+        services.current().tasks.submit(look)
         return "submitted"
 
     for name in ("first", "second"):
         app = make_bare_app(jwt_issuer=name)
         app.add_url_rule("/submit", view_func=submit)
         client_of(app).get("/submit", headers={"X-Request-ID": f"{name}-request"})
-        assert service_of(app).jobs.join(10)
-        service_of(app).jobs.close()
+        assert service_of(app).tasks.join(10)
+        service_of(app).tasks.close()
     assert seen == [
         ("first-request", "127.0.0.1", "first"),
         ("second-request", "127.0.0.1", "second"),
@@ -94,7 +94,7 @@ def test_a_job_runs_as_part_of_the_request_that_submitted_it(
 
 
 def test_a_job_that_fails_is_logged_and_the_next_is_done(
-    each: task_queue.Jobs, caplog: pytest.LogCaptureFixture
+    each: task_queue.TaskQueue, caplog: pytest.LogCaptureFixture
 ) -> None:
     done = threading.Event()
     each.submit(lambda: [][0])
@@ -118,16 +118,16 @@ def test_a_job_gives_its_connection_back_in_whatever_state(app: Flask, client: F
         raise RuntimeError
 
     with service.active():
-        service.jobs.submit(leave_a_transaction_open)
-        service.jobs.submit(fail)
-        service.jobs.submit(lambda: counts.append(User.select().count()))
-    assert service.jobs.join(10)
+        service.tasks.submit(leave_a_transaction_open)
+        service.tasks.submit(fail)
+        service.tasks.submit(lambda: counts.append(User.select().count()))
+    assert service.tasks.join(10)
     assert counts == [0, 0]
     assert not service.database._in_use
 
 
 def test_beyond_a_thousand_that_wait_jobs_are_dropped_and_logged(
-    each: task_queue.Jobs, caplog: pytest.LogCaptureFixture
+    each: task_queue.TaskQueue, caplog: pytest.LogCaptureFixture
 ) -> None:
     began, go = threading.Event(), threading.Event()
     done: list[int] = []
@@ -179,7 +179,9 @@ def test_lookups_beyond_a_thousand_are_dropped_and_logged_in_one_line(
     ]
 
 
-def test_no_thread_is_there_before_the_first_job_or_after_the_end(each: task_queue.Jobs) -> None:
+def test_no_thread_is_there_before_the_first_job_or_after_the_end(
+    each: task_queue.TaskQueue,
+) -> None:
     before = threads()
     each.submit(lambda: None)
     assert len(threads() - before) == 1
@@ -187,7 +189,7 @@ def test_no_thread_is_there_before_the_first_job_or_after_the_end(each: task_que
     until(lambda: not threads() - before)
 
 
-def test_closing_does_what_waits_and_lets_no_job_pause(each: task_queue.Jobs) -> None:
+def test_closing_does_what_waits_and_lets_no_job_pause(each: task_queue.TaskQueue) -> None:
     done: list[bool] = []
     for _ in range(3):
         each.submit(lambda: done.append(each.closing.wait(60)))

@@ -18,7 +18,7 @@ from redis import Redis
 
 from backend.core import rate_limits
 from backend.core.metrics import Metrics
-from backend.core.rate_limits import Limiter
+from backend.core.rate_limits import RateLimiter
 from backend.core.settings import Limit
 
 from .conftest import REDIS_URL, Relay, make_settings, until
@@ -30,7 +30,7 @@ SLOW = 3600  # seconds: while a test lasts, next to nothing of it passes
 
 
 @pytest.fixture(params=["memory", "redis"])
-def limiter(request: pytest.FixtureRequest) -> Limiter:
+def limiter(request: pytest.FixtureRequest) -> RateLimiter:
     """A limiter that counts in memory, and again in Redis."""
     if request.param == "memory":
         return limiter_on("")
@@ -47,12 +47,12 @@ def name() -> Iterator[str]:
             redis.delete(*redis.scan_iter(f"rate:{name}:*", 1000), "none")
 
 
-def limiter_on(redis_url: str) -> Limiter:
+def limiter_on(redis_url: str) -> RateLimiter:
     """A limiter as another process would have it."""
-    return Limiter(make_settings(redis_url=redis_url), Metrics())
+    return RateLimiter(make_settings(redis_url=redis_url), Metrics())
 
 
-def hits(limiter: Limiter, name: str, limit: Limit, times: int) -> int:
+def hits(limiter: RateLimiter, name: str, limit: Limit, times: int) -> int:
     """How many of so many uses pass."""
     return sum(limiter.hit([(name, limit)]).passed for _ in range(times))
 
@@ -62,7 +62,7 @@ def hits(limiter: Limiter, name: str, limit: Limit, times: int) -> int:
 
 @pytest.mark.parametrize("most", [1, 2, 7, 100])
 def test_from_nothing_exactly_as_many_pass_as_the_limit_says(
-    limiter: Limiter, name: str, most: int
+    limiter: RateLimiter, name: str, most: int
 ) -> None:
     limit = Limit(most, SLOW)
     rates = [limiter.hit([(name, limit)]) for _ in range(most + 3)]
@@ -72,7 +72,7 @@ def test_from_nothing_exactly_as_many_pass_as_the_limit_says(
 
 
 def test_the_use_that_opens_a_window_may_come_at_any_time(
-    limiter: Limiter, name: str, travel: Travel
+    limiter: RateLimiter, name: str, travel: Travel
 ) -> None:
     for _ in range(3):
         assert hits(limiter, name, Limit(5, 10), 8) == 5
@@ -80,7 +80,7 @@ def test_the_use_that_opens_a_window_may_come_at_any_time(
 
 
 def test_the_window_before_weighs_less_and_less(
-    limiter: Limiter, name: str, travel: Travel
+    limiter: RateLimiter, name: str, travel: Travel
 ) -> None:
     limit = Limit(10, SLOW)
     assert hits(limiter, name, limit, 11) == 10
@@ -96,7 +96,7 @@ def test_the_window_before_weighs_less_and_less(
 
 
 def test_a_use_passes_after_as_long_as_was_said_and_not_a_second_before(
-    limiter: Limiter, name: str, travel: Travel
+    limiter: RateLimiter, name: str, travel: Travel
 ) -> None:
     limit = Limit(3, SLOW)
     assert hits(limiter, name, limit, 3) == 3
@@ -109,7 +109,7 @@ def test_a_use_passes_after_as_long_as_was_said_and_not_a_second_before(
 
 
 def test_until_it_is_used_up_the_end_of_the_window_is_told(
-    limiter: Limiter, name: str, travel: Travel
+    limiter: RateLimiter, name: str, travel: Travel
 ) -> None:
     limit = Limit(100, SLOW)
     assert limiter.hit([(name, limit)]).reset_seconds == SLOW
@@ -119,7 +119,7 @@ def test_until_it_is_used_up_the_end_of_the_window_is_told(
     assert limiter.peek([(name, limit)]).reset_seconds == 1
 
 
-def test_a_look_is_no_use(limiter: Limiter, name: str) -> None:
+def test_a_look_is_no_use(limiter: RateLimiter, name: str) -> None:
     limit = Limit(2, SLOW)
     for _ in range(5):
         rate = limiter.peek([(name, limit)])
@@ -129,7 +129,7 @@ def test_a_look_is_no_use(limiter: Limiter, name: str) -> None:
 
 
 def test_a_use_that_does_not_pass_costs_nothing(
-    limiter: Limiter, name: str, travel: Travel
+    limiter: RateLimiter, name: str, travel: Travel
 ) -> None:
     limit = Limit(4, 10)
     assert hits(limiter, name, limit, 50) == 4
@@ -137,7 +137,7 @@ def test_a_use_that_does_not_pass_costs_nothing(
     assert limiter.peek([(name, limit)]).remaining == 2
 
 
-def test_what_was_used_counts_when_the_limit_changes(limiter: Limiter, name: str) -> None:
+def test_what_was_used_counts_when_the_limit_changes(limiter: RateLimiter, name: str) -> None:
     assert hits(limiter, name, Limit(10, SLOW), 6) == 6
     lower = limiter.hit([(name, Limit(5, SLOW))])
     assert (lower.passed, lower.remaining) == (False, 0)
@@ -145,20 +145,20 @@ def test_what_was_used_counts_when_the_limit_changes(limiter: Limiter, name: str
     assert hits(limiter, name, Limit(8, SLOW), 5) == 2
 
 
-def test_a_window_of_another_length_is_another(limiter: Limiter, name: str) -> None:
+def test_a_window_of_another_length_is_another(limiter: RateLimiter, name: str) -> None:
     assert hits(limiter, name, Limit(2, 60), 3) == 2
     assert hits(limiter, name, Limit(2, 61), 3) == 2
     assert hits(limiter, name, Limit(2, 60), 3) == 0
 
 
-def test_names_do_not_count_for_each_other(limiter: Limiter, name: str) -> None:
+def test_names_do_not_count_for_each_other(limiter: RateLimiter, name: str) -> None:
     assert hits(limiter, name, Limit(2, 10), 3) == 2
     other = limiter.peek([(name + "0", Limit(2, 10))])
     assert (other.passed, other.remaining) == (True, 2)
 
 
 def test_a_clock_that_is_set_back_locks_nobody_out_for_long(
-    limiter: Limiter, name: str, travel: Travel
+    limiter: RateLimiter, name: str, travel: Travel
 ) -> None:
     limit = Limit(3, 60)
     assert hits(limiter, name, limit, 1) == 1
@@ -169,14 +169,16 @@ def test_a_clock_that_is_set_back_locks_nobody_out_for_long(
     assert hits(limiter, name, limit, 5) == 3
 
 
-def test_the_largest_limit_counts_to_the_unit(limiter: Limiter, name: str, travel: Travel) -> None:
+def test_the_largest_limit_counts_to_the_unit(
+    limiter: RateLimiter, name: str, travel: Travel
+) -> None:
     limit = Limit(1_000_000, 86_400)
     assert [limiter.hit([(name, limit)]).remaining for _ in range(2)] == [999_999, 999_998]
     travel(days=1)
     assert limiter.hit([(name, limit)]).remaining in {999_997, 999_998}
 
 
-def test_of_parallel_uses_exactly_as_many_pass(limiter: Limiter, name: str) -> None:
+def test_of_parallel_uses_exactly_as_many_pass(limiter: RateLimiter, name: str) -> None:
     limit = Limit(100, SLOW)
     with ThreadPoolExecutor(16) as pool:
         rates = list(pool.map(lambda _: limiter.hit([(name, limit)]), range(400)))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiosmtpd.smtp import AuthResult, Envelope
+from aiosmtpd.smtp import AuthResult, RequestMiddleware
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -702,7 +702,7 @@ def test_a_message_keeps_its_id_when_it_is_tried_again(
 ) -> None:
     seen: list[str] = []
 
-    async def refuse_twice(server: Any, session: Any, envelope: Envelope) -> str:
+    async def refuse_twice(server: Any, session: Any, envelope: RequestMiddleware) -> str:
         seen.append(message_of(envelope)["Message-ID"])
         return "250 OK" if len(seen) == 3 else "451 later"
 
@@ -722,7 +722,7 @@ def test_a_message_that_the_server_refuses_for_good_is_not_tried_again(
     inbox: Inbox,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def refuse(server: Any, session: Any, envelope: Envelope) -> str:
+    async def refuse(server: Any, session: Any, envelope: RequestMiddleware) -> str:
         return "554 looks like spam"
 
     inbox.handle_DATA = refuse  # type: ignore[method-assign]

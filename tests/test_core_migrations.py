@@ -47,7 +47,7 @@ def app(empty_database: str) -> Iterator[Flask]:
     app = create_app(make_settings(database_url=empty_database))
     service = service_of(app)
     service.sender.close()  # what waits in the outbox stays there
-    service.chores.stop()  # nor is anything sealed while rows are compared
+    service.periodic_tasks.stop()  # nor is anything sealed while rows are compared
     with service.active():
         yield app
         release(service.database)

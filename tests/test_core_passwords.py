@@ -19,28 +19,28 @@ import pytest
 from backend.core import context
 from backend.core.errors import Invalid, Unavailable
 from backend.core.metrics import Metrics
-from backend.crypto.passwords import MAX_LENGTH, Account, Hasher, require_strong
+from backend.crypto.passwords import MAX_LENGTH, Account, PasswordHasher, require_strong
 
 from .conftest import PASSWORD, make_settings, until
 
 
 @pytest.fixture(scope="module")
-def hasher() -> Hasher:
+def hasher() -> PasswordHasher:
     """A hasher with the cost of tests."""
-    return Hasher(make_settings(), Metrics())
+    return PasswordHasher(make_settings(), Metrics())
 
 
-def test_a_hash_is_bcrypt_in_sixty_characters_and_differs_each_time(hasher: Hasher) -> None:
+def test_a_hash_is_bcrypt_in_sixty_characters_and_differs_each_time(hasher: PasswordHasher) -> None:
     hashes = {hasher.hash(PASSWORD) for _ in range(5)}
     assert len(hashes) == 5
     for stored in hashes:
         assert re.fullmatch(r"\$2b\$04\$[./A-Za-z0-9]{53}", stored)
-        assert hasher.check(PASSWORD, stored) is True
-        assert hasher.check(PASSWORD + " ", stored) is False
-        assert hasher.check("", stored) is False
+        assert hasher.verify(PASSWORD, stored) is True
+        assert hasher.verify(PASSWORD + " ", stored) is False
+        assert hasher.verify("", stored) is False
 
 
-def test_a_hash_is_bcrypt_of_a_mac_keyed_with_the_hashs_own_salt(hasher: Hasher) -> None:
+def test_a_hash_is_bcrypt_of_a_mac_keyed_with_the_hashs_own_salt(hasher: PasswordHasher) -> None:
     stored = hasher.hash(PASSWORD)
     salt = stored[7:29]
     inner = base64.b64encode(hmac.new(salt.encode(), PASSWORD.encode(), hashlib.sha384).digest())
@@ -49,21 +49,23 @@ def test_a_hash_is_bcrypt_of_a_mac_keyed_with_the_hashs_own_salt(hasher: Hasher)
     assert bcrypt.checkpw(PASSWORD.encode(), stored.encode()) is False
 
 
-def test_a_hash_known_from_before_is_still_right(hasher: Hasher) -> None:
+def test_a_hash_known_from_before_is_still_right(hasher: PasswordHasher) -> None:
     stored = "$2b$04$abcdefghijklmnopqrstuuELXaMQss1IC/aoIL0es1f1bBqLsLR9y"
-    assert hasher.check(PASSWORD, stored) is True
+    assert hasher.verify(PASSWORD, stored) is True
 
 
-def test_a_plain_bcrypt_hash_is_never_right(hasher: Hasher) -> None:
+def test_a_plain_bcrypt_hash_is_never_right(hasher: PasswordHasher) -> None:
     stored = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
-    assert hasher.check(PASSWORD, stored) is False
+    assert hasher.verify(PASSWORD, stored) is False
 
 
-def test_the_cost_is_that_of_the_settings_and_older_hashes_stay_right(hasher: Hasher) -> None:
-    dearer = Hasher(make_settings(bcrypt_rounds=5), Metrics())
+def test_the_cost_is_that_of_the_settings_and_older_hashes_stay_right(
+    hasher: PasswordHasher,
+) -> None:
+    dearer = PasswordHasher(make_settings(bcrypt_rounds=5), Metrics())
     assert dearer.hash(PASSWORD).startswith("$2b$05$")
-    assert dearer.check(PASSWORD, hasher.hash(PASSWORD)) is True
-    assert hasher.check(PASSWORD, dearer.hash(PASSWORD)) is True
+    assert dearer.verify(PASSWORD, hasher.hash(PASSWORD)) is True
+    assert hasher.verify(PASSWORD, dearer.hash(PASSWORD)) is True
 
 
 @pytest.mark.parametrize(
@@ -78,10 +80,10 @@ def test_the_cost_is_that_of_the_settings_and_older_hashes_stay_right(hasher: Ha
         (PASSWORD, f" {PASSWORD}"),
     ],
 )
-def test_every_character_counts(hasher: Hasher, one: str, other: str) -> None:
+def test_every_character_counts(hasher: PasswordHasher, one: str, other: str) -> None:
     stored = hasher.hash(one)
-    assert hasher.check(one, stored) is True
-    assert hasher.check(other, stored) is False
+    assert hasher.verify(one, stored) is True
+    assert hasher.verify(other, stored) is False
 
 
 @pytest.mark.parametrize(
@@ -92,25 +94,25 @@ def test_every_character_counts(hasher: Hasher, one: str, other: str) -> None:
     ],
 )
 def test_two_spellings_of_one_character_are_one_password(
-    hasher: Hasher, composed: str, decomposed: str
+    hasher: PasswordHasher, composed: str, decomposed: str
 ) -> None:
-    assert hasher.check(decomposed * 15, hasher.hash(composed * 15)) is True
-    assert hasher.check(composed * 15, hasher.hash(decomposed * 15)) is True
+    assert hasher.verify(decomposed * 15, hasher.hash(composed * 15)) is True
+    assert hasher.verify(composed * 15, hasher.hash(decomposed * 15)) is True
 
 
-def test_compatible_characters_are_different_passwords(hasher: Hasher) -> None:
+def test_compatible_characters_are_different_passwords(hasher: PasswordHasher) -> None:
     ligature = "\N{LATIN SMALL LIGATURE FI}" * 15
-    assert hasher.check("fi" * 15, hasher.hash(ligature)) is False
+    assert hasher.verify("fi" * 15, hasher.hash(ligature)) is False
 
 
 def test_nobody_is_checked_at_the_same_cost_and_never_right() -> None:
-    hasher = Hasher(make_settings(bcrypt_rounds=9), Metrics())
+    hasher = PasswordHasher(make_settings(bcrypt_rounds=9), Metrics())
     stored = hasher.hash(PASSWORD)
-    old = Hasher(make_settings(bcrypt_rounds=5), Metrics()).hash(PASSWORD)
+    old = PasswordHasher(make_settings(bcrypt_rounds=5), Metrics()).hash(PASSWORD)
 
     def cost(reference: str | None) -> float:
         began = time.process_time()
-        assert hasher.check(PASSWORD, reference) is (reference is not None)
+        assert hasher.verify(PASSWORD, reference) is (reference is not None)
         return time.process_time() - began
 
     somebody, nobody, of_old = (
@@ -118,12 +120,12 @@ def test_nobody_is_checked_at_the_same_cost_and_never_right() -> None:
     )
     assert nobody > somebody / 3
     assert nobody * 3 > of_old > nobody / 3  # and not a sixteenth
-    assert hasher.check("", None) is False
-    assert hasher.check(PASSWORD, "") is False
+    assert hasher.verify("", None) is False
+    assert hasher.verify(PASSWORD, "") is False
 
 
 def test_beyond_half_of_the_threads_hashing_is_refused_at_once() -> None:
-    hasher = Hasher(make_settings(threads=4, bcrypt_rounds=11), Metrics())
+    hasher = PasswordHasher(make_settings(threads=4, bcrypt_rounds=11), Metrics())
     over = threading.Event()
     refused: list[Unavailable] = []
 
@@ -137,7 +139,7 @@ def test_beyond_half_of_the_threads_hashing_is_refused_at_once() -> None:
     def ask() -> float:
         began = time.perf_counter()
         with pytest.raises(Unavailable):
-            hasher.check(PASSWORD, None)
+            hasher.verify(PASSWORD, None)
         return time.perf_counter() - began
 
     with ThreadPoolExecutor(2) as pool:
@@ -150,10 +152,10 @@ def test_beyond_half_of_the_threads_hashing_is_refused_at_once() -> None:
     for each in both:
         each.result()
     assert refused == []
-    assert hasher.check(PASSWORD, None) is False
+    assert hasher.verify(PASSWORD, None) is False
 
 
-def hold(places: ExitStack, hasher: Hasher, account: Account, address: str = "") -> None:
+def hold(places: ExitStack, hasher: PasswordHasher, account: Account, address: str = "") -> None:
     """Take a place as a request from the address would, for as long as `places` lasts."""
     token = context.call.set(context.Call("", address, "POST", ""))
     try:
@@ -163,7 +165,7 @@ def hold(places: ExitStack, hasher: Hasher, account: Account, address: str = "")
 
 
 def test_an_account_leaves_others_as_many_places_as_it_holds() -> None:
-    hasher = Hasher(make_settings(threads=8), Metrics())  # four places
+    hasher = PasswordHasher(make_settings(threads=8), Metrics())  # four places
     with ExitStack() as places:
         for _ in range(2):
             hold(places, hasher, "mallory")
@@ -181,7 +183,7 @@ def test_an_account_leaves_others_as_many_places_as_it_holds() -> None:
 
 
 def test_an_address_leaves_a_quarter_of_the_places_to_others() -> None:
-    hasher = Hasher(make_settings(threads=16), Metrics())  # eight places
+    hasher = PasswordHasher(make_settings(threads=16), Metrics())  # eight places
     with ExitStack() as places:
         for number in range(6):
             hold(places, hasher, f"name{number}", f"2001:db8::{number}")
@@ -192,7 +194,7 @@ def test_an_address_leaves_a_quarter_of_the_places_to_others() -> None:
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_with_few_places_each_account_has_one(threads: int) -> None:
-    hasher = Hasher(make_settings(threads=threads), Metrics())
+    hasher = PasswordHasher(make_settings(threads=threads), Metrics())
     with ExitStack() as places:
         hold(places, hasher, "mallory", "192.0.2.1")
         with pytest.raises(Unavailable):
@@ -202,19 +204,19 @@ def test_with_few_places_each_account_has_one(threads: int) -> None:
 
 
 def test_the_hashes_of_one_account_run_one_after_another() -> None:
-    hasher = Hasher(make_settings(threads=8), Metrics())
+    hasher = PasswordHasher(make_settings(threads=8), Metrics())
     with ThreadPoolExecutor(1) as pool:
         with hasher._turn("mallory"):
             waiting = pool.submit(hasher.hash, PASSWORD, "mallory")
             until(lambda: hasher._taken == 2)
-            assert hasher.check(PASSWORD, hasher.hash(PASSWORD, "alice"), "alice") is True
+            assert hasher.verify(PASSWORD, hasher.hash(PASSWORD, "alice"), "alice") is True
             assert not waiting.done()
-        assert hasher.check(PASSWORD, waiting.result(30), "mallory") is True
+        assert hasher.verify(PASSWORD, waiting.result(30), "mallory") is True
 
 
 def test_a_right_password_keeps_its_place_until_an_older_hash_took_its_time() -> None:
-    stored = Hasher(make_settings(bcrypt_rounds=4), Metrics()).hash(PASSWORD)
-    hasher = Hasher(make_settings(threads=2, bcrypt_rounds=8), Metrics())  # one place
+    stored = PasswordHasher(make_settings(bcrypt_rounds=4), Metrics()).hash(PASSWORD)
+    hasher = PasswordHasher(make_settings(threads=2, bcrypt_rounds=8), Metrics())  # one place
 
     def push_in(over: threading.Event) -> None:
         until(lambda: hasher._taken or over.is_set())
@@ -227,14 +229,14 @@ def test_a_right_password_keeps_its_place_until_an_older_hash_took_its_time() ->
             over = threading.Event()
             pushing = pool.submit(push_in, over)
             try:
-                assert hasher.check(PASSWORD, stored) is True
+                assert hasher.verify(PASSWORD, stored) is True
             finally:
                 over.set()
             pushing.result()
 
 
-def test_a_refusal_takes_no_place(hasher: Hasher) -> None:
-    single = Hasher(make_settings(threads=1), Metrics())
+def test_a_refusal_takes_no_place(hasher: PasswordHasher) -> None:
+    single = PasswordHasher(make_settings(threads=1), Metrics())
     for _ in range(3):
         with pytest.raises(UnicodeEncodeError):
             single.hash("\ud800")

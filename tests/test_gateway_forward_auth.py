@@ -269,7 +269,7 @@ def test_a_quota_is_used_by_what_passes_and_by_nothing_else(
 def test_what_passes_is_a_use_of_the_key(client: FlaskClient, alice: Person) -> None:
     key = alice.new_key()
     path = f"/v1/api-keys/{key['id']}"
-    chores = service_of(client.application).chores
+    chores = service_of(client.application).periodic_tasks
     ask(client, by_key(key["key"]), "?role=admin")
     chores.run()
     assert alice.get(path).json["last_used_at"] is None

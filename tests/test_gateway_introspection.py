@@ -459,7 +459,7 @@ def test_asking_is_no_use_of_a_key(client: FlaskClient, root: Person, alice: Per
     path = f"/v1/api-keys/{key['id']}"
     for _ in range(5):
         assert is_active(root, key["key"])
-    service_of(client.application).chores.run()
+    service_of(client.application).periodic_tasks.run()
     now = alice.get(path).json
     assert (now["last_used_at"], now["quota"]["remaining"]) == (None, 2)
     for left in (1, 0):

@@ -24,7 +24,7 @@ def verify(asker: Person, key: str, **asked: Any) -> dict[str, Any]:
 
 def flush(app: Flask) -> None:
     """Write what is written behind."""
-    service_of(app).chores.run()
+    service_of(app).periodic_tasks.run()
 
 
 def test_a_good_key_is_valid_and_says_what_it_is(root: Person, alice: Person) -> None:

@@ -200,7 +200,7 @@ def test_a_guess_that_could_not_be_looked_at_does_not_count(
 ) -> None:
     client = client_of(make_app(threads=1, bcrypt_rounds=10))
     add_user(client, "alice")
-    hasher = service_of(client.application).hasher
+    hasher = service_of(client.application).password_hasher
     with hasher.place():  # as if another request were at it
         assert guesses(client, "alice", 12) == [503] * 12
         # Before anything is read, so that it costs next to nothing.
@@ -230,7 +230,7 @@ def test_an_account_that_hashes_its_share_waits_and_others_do_not(
     for name in ("alice", "bob"):
         add_user(client, name)
     alice, bob = sign_in(client, "alice"), sign_in(client, "bob")
-    hasher = service_of(client.application).hasher
+    hasher = service_of(client.application).password_hasher
     with hasher.place(UUID(alice.id)), hasher.place(UUID(alice.id)):
         for _ in range(11):  # which are no guesses
             refused = client.open(path, method=method, json=body, headers=alice.headers)
@@ -244,7 +244,7 @@ def test_an_account_that_hashes_its_share_waits_and_others_do_not(
 
 def test_names_of_nobody_have_a_share_too(make_app: Callable[..., Flask]) -> None:
     client = client_of(make_app(threads=8))
-    hasher = service_of(client.application).hasher
+    hasher = service_of(client.application).password_hasher
     with hasher.place("nobody"), hasher.place("nobody"):
         assert_problem(guess(client, "NOBODY"), 503, "unavailable")
         assert_problem(guess(client, "nobody-else"), 401, "invalid_credentials")
@@ -256,7 +256,7 @@ def test_setting_passwords_takes_the_share_of_whoever_sets_them(
     client = client_of(make_app(threads=8))
     add_user(client, "root", role="admin")
     root = sign_in(client, "root")
-    hasher = service_of(client.application).hasher
+    hasher = service_of(client.application).password_hasher
     account = {"username": "carol", "email": "carol@example.com"}
     invited = root.post("/v1/auth/register", account).json["id"]
     link = {"token": token_in(mails_of(client)[-1]), "new_password": NEW_PASSWORD}

@@ -19,7 +19,7 @@ def doctor(app: Flask) -> str:
 def see(client: FlaskClient, **headers: str) -> None:
     """Let the service see a request."""
     client.get("/healthz", headers=headers)
-    assert service_of(client.application).jobs.join(30)
+    assert service_of(client.application).tasks.join(30)
 
 
 def test_forwarded_requests_that_nobody_said_to_trust_are_told(

@@ -104,11 +104,11 @@ def test_the_servers_do_it_too_after_they_were_changed(
     travel(days=8)
     service = service_of(client.application)
     add_user(client, "bob")
-    service.chores.run()
+    service.periodic_tasks.run()
     assert counts(client.application)["sessions"] == 0
     sign_in(client, "bob")
     travel(days=8)
-    service.chores.run()  # it was done a moment ago, and is not done all the time
+    service.periodic_tasks.run()  # it was done a moment ago, and is not done all the time
     assert counts(client.application)["sessions"] == 1
 
 

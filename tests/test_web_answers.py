@@ -13,14 +13,14 @@ from marshmallow import fields
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from backend.web.access import public
-from backend.web.api import Answer, Blueprint
+from backend.web.api import Blueprint, ResponseSchema
 
 from .conftest import assert_problem
 
 blp = Blueprint("shapes", __name__, url_prefix="/shapes", description="Of answers.")
 
 
-class Shape(Answer):
+class Shape(ResponseSchema):
     """A shape."""
 
     sometimes = frozenset({"corners"})
@@ -125,7 +125,7 @@ def test_what_is_to_be_done_at_the_end_of_an_answer_is_done(shapes: FlaskClient)
 )
 def test_what_an_answer_would_leave_out_is_refused_at_once(field: fields.Field) -> None:
     with pytest.raises(TypeError, match="named"):
-        Answer.from_dict({"named": field})()
+        ResponseSchema.from_dict({"named": field})()
 
 
 def test_what_if_match_asks_for_is_refused_by_codes_of_its_own(shapes: FlaskClient) -> None:

@@ -204,7 +204,7 @@ def test_limits_that_are_kept_without_redis_are_counted(make_app: Callable[..., 
 def test_hashes_under_way_and_refused_are_told(make_app: Callable[..., Flask]) -> None:
     app = make_app(threads=2)
     client, body = client_of(app), {"username": "nobody", "password": PASSWORD}
-    with service_of(app).hasher.place():
+    with service_of(app).password_hasher.place():
         assert_problem(client.post("/v1/auth/login", json=body), 503, "unavailable")
         assert scrape(client).get("password_hashes") == 1
     figures = scrape(client)
@@ -231,14 +231,14 @@ def test_how_late_the_writing_behind_is_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(periodic, "INTERVAL", 1000.0)
-    service_of(app).chores.run()
+    service_of(app).periodic_tasks.run()
     key = alice.new_key()["key"]
     assert scrape(client).get("write_behind_lag_seconds") == 0
     client.get("/v1/auth/me", headers=by_key(key))
     travel(seconds=40)
     client.get("/v1/auth/me", headers=by_key(key))
     assert 40 <= scrape(client).get("write_behind_lag_seconds") < 60
-    service_of(app).chores.run()
+    service_of(app).periodic_tasks.run()
     assert scrape(client).get("write_behind_lag_seconds") == 0
 
 
@@ -250,7 +250,7 @@ def test_chores_that_fail_are_counted_and_what_they_leave_stays_late(
     service.last_used.note(NOTHING, (clock.now(), None))
     travel(seconds=40)
     for _ in range(2):
-        service.chores.run()
+        service.periodic_tasks.run()
     figures = scrape(client)
     assert figures.get("chore_failures_total", chore="write_last_used") == 2
     assert figures.get("chore_failures_total", chore="seal") == 2
@@ -259,7 +259,7 @@ def test_chores_that_fail_are_counted_and_what_they_leave_stays_late(
 
 def test_jobs_that_wait_are_told(make_bare_app: Callable[..., Flask]) -> None:
     app, begun, go_on = make_bare_app(), threading.Event(), threading.Event()
-    client, jobs = client_of(app), service_of(app).jobs
+    client, jobs = client_of(app), service_of(app).tasks
 
     def job() -> None:
         begun.set()

@@ -47,7 +47,7 @@ def _disable(key: ApiKey) -> None:
     audit.record(None, "key.disable", target=target, owner_id=owner_id, reason="unused")
 
 
-def tell_of_expiry(limit: int) -> int:
+def notify_of_expiry(limit: int) -> int:
     """Tell the owners of at most `limit` keys that expire within 14 or 3 days; returns how many.
 
     Each is told of either once. Who made a key for less time than that knows already.
@@ -60,14 +60,16 @@ def _tell_of_expiry(days: int, limit: int) -> int:
         key.expiry_notice = days
         if key.created_at <= key.expires_at - timedelta(days=days):
             expires_at = f"{key.expires_at:%Y-%m-%d %H:%M} UTC"
-            tell_owner(key, "key_expires", expires_at=expires_at, days=days)
+            notify_owner(key, "key_expires", expires_at=expires_at, days=days)
 
     soon = ApiKey.expires_at <= clock.now() + timedelta(days=days)
     untold = ApiKey.expiry_notice.is_null() | (ApiKey.expiry_notice > days)
     return _change_some(ApiKey.has_status("active") & soon & untold, limit, tell)
 
 
-def tell_owner(key: ApiKey, what: str, *, children: Sequence[ApiKey] = (), **facts: object) -> None:
+def notify_owner(
+    key: ApiKey, what: str, *, children: Sequence[ApiKey] = (), **facts: object
+) -> None:
     """Log `what` happens to the key, and mail its owner the template of that name, after commit.
 
     `children` are the keys to which it happens as well. Service accounts and disabled users get no

@@ -44,7 +44,7 @@ def create_key(wanted: dict[str, Any]) -> tuple[ApiKey, int, dict[str, str]]:
 @blp.fails("forbidden")
 def list_keys(query: dict[str, Any]) -> dict[str, Any]:
     """List API keys, newest first"""
-    return page(service.listing(actor(), **query))
+    return page(service.list_keys(actor(), **query))
 
 
 @blp.route("/<id:key_id>")
@@ -100,7 +100,7 @@ def rotate_key(wanted: dict[str, int], key_id: UUID) -> ApiKey:
 @blp.response(200, UsageSchema)
 def get_usage(query: dict[str, Any], key_id: UUID) -> dict[str, Any]:
     """Tell how often an API key was used and refused, by the hour or day"""
-    return {"items": usage.listing(actor(), key_id, **query)}
+    return {"items": usage.list_usage(actor(), key_id, **query)}
 
 
 @blp.route("/revoke", methods=["POST"])

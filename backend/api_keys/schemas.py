@@ -7,17 +7,17 @@ from marshmallow import ValidationError, fields, validate, validates_schema
 
 from ..crypto.keyring import read_digest
 from ..web.api import (
-    Answer,
-    Choice,
-    Flag,
+    EnumString,
     Id,
-    Integer,
     List,
     PageQuery,
     Pattern,
-    QueryFlag,
+    QueryBoolean,
+    ResponseSchema,
     Schema,
-    Time,
+    StrictBoolean,
+    StrictInteger,
+    Timestamp,
 )
 from . import quotas
 from .changes import LOCKABLE
@@ -109,17 +109,17 @@ def _allowed_ips() -> List:
     return List(CIDR(), most=50, metadata=about)
 
 
-def _expires_at() -> Time:
+def _expires_at() -> Timestamp:
     about = {"example": None, "description": "A time such as 2027-11-23T09:00:00Z; null: never."}
-    return Time(allow_none=True, metadata=about)
+    return Timestamp(allow_none=True, metadata=about)
 
 
-def _uses(**kwargs: Any) -> Integer:
-    return Integer(validate=validate.Range(1, 1_000_000), metadata={"example": 100}, **kwargs)
+def _uses(**kwargs: Any) -> StrictInteger:
+    return StrictInteger(validate=validate.Range(1, 1_000_000), metadata={"example": 100}, **kwargs)
 
 
-def _window(**kwargs: Any) -> Integer:
-    return Integer(validate=validate.Range(1, 86_400), metadata={"example": 60}, **kwargs)
+def _window(**kwargs: Any) -> StrictInteger:
+    return StrictInteger(validate=validate.Range(1, 86_400), metadata={"example": 60}, **kwargs)
 
 
 class RateLimitSchema(Schema):
@@ -141,18 +141,18 @@ def _rate_limit(schema: type[Schema] = RateLimitSchema) -> fields.Nested:
     return fields.Nested(schema(), allow_none=True, metadata=about)
 
 
-def _amount(least: int, description: str, **kwargs: object) -> Integer:
-    return Integer(
+def _amount(least: int, description: str, **kwargs: object) -> StrictInteger:
+    return StrictInteger(
         validate=validate.Range(least, MOST_QUOTA),
         metadata={"example": 10_000, "description": description},
         **kwargs,  # type: ignore[arg-type]
     )
 
 
-def _refill_interval() -> Choice:
+def _refill_interval() -> EnumString:
     about = "Refilled at 00:00 UTC, daily or on the first of the month."
     example = {"example": "monthly", "description": about}
-    return Choice("RefillInterval", INTERVALS, allow_none=True, metadata=example)
+    return EnumString("RefillInterval", INTERVALS, allow_none=True, metadata=example)
 
 
 class ChangeQuotaSchema(Schema):
@@ -173,7 +173,7 @@ class SetQuotaSchema(ChangeQuotaSchema):
             raise ValidationError(sentence, member)
 
 
-class QuotaSchema(Answer):
+class QuotaSchema(ResponseSchema):
     """How much of a key is left to use."""
 
     remaining = _amount(0, "What is left now.")
@@ -181,14 +181,14 @@ class QuotaSchema(Answer):
     refill_interval = _refill_interval()
 
 
-def _quota(schema: type[Schema] | type[Answer] = SetQuotaSchema) -> fields.Nested:
+def _quota(schema: type[Schema] | type[ResponseSchema] = SetQuotaSchema) -> fields.Nested:
     return fields.Nested(schema(), allow_none=True, metadata={"description": "Null: none."})
 
 
-class RotationSchema(Answer):
+class RotationSchema(ResponseSchema):
     """A secret that takes another's place; both are accepted meanwhile."""
 
-    state = Choice(
+    state = EnumString(
         "RotationState",
         ("pending", "grace"),
         metadata={
@@ -197,9 +197,9 @@ class RotationSchema(Answer):
         },
     )
     hint = fields.String(metadata={"example": "bt_...Qw3r", "description": "Of the new secret."})
-    created_at = Time(metadata={"example": "2026-11-23T09:00:00Z"})
+    created_at = Timestamp(metadata={"example": "2026-11-23T09:00:00Z"})
     grace_seconds = fields.Integer(metadata={"example": 86_400})
-    old_expires_at = Time(
+    old_expires_at = Timestamp(
         allow_none=True,
         metadata={"example": None, "description": "When the old secret ends; null: not yet set."},
     )
@@ -208,7 +208,7 @@ class RotationSchema(Answer):
 class RotateKeySchema(Schema):
     """Give an API key a new secret."""
 
-    grace_seconds = Integer(
+    grace_seconds = StrictInteger(
         validate=validate.Range(0, 604_800),
         metadata={
             "example": 86_400,
@@ -217,7 +217,7 @@ class RotateKeySchema(Schema):
     )
 
 
-class ApiKeySchema(Answer):
+class ApiKeySchema(ResponseSchema):
     """An API key, without its text."""
 
     id = Id(metadata={"example": "0192d3a4-8888-7d8e-9f01-23456789abcd"})
@@ -236,7 +236,7 @@ class ApiKeySchema(Answer):
     quota = _quota(QuotaSchema)
     expires_at = _expires_at()
     disabled = fields.Boolean(metadata={"example": False})
-    status = Choice(
+    status = EnumString(
         "KeyStatus",
         STATUSES,
         metadata={
@@ -244,9 +244,9 @@ class ApiKeySchema(Answer):
             "description": "Revoked, disabled, expired come in that order.",
         },
     )
-    created_at = Time(metadata={"example": "2026-11-23T09:00:00Z"})
-    updated_at = Time(metadata={"example": "2026-11-23T09:00:00Z"})
-    last_used_at = Time(
+    created_at = Timestamp(metadata={"example": "2026-11-23T09:00:00Z"})
+    updated_at = Timestamp(metadata={"example": "2026-11-23T09:00:00Z"})
+    last_used_at = Timestamp(
         allow_none=True, metadata={"example": None, "description": "A few seconds late."}
     )
     last_used_ip = fields.String(allow_none=True, metadata={"example": None})
@@ -256,7 +256,7 @@ class ApiKeySchema(Answer):
         metadata={"example": None, "description": "The key that made this one; null: none did."},
     )
     locked_by_admin = fields.List(
-        Choice("LockedByAdmin", LOCKABLE),
+        EnumString("LockedByAdmin", LOCKABLE),
         metadata={
             "example": [],
             "description": "What an administrator has set, and only an administrator may widen.",
@@ -284,12 +284,12 @@ class CreateKeySchema(Schema):
     rate_limit = _rate_limit()
     quota = _quota()
     owner_id = Id(metadata={"description": "A service account, for an administrator's session."})
-    expires_in_days = Integer(
+    expires_in_days = StrictInteger(
         validate=validate.Range(1, 3650),
         allow_none=True,
         metadata={"example": 90, "description": "Instead of expires_at. Null: never."},
     )
-    expires_at = Time(allow_none=True, metadata={"description": "Null: never."})
+    expires_at = Timestamp(allow_none=True, metadata={"description": "Null: never."})
 
     @validates_schema
     def _one_expiry(self, data: dict, **kwargs: object) -> None:
@@ -318,7 +318,7 @@ class ImportKeySchema(CreateKeySchema):
     owner = fields.String(required=True)
     digest = Digest(required=True)
     hint = fields.String(validate=validate.Length(1, 32))
-    created_at = Time()
+    created_at = Timestamp()
 
 
 class ChangeKeySchema(Schema):
@@ -332,7 +332,7 @@ class ChangeKeySchema(Schema):
     rate_limit = _rate_limit(ChangeRateLimitSchema)
     quota = _quota(ChangeQuotaSchema)
     expires_at = _expires_at()
-    disabled = Flag(metadata={"example": False})
+    disabled = StrictBoolean(metadata={"example": False})
 
 
 def api_key_text(**kwargs: object) -> fields.String:
@@ -343,7 +343,7 @@ def api_key_text(**kwargs: object) -> fields.String:
 class CascadeSchema(Schema):
     """Revoke an API key, and perhaps others with it."""
 
-    cascade = Flag(
+    cascade = StrictBoolean(
         metadata={"example": False, "description": "Revoke all keys that came of it too."}
     )
 
@@ -351,7 +351,7 @@ class CascadeSchema(Schema):
 class DeleteQuery(Schema):
     """What to delete with a key."""
 
-    cascade = QueryFlag(
+    cascade = QueryBoolean(
         metadata={"description": "Delete the keys that came of it and are not revoked too."}
     )
 
@@ -375,34 +375,36 @@ class KeyQuery(PageQuery):
     owner_id = OwnerId(
         metadata={"description": "For an administrator's session: a user's id, or any."}
     )
-    status = Choice("KeyStatus", STATUSES)
+    status = EnumString("KeyStatus", STATUSES)
     search = fields.String(
         validate=validate.Length(1, 100),
         metadata={"description": "Literally, in name and description, in either case."},
     )
-    expires_before = Time()
-    unused_since = Time(metadata={"description": "Not used since then; unused ones by creation."})
-    never_used = QueryFlag()
+    expires_before = Timestamp()
+    unused_since = Timestamp(
+        metadata={"description": "Not used since then; unused ones by creation."}
+    )
+    never_used = QueryBoolean()
 
 
 class UsageQuery(Schema):
     """Which counts to tell, and how they are summed up."""
 
-    since = Time(
+    since = Timestamp(
         metadata={"description": "From the interval that holds it; by default 24 hours or 30 days."}
     )
-    until = Time(metadata={"description": "To the interval before it ends; by default now."})
-    interval = Choice(
+    until = Timestamp(metadata={"description": "To the interval before it ends; by default now."})
+    interval = EnumString(
         "UsageInterval",
         ("hour", "day"),
         metadata={"description": "In UTC; hour by default, for 31 days at most. Days: 400."},
     )
 
 
-class UsedSchema(Answer):
+class UsedSchema(ResponseSchema):
     """What was decided of a key in an hour or a day."""
 
-    start = Time(metadata={"example": "2026-11-23T09:00:00Z"})
+    start = Timestamp(metadata={"example": "2026-11-23T09:00:00Z"})
     valid = fields.Integer(metadata={"example": 120})
     denied = fields.Dict(
         keys=fields.String(),
@@ -411,7 +413,7 @@ class UsedSchema(Answer):
     )
 
 
-class UsageSchema(Answer):
+class UsageSchema(ResponseSchema):
     """What was decided of a key."""
 
     items = fields.List(

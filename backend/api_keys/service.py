@@ -179,7 +179,7 @@ def get(actor: Identity, key_id: UUID) -> ApiKey:
     return key
 
 
-def listing(
+def list_keys(
     actor: Identity,
     *,
     limit: int,
@@ -317,7 +317,7 @@ def _revoke_held(digests: list[str]) -> None:
         if secret and secret.id in key.accepted_secrets:
             children = [each for each in lineage.living([key.id]) if each.id != key.id]
             if _revoke(None, [key, *children]):
-                lifecycle.tell_owner(key, "key_leaked", children=children)
+                lifecycle.notify_owner(key, "key_leaked", children=children)
 
 
 def _revoke(actor: Identity | None, keys: list[ApiKey]) -> bool:

@@ -47,7 +47,7 @@ def write_usage(notes: dict[tuple[str, int, str], int]) -> None:
     )
 
 
-def listing(
+def list_usage(
     actor: Identity,
     key_id: UUID,
     *,

@@ -80,7 +80,7 @@ def _seal_signed() -> bool:
         count, is_any_unsigned = found
         if count < BATCH:
             return is_any_unsigned
-    services.current().chores.wake()
+    services.current().periodic_tasks.wake()
     return False
 
 

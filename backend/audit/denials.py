@@ -51,7 +51,7 @@ def deny(actor: Identity | None, **detail: Any) -> None:
     }
     log.warning("access.denied", extra=facts)
     service.denials.note(credential, 1)
-    service.chores.wake()
+    service.periodic_tasks.wake()
 
 
 def _credential_of(actor: Identity | None) -> Credential:

@@ -16,4 +16,4 @@ blp = Blueprint("audit", __name__, url_prefix="/audit-events", description="The 
 @blp.response(200, page_of(AuditEventSchema))
 def list_events(query: dict[str, Any]) -> dict[str, Any]:
     """List audit events, newest first"""
-    return page(service.listing(actor(), **query))
+    return page(service.list_events(actor(), **query))

@@ -2,23 +2,23 @@
 
 from marshmallow import fields
 
-from ..web.api import Answer, Choice, Id, PageQuery, Time
+from ..web.api import EnumString, Id, PageQuery, ResponseSchema, Timestamp
 from .service import ACTIONS, OUTCOMES
 
 _USER = "0192d3a4-5b6c-7d8e-9f01-23456789abcd"
 
 
-def _action() -> Choice:
-    return Choice("AuditAction", ACTIONS, metadata={"example": "user.update"})
+def _action() -> EnumString:
+    return EnumString("AuditAction", ACTIONS, metadata={"example": "user.update"})
 
 
-class AuditEventSchema(Answer):
+class AuditEventSchema(ResponseSchema):
     """Something that somebody did, or tried to."""
 
     id = Id(metadata={"example": "0192d3a4-aaaa-7d8e-9f01-23456789abcd"})
-    at = Time(attribute="created_at", metadata={"example": "2026-11-23T09:00:00Z"})
+    at = Timestamp(attribute="created_at", metadata={"example": "2026-11-23T09:00:00Z"})
     action = _action()
-    outcome = Choice("AuditOutcome", OUTCOMES, metadata={"example": "success"})
+    outcome = EnumString("AuditOutcome", OUTCOMES, metadata={"example": "success"})
     actor_id = Id(
         allow_none=True,
         metadata={"example": _USER, "description": "The user; null for nobody known."},
@@ -46,5 +46,5 @@ class AuditQuery(PageQuery):
     actor_id = Id(metadata={"description": "Of this user, or of a key of theirs."})
     action = _action()
     target_id = Id(metadata={"description": "Done to this user, key or session."})
-    since = Time(metadata={"description": "From this time on."})
-    until = Time(metadata={"description": "Before this time."})
+    since = Timestamp(metadata={"description": "From this time on."})
+    until = Timestamp(metadata={"description": "Before this time."})

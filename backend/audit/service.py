@@ -105,7 +105,7 @@ def record_each(
     except (pw.DatabaseError, pw.InterfaceError) as error:
         log.exception("not recorded, so not done: %s", action)
         raise Unavailable("The audit trail cannot be written. Try again shortly.") from error
-    chores = services.current().chores
+    chores = services.current().periodic_tasks
 
     def tell() -> None:
         level = logging.INFO if outcome == "success" else logging.WARNING
@@ -116,7 +116,7 @@ def record_each(
     current.obj.after_commit(tell)
 
 
-def listing(
+def list_events(
     actor: Identity,
     *,
     limit: int,

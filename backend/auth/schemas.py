@@ -3,7 +3,7 @@
 from marshmallow import fields, validate
 
 from ..users.schemas import UserSchema, email, password, username
-from ..web.api import Answer, Choice, Id, Schema, Time
+from ..web.api import EnumString, Id, ResponseSchema, Schema, Timestamp
 
 _REFRESH_TOKEN = "btr_AZLTpFtsfY6fASNFZ4mrzQAAAAA.kFo2bS8u1n5mD3t0m9b6cXJv4yqYhT7wKpL2sQeRzWU"  # noqa: S105
 _MFA_TOKEN = (
@@ -50,7 +50,7 @@ class RefreshSchema(Schema):
     refresh_token = _token("Of the last sign-in or refresh.", _REFRESH_TOKEN)
 
 
-class TokensSchema(Answer):
+class TokensSchema(ResponseSchema):
     """The tokens of a session."""
 
     access_token = fields.String(metadata={"example": _ACCESS_TOKEN})
@@ -62,12 +62,12 @@ class TokensSchema(Answer):
     user = fields.Nested(UserSchema())
 
 
-class AuthSchema(Answer):
+class AuthSchema(ResponseSchema):
     """The credential that a request was made with: a session, or a key."""
 
     sometimes = frozenset({"session_id", "key_id"})
 
-    method = Choice("AuthMethod", ("session", "api_key"), metadata={"example": "session"})
+    method = EnumString("AuthMethod", ("session", "api_key"), metadata={"example": "session"})
     session_id = Id(metadata={"example": "0192d3a4-7777-7d8e-9f01-23456789abcd"})
     key_id = Id()
     scopes = fields.List(
@@ -83,17 +83,17 @@ class MeSchema(UserSchema):
     auth = fields.Nested(AuthSchema())
 
 
-class SessionSchema(Answer):
+class SessionSchema(ResponseSchema):
     """A session."""
 
     id = Id(metadata={"example": "0192d3a4-7777-7d8e-9f01-23456789abcd"})
-    created_at = Time(metadata={"example": "2026-11-23T09:00:00Z"})
-    last_used_at = Time(
+    created_at = Timestamp(metadata={"example": "2026-11-23T09:00:00Z"})
+    last_used_at = Timestamp(
         metadata={"example": "2026-11-23T09:30:00Z", "description": "The last refresh."}
     )
     ip = fields.String(allow_none=True, metadata={"example": "192.0.2.1"})
     user_agent = fields.String(allow_none=True, metadata={"example": "curl/8.11"})
-    grace_used_at = Time(
+    grace_used_at = Timestamp(
         allow_none=True,
         metadata={
             "example": None,

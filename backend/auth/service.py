@@ -18,7 +18,7 @@ from ..core.errors import (
     Failure,
     Invalid,
     InvalidCredentials,
-    InvalidLink,
+    InvalidToken,
     NotFound,
 )
 from ..core.identity import Identity
@@ -49,7 +49,7 @@ def login(username: str, password: str) -> dict[str, Any]:
         right = guessing.is_password(user or username, password)
         if user is None or not right or not user.is_active:
             raise InvalidCredentials
-    if services.current().hasher.is_outdated(user.password_hash):
+    if services.current().password_hasher.needs_rehash(user.password_hash):
         users.rehash(user, password)
     if user.mfa_enabled:
         keyring = services.current().keyring
@@ -78,7 +78,7 @@ def _halfway_in(mfa_token: str) -> User:
     """The user who has given their password for this token, and not changed it since."""
     try:
         user_id, epoch = services.current().keyring.read_for(SECOND_STEP, mfa_token)
-    except InvalidLink:
+    except InvalidToken:
         raise InvalidCredentials from None
     user: User | None = User.get_or_none(
         (User.id == user_id) & (User.session_epoch == epoch) & User.is_active & User.mfa_enabled
@@ -154,7 +154,7 @@ def refresh(token: str) -> dict[str, Any]:
     raise InvalidCredentials
 
 
-def holder_of(token: str) -> Session:
+def session_of_refresh_token(token: str) -> Session:
     """The session, with its user, for which this refresh token would now be exchanged.
 
     InvalidCredentials if there is none. It rotates and ends nothing.
@@ -167,7 +167,7 @@ def holder_of(token: str) -> Session:
     return session
 
 
-def end_by_possession(token: str) -> None:
+def revoke_token(token: str) -> None:
     """End the session of an access or refresh token: who holds it may do so.
 
     Any refresh token that we signed will do, also one that was rotated away: it would end the
@@ -359,7 +359,7 @@ def change_password(actor: Identity, current_password: str, new_password: str) -
     user = actor.user
     users.require_strong(new_password, "new_password", user.username, user.email)
     user = guessing.require_password(actor, current_password, "password.change")
-    _replace_password(actor, user, services.current().hasher.hash(new_password, user.id))
+    _replace_password(actor, user, services.current().password_hasher.hash(new_password, user.id))
 
 
 @atomic
@@ -414,7 +414,7 @@ def reset_password(token: str, new_password: str) -> None:
 def _reset_password(user: User, new: str) -> None:
     unused = (User.password_link_epoch == user.password_link_epoch) & User.is_active
     if not users.replace_password(user, new, unused, keys.count_active(user.id)):
-        raise InvalidLink
+        raise InvalidToken
     guessing.trust_address(user)
     audit.record(None, "password.reset", target=("user", user.id))
 

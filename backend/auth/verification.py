@@ -112,7 +112,7 @@ def _refusal(code: str, key: Key) -> Decision:
 
 
 def _peek(key: Key) -> Rate | None:
-    return services.current().limiter.peek(key.limits) if key.limits else None
+    return services.current().rate_limiter.peek(key.limits) if key.limits else None
 
 
 def _least(quotas: Sequence[Quota]) -> Quota | None:
@@ -122,7 +122,7 @@ def _least(quotas: Sequence[Quota]) -> Quota | None:
 def _use(key: Key, text: str, cost: int) -> Decision:
     rate = None
     if key.limits:
-        rate = services.current().limiter.hit(key.limits)
+        rate = services.current().rate_limiter.hit(key.limits)
         if not rate.passed:
             return Decision("rate_limited", key, rate, _least(key.quotas))
     if key.secret.state == "pending" or len(key.quotas) > 1:
@@ -191,4 +191,4 @@ def _note(key: Key, code: str, address: str | None) -> None:
     service.usage.note((key_id, int(now.timestamp()) // 3600, code), 1)
     if code == VALID:
         service.last_used.note(key_id, (now, address))
-    service.chores.wake()
+    service.periodic_tasks.wake()

@@ -18,7 +18,7 @@ INTERVAL = 3.0  # seconds
 CLOSING_SECONDS = 5.0
 
 
-class Chores:
+class PeriodicTasks:
     """Runs all chores together, in one thread, INTERVAL seconds after somebody said `wake`.
 
     The thread starts with the first reason, so that each process that forks off (gunicorn) has one

@@ -102,7 +102,7 @@ class Lane:
         return bool(self.waiting) or self.closing.is_set()
 
 
-class Jobs(Lane):
+class TaskQueue(Lane):
     """Does what requests submit, in order."""
 
     name = "jobs"
@@ -143,7 +143,7 @@ class Jobs(Lane):
             return partial(inside.run, _do, job)
 
 
-class Lookups(Jobs):
+class Lookups(TaskQueue):
     """Jobs that must not tell by their order or their time what they found.
 
     They wait for others for a random time, and are then done in random order.

@@ -35,7 +35,7 @@ def list_events(
     filters |= {"actor_id": user_id_of(actor)} if actor else {}
     filters |= {"action": action} if action else {}
     named = functools.lru_cache(10_000)(_named)
-    for event in every_row(audit.listing, **filters):
+    for event in every_row(audit.list_events, **filters):
         if as_json:
             print_json(AuditEventSchema(), event)
         else:

@@ -66,7 +66,7 @@ def create_key(owner: str, name: str, scopes: tuple[str, ...], expires_in_days: 
 def list_keys(unused_since: datetime | None, *, as_json: bool) -> None:
     """List all keys, newest first."""
     since = unused_since and unused_since.replace(tzinfo=UTC)
-    for key in every_row(keys.listing, owner_id="any", unused_since=since):
+    for key in every_row(keys.list_keys, owner_id="any", unused_since=since):
         if as_json:
             print_json(ApiKeySchema(), key)
         else:

@@ -80,7 +80,7 @@ def create(
 @inside
 def list_users(*, as_json: bool) -> None:
     """List all accounts, newest first."""
-    for user in every_row(users.listing):
+    for user in every_row(users.list_users):
         if as_json:
             print_json(UserSchema(), user)
         else:

@@ -55,7 +55,7 @@ class InvalidCredentials(Failure):
         super().__init__("invalid_credentials", detail, challenge=challenge)
 
 
-class InvalidLink(Failure):
+class InvalidToken(Failure):
     """A link from a mail that is altered, used, replaced by a newer one, or too old."""
 
     def __init__(self) -> None:

@@ -60,7 +60,7 @@ class Measured(Protocol):
     def database(self) -> Any: ...
 
     @property
-    def jobs(self) -> Any: ...
+    def tasks(self) -> Any: ...
 
     @property
     def lookups(self) -> Any: ...
@@ -168,5 +168,5 @@ class Metrics:
         """Take down what is not told as it happens."""
         self._pool_used.set(len(service.database._in_use))
         self._pool_size.set(service.settings.database_connections)
-        self._jobs.set(service.jobs.waiting + service.lookups.waiting)
+        self._jobs.set(service.tasks.waiting + service.lookups.waiting)
         self._lag.set(max(each.lag for each in (service.last_used, service.usage, service.denials)))

@@ -76,7 +76,7 @@ class Rate(NamedTuple):
     reset_seconds: int
 
 
-class Limiter:
+class RateLimiter:
     """Counts uses by name. Where REDIS_URL is set they are counted there, for all processes."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:

@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from cryptography.fernet import Fernet, InvalidToken
+from cryptography import fernet
+from cryptography.fernet import Fernet
 from itsdangerous import BadSignature, Signer
 
 from ..core import clock
-from ..core.errors import InvalidCredentials, InvalidLink
+from ..core.errors import InvalidCredentials, InvalidToken
 from ..core.settings import Settings
 
 BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -123,7 +124,7 @@ class Keyring:
         """(user id, epoch) of a token that `sign_for` made, else InvalidLink."""
         raw = self._unsign(kind, token)
         if raw is None or clock.timestamp() * 1_000_000 >= int.from_bytes(raw[20:]):
-            raise InvalidLink
+            raise InvalidToken
         return UUID(bytes=raw[:16]), int.from_bytes(raw[16:20])
 
     def _sign(self, kind: str, raw: bytes) -> str:
@@ -174,7 +175,7 @@ class Keyring:
         for cipher in self._ciphers:
             try:
                 return cipher.decrypt(text), cipher is not self._ciphers[0]
-            except (InvalidToken, ValueError):
+            except (fernet.InvalidToken, ValueError):
                 continue
         raise LookupError("encrypted under a SECRET_KEY that is gone")
 

@@ -39,7 +39,7 @@ def normalised(password: str) -> str:
     return unicodedata.normalize("NFC", password)
 
 
-class Hasher:
+class PasswordHasher:
     """bcrypt over base64(HMAC-SHA-384(key = the hash's own salt, password)).
 
     The inner MAC makes every character count where bcrypt alone stops at 72 bytes; its key is the
@@ -69,7 +69,7 @@ class Hasher:
         with self._turn(account):
             return self._bcrypt(password, bcrypt.gensalt(self.rounds)).decode()
 
-    def check(self, password: str, stored: str | None, account: Account = None) -> bool:
+    def verify(self, password: str, stored: str | None, account: Account = None) -> bool:
         """True if `stored` was made of `password`. None takes as long, and is never right."""
         reference = stored.encode() if stored else bcrypt.gensalt(self.rounds)
         with self._turn(account):  # one for all hashes, or a right password could be refused
@@ -80,7 +80,7 @@ class Hasher:
                 self._bcrypt(password, bcrypt.gensalt(rounds))
         return right
 
-    def is_outdated(self, stored: str) -> bool:
+    def needs_rehash(self, stored: str) -> bool:
         """True if `stored` was made at another cost than BCRYPT_ROUNDS."""
         return _rounds(stored.encode()) != self.rounds
 

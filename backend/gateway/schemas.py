@@ -5,7 +5,15 @@ from marshmallow import EXCLUDE, fields, validate
 from ..api_keys.schemas import KEY, Address, api_key_text, metadata, scopes
 from ..auth.decide import CODES
 from ..users.schemas import kind, role
-from ..web.api import Answer, Choice, Flag, Id, Integer, Schema, Time
+from ..web.api import (
+    EnumString,
+    Id,
+    ResponseSchema,
+    Schema,
+    StrictBoolean,
+    StrictInteger,
+    Timestamp,
+)
 
 _ID = "0192d3a4-8888-7d8e-9f01-23456789abcd"
 _USER = "0192d3a4-5b6c-7d8e-9f01-23456789abcd"
@@ -32,21 +40,23 @@ class VerifySchema(ExplainSchema):
     """A key that was shown to a service, and what it is asked for."""
 
     key = api_key_text(required=True)
-    cost = Integer(
+    cost = StrictInteger(
         validate=validate.Range(0, 1_000_000),
         metadata={"example": 1, "description": "0: only look, it is no use of the key."},
     )
-    explain = Flag(metadata={"example": False, "description": "All checks; no use of the key."})
+    explain = StrictBoolean(
+        metadata={"example": False, "description": "All checks; no use of the key."}
+    )
 
 
-class CheckSchema(Answer):
+class CheckSchema(ResponseSchema):
     """A check and its outcome."""
 
-    code = Choice("VerifyCode", CODES, metadata={"example": "expired"})
+    code = EnumString("VerifyCode", CODES, metadata={"example": "expired"})
     passed = fields.Boolean(metadata={"example": True})
 
 
-class OwnerSchema(Answer):
+class OwnerSchema(ResponseSchema):
     """Whose a key is."""
 
     id = Id(metadata={"example": _ID})
@@ -55,7 +65,7 @@ class OwnerSchema(Answer):
     kind = kind()
 
 
-class RateSchema(Answer):
+class RateSchema(ResponseSchema):
     """How a key's limit stands; of several, as for keys made with others, the one that counts."""
 
     limit = fields.Integer(metadata={"example": 100})
@@ -68,13 +78,13 @@ class RateSchema(Answer):
     )
 
 
-class RemainingSchema(Answer):
+class RemainingSchema(ResponseSchema):
     """How a key's quota stands."""
 
     remaining = fields.Integer(metadata={"example": 9_999})
 
 
-class VerifiedSchema(Answer):
+class VerifiedSchema(ResponseSchema):
     """What was decided: the first check that failed, else `valid`.
 
     What the key is, unless there is none; `checks` only where they were asked for.
@@ -86,7 +96,7 @@ class VerifiedSchema(Answer):
     )
 
     valid = fields.Boolean(metadata={"example": True})
-    code = Choice("VerifyCode", CODES, metadata={"example": "valid"})
+    code = EnumString("VerifyCode", CODES, metadata={"example": "valid"})
     key_id = Id(metadata={"example": _ID})
     owner = fields.Nested(OwnerSchema())
     name = fields.String(metadata={"example": "deploys"})
@@ -95,7 +105,7 @@ class VerifiedSchema(Answer):
         metadata={"example": ["reports:read"], "description": "What the owner's role allows now."},
     )
     metadata = metadata()
-    expires_at = Time(allow_none=True, metadata={"example": None})
+    expires_at = Timestamp(allow_none=True, metadata={"example": None})
     rate_limit = fields.Nested(RateSchema())
     quota = fields.Nested(RemainingSchema())
     checks = fields.List(fields.Nested(CheckSchema()))
@@ -120,7 +130,7 @@ class PresentedTokenSchema(Schema):
     )
 
 
-class IntrospectionSchema(Answer):
+class IntrospectionSchema(ResponseSchema):
     """What a token is. Only `active` is told of one that is not active."""
 
     sometimes = frozenset(
@@ -129,7 +139,7 @@ class IntrospectionSchema(Answer):
     )
 
     active = fields.Boolean(metadata={"example": True})
-    token_type = Choice("TokenType", TOKEN_TYPES, metadata={"example": "api_key"})
+    token_type = EnumString("TokenType", TOKEN_TYPES, metadata={"example": "api_key"})
     sub = Id(metadata={"example": _USER, "description": "The user's id."})
     username = fields.String(metadata={"example": "alice"})
     role = role()

@@ -48,7 +48,7 @@ def _access_token(token: str) -> dict[str, Any]:
 
 
 def _refresh_token(token: str) -> dict[str, Any]:
-    session = auth.holder_of(token)
+    session = auth.session_of_refresh_token(token)
     return {
         "token_type": "refresh_token",
         **_of_session(session.user),
@@ -93,6 +93,6 @@ def revoke(token: str) -> None:
     As `auth.end_by_possession` and `keys.revoke_by_possession`; other text changes nothing.
     """
     try:
-        auth.end_by_possession(token)
+        auth.revoke_token(token)
     except InvalidCredentials:
         keys.revoke_by_possession(token)

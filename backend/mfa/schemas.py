@@ -4,7 +4,7 @@ import pyotp
 from marshmallow import fields, validate
 
 from ..users.schemas import password
-from ..web.api import Answer, Schema
+from ..web.api import ResponseSchema, Schema
 
 _SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"  # noqa: S105
 _URI = pyotp.TOTP(_SECRET).provisioning_uri(name="alice", issuer_name="accounts.example.org")
@@ -21,7 +21,7 @@ def code(description: str) -> fields.String:
     )
 
 
-class SecondFactorStateSchema(Answer):
+class SecondFactorStateSchema(ResponseSchema):
     """Whether there is a second factor."""
 
     enabled = fields.Boolean(metadata={"example": True})
@@ -34,7 +34,7 @@ class SetUpSecondFactorSchema(Schema):
     current_password = password(required=True)
 
 
-class SecondFactorSchema(Answer):
+class SecondFactorSchema(ResponseSchema):
     """What an authenticator app needs, three times the same. Shown once."""
 
     secret = fields.String(metadata={"example": _SECRET, "description": "Base32, for typing in."})
@@ -59,7 +59,7 @@ class ProveSecondFactorSchema(Schema):
     code = code("What the authenticator app shows, or a recovery code.")
 
 
-class NewRecoveryCodesSchema(Answer):
+class NewRecoveryCodesSchema(ResponseSchema):
     """Recovery codes. Shown once."""
 
     recovery_codes = fields.List(

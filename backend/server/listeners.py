@@ -94,7 +94,7 @@ def begin(app: Flask) -> None:
 def finish(app: Flask) -> None:
     """Do what is left to do before the process ends."""
     service: Services = app.extensions["backend"]
-    for lane in (service.jobs, service.lookups, service.sender, service.chores):
+    for lane in (service.tasks, service.lookups, service.sender, service.periodic_tasks):
         lane.close()
 
 

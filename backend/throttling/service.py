@@ -42,7 +42,7 @@ def attempt(
     too, or the difference would tell. Failure `rate_limited` if there were too many.
     """
     if not code:  # before anything is written: clients without a place ask again at once
-        services.current().hasher.require_place(_hashes_as(account))
+        services.current().password_hasher.require_place(_hashes_as(account))
     booked = _book(account, code=code)
     try:
         yield
@@ -68,7 +68,7 @@ def require_password(actor: Identity, password: str, action: str) -> User:
 def is_password(account: User | str, password: str) -> bool:
     """True if it is the account's password; it takes as long for the name of no user."""
     stored = account.password_hash if isinstance(account, User) else None
-    return services.current().hasher.check(password, stored, _hashes_as(account))
+    return services.current().password_hasher.verify(password, stored, _hashes_as(account))
 
 
 def wrong_password() -> Forbidden:

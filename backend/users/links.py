@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from .. import services
-from ..core.errors import InvalidLink
+from ..core.errors import InvalidToken
 from ..crypto.keyring import EMAIL_LINK, PASSWORD_LINK
 from ..db.database import lock
 from ..mail import mailer
@@ -69,7 +69,7 @@ def holder(kind: str, token: str) -> User:
     user_id, epoch = services.current().keyring.read_for(kind, token)
     for user in lock(User.select().where(_present(kind, user_id, epoch))):
         return user
-    raise InvalidLink
+    raise InvalidToken
 
 
 def _present(kind: str, user_id: UUID, epoch: int) -> Any:

@@ -18,7 +18,7 @@ blp = Blueprint("users", __name__, url_prefix="/users", description="Accounts, f
 @blp.response(200, page_of(UserSchema))
 def list_users(query: dict[str, Any]) -> dict[str, Any]:
     """List accounts, newest first"""
-    return page(service.listing(actor(), **query))
+    return page(service.list_users(actor(), **query))
 
 
 @blp.route("/<id:user_id>")

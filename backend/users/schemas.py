@@ -5,15 +5,15 @@ from marshmallow import ValidationError, fields, validate
 from ..core.identity import ROLES
 from ..crypto.passwords import MAX_LENGTH, normalised
 from ..web.api import (
-    Answer,
-    Choice,
-    Flag,
+    EnumString,
     Id,
     PageQuery,
     Pattern,
-    QueryFlag,
+    QueryBoolean,
+    ResponseSchema,
     Schema,
-    Time,
+    StrictBoolean,
+    Timestamp,
 )
 from .service import MAX_EMAIL, fold_email
 
@@ -65,17 +65,17 @@ def email(**kwargs: object) -> Email:
     return Email(metadata=about, **kwargs)
 
 
-def role() -> Choice:
+def role() -> EnumString:
     """The field for a role."""
-    return Choice("Role", ROLES, metadata={"example": "user"})
+    return EnumString("Role", ROLES, metadata={"example": "user"})
 
 
-def kind() -> Choice:
+def kind() -> EnumString:
     """The field for what an account is for."""
-    return Choice("Kind", KINDS, metadata={"example": "person"})
+    return EnumString("Kind", KINDS, metadata={"example": "person"})
 
 
-class UserSchema(Answer):
+class UserSchema(ResponseSchema):
     """An account."""
 
     id = Id(metadata={"example": "0192d3a4-5b6c-7d8e-9f01-23456789abcd"})
@@ -89,9 +89,9 @@ class UserSchema(Answer):
     kind = kind()
     is_active = fields.Boolean(metadata={"example": True})
     mfa_enabled = fields.Boolean(metadata={"example": False})
-    created_at = Time(metadata={"example": "2026-11-23T09:00:00Z"})
-    updated_at = Time(metadata={"example": "2026-11-23T09:00:00Z"})
-    last_login_at = Time(allow_none=True, metadata={"example": "2026-11-23T09:30:00Z"})
+    created_at = Timestamp(metadata={"example": "2026-11-23T09:00:00Z"})
+    updated_at = Timestamp(metadata={"example": "2026-11-23T09:00:00Z"})
+    last_login_at = Timestamp(allow_none=True, metadata={"example": "2026-11-23T09:30:00Z"})
 
 
 class RegisterSchema(Schema):
@@ -110,7 +110,7 @@ class ChangeUserSchema(Schema):
     username = username()
     email = email(allow_none=True)
     role = role()
-    is_active = Flag(metadata={"example": True})
+    is_active = StrictBoolean(metadata={"example": True})
 
 
 class UserQuery(PageQuery):
@@ -122,4 +122,4 @@ class UserQuery(PageQuery):
     )
     role = role()
     kind = kind()
-    is_active = QueryFlag()
+    is_active = QueryBoolean()

@@ -74,7 +74,7 @@ def get(actor: Identity, user_id: UUID) -> User:
     return user
 
 
-def listing(
+def list_users(
     actor: Identity,
     *,
     limit: int,
@@ -134,7 +134,7 @@ def hash_password(password: str, field: str, username: str, email: str | None, b
     Takes a quarter of a second at a place of the user `by`: never call it inside a transaction.
     """
     require_strong(password, field, username, email)
-    return services.current().hasher.hash(password, by)
+    return services.current().password_hasher.hash(password, by)
 
 
 def require_strong(password: str, field: str, username: str, email: str | None) -> None:
@@ -294,7 +294,7 @@ def replace_password(user: User, new: str, unchanged: Any, api_keys: int | None 
 def rehash(user: User, password: str) -> None:
     """Keep the same password under the present cost, if nobody has changed it meanwhile."""
     try:
-        new = services.current().hasher.hash(password, user.id)
+        new = services.current().password_hasher.hash(password, user.id)
     except Unavailable:
         return  # no place to hash at; at another sign-in, then
     unchanged = (User.id == user.id) & (User.password_hash == user.password_hash)

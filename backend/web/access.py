@@ -137,7 +137,7 @@ def _guard(views: dict[str, Any]) -> ResponseReturnValue | None:
     view = views[rule.endpoint]
     access: Access = view.access
     if access.hashes:
-        services.current().hasher.require_place()  # a flood of these costs next to nothing
+        services.current().password_hasher.require_place()  # a flood of these costs next to nothing
     if not access.public:
         _enforce(access, environ)
     if not access.by_itself:

@@ -30,7 +30,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from . import problems
 from .application import Empty, Ready
-from .parsing import MAX_FAULTS, AdmittedParser
+from .parsing import MAX_FAULTS, RequestParser
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -67,7 +67,7 @@ class Schema(ma.Schema):
             raise error.with_traceback(None) from None
 
 
-class Answer(ma.Schema):
+class ResponseSchema(ma.Schema):
     """The base of what goes out. All members are always there, but for those in `sometimes`.
 
     Clients are told nothing of other members, so that one may be added.
@@ -131,7 +131,7 @@ class List(fields.List):
         return super()._deserialize(value, *args, **kwargs)
 
 
-class Choice(fields.String):
+class EnumString(fields.String):
     """One of a few texts, which are documented once, as a schema called `title`."""
 
     def __init__(self, title: str, choices: Iterable[str], **kwargs: Any) -> None:
@@ -139,7 +139,7 @@ class Choice(fields.String):
         super().__init__(validate=validate.OneOf(choices), **kwargs)
 
 
-class Flag(fields.Boolean):
+class StrictBoolean(fields.Boolean):
     """true or false; no "yes", no 1."""
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> bool:
@@ -148,7 +148,7 @@ class Flag(fields.Boolean):
         return value
 
 
-class QueryFlag(fields.Boolean):
+class QueryBoolean(fields.Boolean):
     """The texts true and false."""
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> bool:
@@ -157,7 +157,7 @@ class QueryFlag(fields.Boolean):
         return bool(value == "true")
 
 
-class Integer(fields.Integer):
+class StrictInteger(fields.Integer):
     """A whole number; no 1.0, no "1", no true."""
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> int:
@@ -184,7 +184,7 @@ class Id(fields.UUID):
         return UUID(value)
 
 
-class Time(fields.AwareDateTime):
+class Timestamp(fields.AwareDateTime):
     """A time as RFC 3339 writes it; in answers always UTC, with Z."""
 
     def _serialize(self, value: Any, *args: Any, **kwargs: Any) -> str | None:
@@ -228,7 +228,7 @@ class PageQuery(Schema):
     cursor = Cursor(metadata={"description": "`next` of the page before."})
 
 
-def page_of(schema: type[Answer]) -> type[Answer]:
+def page_of(schema: type[ResponseSchema]) -> type[ResponseSchema]:
     """The schema of a list of `schema`: `items`, newest first, and `next`."""
     name = schema.__name__.removesuffix("Schema")
     members: dict[str, Any] = {
@@ -238,7 +238,7 @@ def page_of(schema: type[Answer]) -> type[Answer]:
             metadata={"description": "Cursor of the next page; null on the last.", "example": None},
         ),
     }
-    return Answer.from_dict(members, name=f"{name}Page")  # type: ignore[return-value]
+    return ResponseSchema.from_dict(members, name=f"{name}Page")  # type: ignore[return-value]
 
 
 def page(result: tuple[list[Any], UUID | None]) -> dict[str, Any]:
@@ -264,7 +264,7 @@ def _field_example(field: fields.Field) -> Any:
 class Blueprint(flask_smorest.Blueprint):
     """A subject's routes. Requests are parsed strictly, examples come from the schemas."""
 
-    ARGUMENTS_PARSER = AdmittedParser()
+    ARGUMENTS_PARSER = RequestParser()
 
     def arguments(
         self, schema: type[ma.Schema], *, location: str = "json", required: bool = True
@@ -290,7 +290,7 @@ class Blueprint(flask_smorest.Blueprint):
         return decorate
 
     def response(
-        self, status: int, schema: type[Answer] | None = None, **kwargs: Any
+        self, status: int, schema: type[ResponseSchema] | None = None, **kwargs: Any
     ) -> Callable[[View], View]:
         """Decorator: dump what the view returns, with an example in the documentation."""
         if schema is None:

@@ -18,7 +18,7 @@ from ..db.database import release
 from ..db.errors import explain
 from ..services import Services
 from .access import public
-from .api import Answer, Blueprint
+from .api import Blueprint, ResponseSchema
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ blp = Blueprint("service", __name__, description="The service itself")
 READY_SECONDS = 0.5
 
 
-class RootSchema(Answer):
+class RootSchema(ResponseSchema):
     """Where to go from here."""
 
     name = fields.String(metadata={"example": "backend"})
@@ -39,7 +39,7 @@ class RootSchema(Answer):
     )
 
 
-class HealthSchema(Answer):
+class HealthSchema(ResponseSchema):
     """A state in one word."""
 
     status = fields.String(metadata={"example": "ok"})

@@ -10,12 +10,12 @@ from marshmallow import fields
 from .. import services
 from ..core.errors import NotFound
 from .access import public
-from .api import Answer, Blueprint
+from .api import Blueprint, ResponseSchema
 
 blp = Blueprint("jwks", __name__, description="Public keys of access tokens")
 
 
-class PublicKeySchema(Answer):
+class PublicKeySchema(ResponseSchema):
     """A JSON Web Key; one of P-256 has `y`, one of Ed25519 has not."""
 
     sometimes = frozenset({"y"})
@@ -34,13 +34,13 @@ class PublicKeySchema(Answer):
     alg = fields.String(metadata={"example": "EdDSA"})
 
 
-class PublicKeysSchema(Answer):
+class PublicKeysSchema(ResponseSchema):
     """A JSON Web Key Set."""
 
     keys = fields.List(fields.Nested(PublicKeySchema()))
 
 
-class MetadataSchema(Answer):
+class MetadataSchema(ResponseSchema):
     """Where an OAuth client finds what it needs. `jwks_uri` only where there are public keys."""
 
     sometimes = frozenset({"jwks_uri"})

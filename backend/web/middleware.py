@@ -40,7 +40,7 @@ _HOST = re.compile(r"([A-Za-z0-9._~!$&'()*+;=%-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{0,5
 _ALWAYS_OPEN = frozenset({"/healthz", "/readyz", "/v1/verify"})
 
 
-class Envelope:
+class RequestMiddleware:
     """WSGI middleware around the application of one service."""
 
     def __init__(self, app: WSGIApplication, service: Services) -> None:
@@ -100,7 +100,7 @@ class Envelope:
         """Once a process: a proxy seems to stand in front, and nobody said that it is trusted."""
         self._is_told = True
         log.warning("X-Forwarded-For arrives, and TRUSTED_PROXIES is not set: it is ignored")
-        self._service.jobs.submit(functools.partial(notices.note, notices.FORWARDED))
+        self._service.tasks.submit(functools.partial(notices.note, notices.FORWARDED))
 
 
 def _check_threads(environ: WSGIEnvironment) -> None:

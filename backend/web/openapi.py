@@ -11,7 +11,7 @@ from marshmallow import fields
 
 from . import problems
 from .access import ANY_KEY, Access
-from .api import Answer, Api, Choice, Id, IdConverter
+from .api import Api, EnumString, Id, IdConverter, ResponseSchema
 
 TITLE = "Backend"
 DESCRIPTION = """Accounts, sessions and API keys for your services.
@@ -44,7 +44,7 @@ SECURITY_SCHEMES = {
 _ETAG_CODES = frozenset({"precondition_failed", "precondition_required"})
 
 
-class ProblemSchema(Answer):
+class ProblemSchema(ResponseSchema):
     """Problem details (RFC 9457)."""
 
     sometimes = frozenset({"errors", "mfa_token", "error"})
@@ -52,7 +52,7 @@ class ProblemSchema(Answer):
     type = fields.String(metadata={"description": "Always about:blank."})
     title = fields.String(metadata={"description": "The phrase of the status."})
     status = fields.Integer()
-    code = Choice(
+    code = EnumString(
         "ProblemCode",
         sorted(problems.CODES),
         metadata={"description": "What happened, for programs."},
@@ -115,7 +115,7 @@ def _refer_to_choices(
     converter: OpenAPIConverter, field: fields.Field, *, ret: dict[str, Any]
 ) -> dict[str, Any]:
     """In place of a Choice's texts, the schema that lists them, so that they have one name."""
-    if not isinstance(field, Choice):
+    if not isinstance(field, EnumString):
         return {}
     texts = [each for each in ret.pop("enum") if each is not None]
     schema, components = {"type": "string", "enum": texts}, converter.spec.components

@@ -212,7 +212,7 @@ def flat(said: Any, place: str = "") -> Iterator[str]:
         yield from (f"{place}{text}" for text in said)
 
 
-class AdmittedParser(FlaskParser):
+class RequestParser(FlaskParser):
     """Hands on what was admitted, and tells faults in our own form."""
 
     def load_json(self, req: Any, schema: Any) -> Any:
