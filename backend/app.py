@@ -13,10 +13,13 @@ from . import __version__, cli, upkeep
 from .api_keys import routes as api_keys
 from .api_keys.service import write_last_used
 from .api_keys.usage import write_usage
+from .audit import denials
 from .audit import routes as audit
 from .audit.chain import seal
 from .audit.denials import write_denials
+from .auth import jwks, password_page
 from .auth import routes as auth
+from .auth.enforcement import enforce
 from .background.periodic import PeriodicTasks
 from .background.task_queue import Lookups, TaskQueue
 from .background.write_behind import WriteBehind
@@ -32,20 +35,11 @@ from .gateway import routes as gateway
 from .mail.mailer import Mailer
 from .mail.sender import Sender
 from .mfa import routes as mfa
+from .notices.service import note_forwarded
 from .services import Services
 from .users import links
 from .users import routes as users
-from .web import (
-    access,
-    docs,
-    health,
-    jwks,
-    metrics,
-    openapi,
-    parsing,
-    password_page,
-    problems,
-)
+from .web import access, docs, health, metrics, openapi, parsing, problems
 from .web.application import Application
 from .web.middleware import RequestMiddleware
 
@@ -68,7 +62,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.merge_slashes = False  # another path is another resource, never a redirect
 
     api = openapi.init_app(app, __version__)
-    problems.init_app(app)
+    problems.init_app(app, denials.deny)
     for blueprint in V1:
         api.register_blueprint(blueprint, url_prefix=f"/v1{blueprint.url_prefix}")
     forward_auth.init_app(app, api)
@@ -79,14 +73,14 @@ def create_app(settings: Settings | None = None) -> Flask:
     password_page.init_app(app)
     if settings.docs_enabled:
         docs.init_app(app, api)
-    access.init_app(app)
+    access.init_app(app, enforce)
     cli.init_app(app)
 
     @app.teardown_request
     def _give_back_connection(error: BaseException | None) -> None:
         release(service.database)
 
-    app.wsgi_app = RequestMiddleware(app.wsgi_app, service)  # type: ignore[method-assign]
+    app.wsgi_app = RequestMiddleware(app.wsgi_app, service, note_forwarded)  # type: ignore[method-assign]
     return app
 
 

@@ -62,6 +62,13 @@ service: ContextVar[Any] = ContextVar("service", default=None)
 call: ContextVar[Call | None] = ContextVar("call", default=None)
 
 
+def current_call() -> Call:
+    """The request that is being answered. Not for code that also runs outside of one."""
+    found = call.get()
+    assert found is not None, "no request is being answered"
+    return found
+
+
 def network() -> str:
     """Where the present call comes from; of IPv6 the /64, which is what one customer is given."""
     now = call.get()

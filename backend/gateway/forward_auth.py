@@ -15,12 +15,12 @@ from flask_smorest import Api
 from werkzeug.routing import BaseConverter, Rule
 
 from ..api_keys.scopes import PATTERN
+from ..auth.guard import Asked, admit, denied
 from ..core.errors import Failure
 from ..core.identity import Identity
 from ..web import problems
 from ..web.access import by_itself
 from ..web.application import Empty
-from ..web.credentials import Asked, admit, denied
 
 MOST_PARAMETERS = 64
 

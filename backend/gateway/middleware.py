@@ -17,11 +17,11 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response
 
+from ..auth.guard import Asked, admit, denied
 from ..core import context
 from ..db.database import release
 from ..services import Services
 from ..web import problems
-from ..web.credentials import Asked, admit, denied
 from ..web.headers import completer, rate_headers
 from ..web.middleware import call_of, see_through_proxies
 

@@ -16,10 +16,10 @@ _SENTENCES = {
 _LATELY = timedelta(days=7)
 
 
-def note(name: str) -> None:
-    """Remember that this was seen now."""
+def note_forwarded() -> None:
+    """Remember that headers of a proxy arrive which nothing says to believe."""
     now = clock.now()
-    Notice.insert(name=name, seen_at=now).on_conflict(
+    Notice.insert(name=FORWARDED, seen_at=now).on_conflict(
         conflict_target=[Notice.name], update={Notice.seen_at: now}
     ).execute()
 

@@ -16,11 +16,10 @@ from flask import Flask, current_app, request
 from flask.typing import ResponseReturnValue
 
 from .. import services
-from ..core.errors import Forbidden, NotFound
+from ..core import context
+from ..core.errors import NotFound
 from ..core.identity import Identity
 from . import parsing
-from .client_secrets import identify_client
-from .credentials import current_call, identify_caller, require_enrolment
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -104,17 +103,21 @@ def as_client(view: View) -> View:
 
 def actor() -> Identity:
     """Who is calling. For views that are not public."""
-    identity = current_call().identity
+    identity = context.current_call().identity
     assert identity is not None, "a public route has no actor"
     return identity
 
 
-def init_app(app: Flask) -> None:
-    """Put the guard before every view of the app. RuntimeError if one has no mark."""
+def init_app(app: Flask, enforce: Callable[[Access, WSGIEnvironment], None]) -> None:
+    """Put the guard before every view of the app. RuntimeError if one has no mark.
+
+    `enforce` lets the caller of a view that is not public pass, as the actor of the call, or
+    raises what the caller is refused for.
+    """
     unmarked = [name for name, view in app.view_functions.items() if not hasattr(view, "access")]
     if unmarked:
         raise RuntimeError(f"views without an access mark: {', '.join(unmarked)}")
-    app.before_request(functools.partial(_guard, app.view_functions))
+    app.before_request(functools.partial(_guard, app.view_functions, enforce))
 
 
 def hashing_paths(app: Flask) -> frozenset[str]:
@@ -124,14 +127,16 @@ def hashing_paths(app: Flask) -> frozenset[str]:
     return frozenset(rule.rule for rule in rules if views[rule.endpoint].access.hashes)
 
 
-def _guard(views: dict[str, Any]) -> ResponseReturnValue | None:
+def _guard(
+    views: dict[str, Any], enforce: Callable[[Access, WSGIEnvironment], None]
+) -> ResponseReturnValue | None:
     asked = request._get_current_object()  # type: ignore[attr-defined]
     rule, environ = asked.url_rule, asked.environ
     if environ["PATH_INFO"].startswith("//") or not environ["PATH_INFO"].startswith("/"):
         raise NotFound  # Werkzeug takes several slashes, or none, for one
     if rule is None:
         return None  # 404 or 405, which the dispatch raises
-    current_call().route = rule.rule
+    context.current_call().route = rule.rule
     if environ["REQUEST_METHOD"] == "OPTIONS" and getattr(rule, "provide_automatic_options", False):
         return current_app.make_default_options_response(), 204
     view = views[rule.endpoint]
@@ -139,22 +144,7 @@ def _guard(views: dict[str, Any]) -> ResponseReturnValue | None:
     if access.hashes:
         services.current().password_hasher.require_place()  # a flood of these costs next to nothing
     if not access.public:
-        _enforce(access, environ)
+        enforce(access, environ)
     if not access.by_itself:
         parsing.admit(view, environ)
     return None
-
-
-def _enforce(access: Access, environ: WSGIEnvironment) -> None:
-    """Let the caller pass, as the actor of the call, or raise what it is refused for."""
-    # What no key may call is no use of it either.
-    scopes, cost = [access.key] if access.key else [], 0 if access.key is None else 1
-    identify = identify_client if access.as_client else identify_caller
-    identity = identify(environ, scopes, cost=cost)
-    if identity.method == "api_key":
-        if access.key is None:
-            raise Forbidden("session_required", "This takes a signed-in person, not an API key.")
-    elif access.admin and identity.role != "admin":
-        raise Forbidden("forbidden", "This takes an administrator.")
-    elif not access.before_enrolment:
-        require_enrolment(identity)

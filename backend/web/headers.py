@@ -61,3 +61,9 @@ def rate_headers(rate: Rate) -> Headers:
         ("RateLimit-Policy", f'"key";q={rate.limit};w={rate.window_seconds}'),
         ("RateLimit", f'"key";r={rate.remaining};t={rate.reset_seconds}'),
     ]
+
+
+def bearer_of(environ: dict[str, Any]) -> str:
+    """What was sent as a bearer token (RFC 6750 section 2.1); empty if nothing was."""
+    scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+    return token.strip(" \t") if scheme.lower() == "bearer" else ""

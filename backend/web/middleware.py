@@ -14,14 +14,13 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from ..core import context
 from ..core.context import Call
 from ..core.settings import Network
-from ..notices import service as notices
 from ..services import Services
 from . import problems
 from .headers import completer, rate_headers
@@ -43,8 +42,11 @@ _ALWAYS_OPEN = frozenset({"/healthz", "/readyz", "/v1/verify"})
 class RequestMiddleware:
     """WSGI middleware around the application of one service."""
 
-    def __init__(self, app: WSGIApplication, service: Services) -> None:
+    def __init__(
+        self, app: WSGIApplication, service: Services, on_forwarded: Callable[[], None]
+    ) -> None:
         self._app = app
+        self._on_forwarded = on_forwarded
         self._service = service
         self._complete = completer(service.settings)
         self._is_told = bool(service.settings.trusted_proxies)
@@ -100,7 +102,7 @@ class RequestMiddleware:
         """Once a process: a proxy seems to stand in front, and nobody said that it is trusted."""
         self._is_told = True
         log.warning("X-Forwarded-For arrives, and TRUSTED_PROXIES is not set: it is ignored")
-        self._service.tasks.submit(functools.partial(notices.note, notices.FORWARDED))
+        self._service.tasks.submit(self._on_forwarded)
 
 
 def _check_threads(environ: WSGIEnvironment) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
-from ..audit import denials
 from ..core import context
 from ..core.errors import Failure, Unavailable
 from ..db.errors import explain, is_unavailable
@@ -132,17 +131,6 @@ def headers_of(failure: Failure, status: int) -> dict[str, str]:
     return headers
 
 
-def refuse(failure: Failure) -> Response:
-    """The response that tells of `failure`; that access was denied is recorded before."""
-    call = context.call.get()
-    if failure.code in DENIALS and call:
-        try:
-            denials.deny(call.identity, code=failure.code, method=call.method, route=call.route)
-        except Exception as error:
-            failure = failure_of(error)
-    return answer(failure)
-
-
 def from_http(error: HTTPException) -> Response:
     """The response for what Werkzeug raised, with the headers it set (`Allow` of a 405)."""
     if error.code == 304:  # no failure: what the client has is good
@@ -158,8 +146,21 @@ def from_http(error: HTTPException) -> Response:
     return response
 
 
-def init_app(app: Flask) -> None:
-    """Answer every failure with a problem document."""
+def init_app(app: Flask, on_denied: Callable[..., None]) -> None:
+    """Answer every failure with a problem document.
+
+    `on_denied(identity, code=, method=, route=)` records that access was denied, before the answer.
+    """
+
+    def refuse(failure: Failure) -> Response:
+        call = context.call.get()
+        if failure.code in DENIALS and call:
+            try:
+                on_denied(call.identity, code=failure.code, method=call.method, route=call.route)
+            except Exception as error:
+                failure = failure_of(error)
+        return answer(failure)
+
     app.register_error_handler(Failure, refuse)
     app.register_error_handler(HTTPException, from_http)
     app.register_error_handler(Exception, unexpected)

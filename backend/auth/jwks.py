@@ -9,8 +9,8 @@ from marshmallow import fields
 
 from .. import services
 from ..core.errors import NotFound
-from .access import public
-from .api import Blueprint, ResponseSchema
+from ..web.access import public
+from ..web.api import Blueprint, ResponseSchema
 
 blp = Blueprint("jwks", __name__, description="Public keys of access tokens")
 

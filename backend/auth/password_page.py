@@ -14,7 +14,7 @@ from html import escape
 from flask import Blueprint, Flask, Response
 
 from ..core.paths import DATA
-from .access import public
+from ..web.access import public
 
 
 def init_app(app: Flask) -> None:

@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from wsgiref.types import WSGIEnvironment
 
 from ..api_keys import scopes as rules
-from ..auth import identify, verification
-from ..auth.decide import VALID, holds_role
-from ..auth.verification import Decision
 from ..core import context
 from ..core.errors import (
     INSUFFICIENT_SCOPE,
@@ -25,7 +22,11 @@ from ..core.errors import (
 )
 from ..core.identity import ROLES, Identity
 from ..mfa import service as mfa
-from . import problems
+from ..web import problems
+from ..web.headers import bearer_of
+from . import identify, verification
+from .decide import VALID, holds_role
+from .verification import Decision
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def denied(error: Exception) -> Failure:
 
     It stands in the log alone: a row for each would make a flood of requests one of writes.
     """
-    failure, call = problems.failure_of(error), current_call()
+    failure, call = problems.failure_of(error), context.current_call()
     about = {"code": failure.code, "who": call.who, "ip": call.address}
     log.info("access.denied: %s", failure.code, extra=about)
     return failure
@@ -119,15 +120,9 @@ def _presented(environ: WSGIEnvironment) -> tuple[str, str]:
     return bearer, key
 
 
-def bearer_of(environ: WSGIEnvironment) -> str:
-    """What was sent as a bearer token (RFC 6750 section 2.1); empty if nothing was."""
-    scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-    return token.strip(" \t") if scheme.lower() == "bearer" else ""
-
-
 def by_api_key(text: str, scopes: Sequence[str], role: str | None, cost: int) -> Identity:
     """The identity behind the API key with this text; see `identify_caller`."""
-    call = current_call()
+    call = context.current_call()
     decision = verification.verify(text, scopes, call.address, role=role, cost=cost)
     key = decision.key
     if key is None or decision.code in _NOT_GOOD:
@@ -168,16 +163,9 @@ def _lacks(what: str, scopes: Sequence[str]) -> Failure:
 
 def _known(identity: Identity) -> Identity:
     """The identity, noted for the log and as the actor of the call."""
-    call = current_call()
+    call = context.current_call()
     call.identity = identity
     call.who = f"user:{identity.user_id}"
     if identity.key_id:
         call.who += f" key:{identity.key_id}"
     return identity
-
-
-def current_call() -> context.Call:
-    """The request that is being answered."""
-    call = context.call.get()
-    assert call is not None, "outside of the envelope"
-    return call
