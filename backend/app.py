@@ -30,8 +30,7 @@ from .crypto.access_tokens import AccessTokens
 from .crypto.keyring import Keyring
 from .crypto.passwords import PasswordHasher
 from .db.database import open_database, release
-from .gateway import forward_auth
-from .gateway import routes as gateway
+from .forward_auth import routes as forward_auth
 from .mail.mailer import Mailer
 from .mail.sender import Sender
 from .mfa import routes as mfa
@@ -44,7 +43,7 @@ from .web.application import Application
 from .web.middleware import RequestMiddleware
 
 # The subjects, in the order in which the documentation lists them. Yours goes here.
-V1 = (auth.blp, mfa.blp, users.blp, api_keys.blp, gateway.blp, audit.blp)
+V1 = (auth.blp, mfa.blp, users.blp, api_keys.blp, audit.blp)
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -85,7 +84,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 
 
 def create_services(settings: Settings | None = None) -> Services:
-    """The service without its routes, for what stands before other applications: gateway/."""
+    """The service without its routes, for what stands before other applications: forward_auth/."""
     settings = (settings or Settings.load()).check()
     database, counted = open_database(settings), Metrics()
 

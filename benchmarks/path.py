@@ -91,7 +91,7 @@ def put_on(clocks: Clocks, app: Flask) -> None:
     clocks.put("routing", RequestContext, "match_request")
     for number in range(len(app.before_request_funcs[None])):
         clocks.put("guard", app.before_request_funcs[None], number)
-    if forward_auth := sys.modules.get("backend.gateway.forward_auth"):
+    if forward_auth := sys.modules.get("backend.forward_auth.routes"):
         clocks.put("guard", forward_auth, "admit")  # it lets callers in by itself
     clocks.put("token, digest", type(service.access_tokens), "read")
     clocks.put("token, digest", keyring, "is_api_key")

@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 
 from backend.app import create_services
-from backend.gateway.middleware import Middleware
+from backend.forward_auth.middleware import Middleware
 
 settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["127.0.0.1"])
 

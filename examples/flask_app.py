@@ -7,7 +7,7 @@ Run it with the settings of the service:
 from flask import Flask, request
 
 from backend.app import create_services
-from backend.gateway.decorator import guarded
+from backend.forward_auth.decorator import guarded
 
 app = Flask(__name__)
 service = create_services()

@@ -8,7 +8,7 @@ from flask import Flask, request
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from backend.app import create_app
-from backend.gateway.decorator import guarded
+from backend.forward_auth.decorator import guarded
 
 accounts = create_app()
 app = Flask(__name__)

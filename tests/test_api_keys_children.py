@@ -12,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from backend.gateway.middleware import Middleware
+from backend.forward_auth.middleware import Middleware
 
 from .conftest import (
     Person,
@@ -28,8 +28,8 @@ from .conftest import (
 from .test_api_keys_limits import limit, me
 from .test_api_keys_quota import left, quota
 from .test_api_keys_races import at_once, behind_the_guard, path_of, statuses
-from .test_gateway_introspection import ask
-from .test_gateway_verify import verify
+from .test_api_keys_verify import verify
+from .test_auth_introspection import ask
 
 Travel = Callable[..., None]
 Key = dict[str, Any]

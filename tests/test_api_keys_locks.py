@@ -12,7 +12,7 @@ from .conftest import Person, add_user, assert_problem, client_of, sign_in, url_
 from .test_api_keys_limits import codes, limit
 from .test_api_keys_quota import quota
 from .test_api_keys_races import path_of
-from .test_gateway_verify import verify
+from .test_api_keys_verify import verify
 
 # --- RATE_LIMIT_MAX ---
 

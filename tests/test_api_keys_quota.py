@@ -26,7 +26,7 @@ from .conftest import (
     url_of,
 )
 from .test_api_keys_races import at_once, behind_the_guard, path_of, statuses
-from .test_gateway_verify import verify
+from .test_api_keys_verify import verify
 
 Travel = Callable[..., None]
 

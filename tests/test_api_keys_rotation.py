@@ -23,7 +23,7 @@ from .conftest import (
     url_of,
 )
 from .test_api_keys_races import NEW, OLD, at_once, behind_the_guard, path_of, statuses
-from .test_gateway_verify import flush, verify
+from .test_api_keys_verify import flush, verify
 
 Travel = Callable[..., None]
 

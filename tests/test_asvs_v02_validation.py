@@ -21,7 +21,7 @@ from .conftest import (
 )
 from .test_auth_races import at_once, statuses
 from .test_auth_reset import forgot, link_for, reset
-from .test_guessing_throttles import guess, guesses
+from .test_throttling_limits import guess, guesses
 
 
 def test_2_2_1_every_field_of_every_body_is_checked(root: Person) -> None:

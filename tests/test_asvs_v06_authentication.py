@@ -31,7 +31,7 @@ from .conftest import (
 )
 from .test_auth_login_mfa import halfway, second
 from .test_auth_reset import forgot, link_for, login, register, reset
-from .test_guessing_throttles import AWAY, guess, guesses
+from .test_throttling_limits import AWAY, guess, guesses
 
 Travel = Callable[..., None]
 

@@ -63,7 +63,7 @@ def test_8_2_1_everybody_may_do_what_is_documented_and_nothing_else(
     full = by_key(root.new_key(scopes=sorted(OWN))["key"])
     found, documented = {}, {}
     for method, path, operation in sorted(operations(client), key=lambda each: LOGOUT in each[1]):
-        if path == "/v1/verify":  # judges by itself: test_gateway_forward_auth.py
+        if path == "/v1/verify":  # judges by itself: test_forward_auth_verify.py
             continue
         user, admin = (each.again() if LOGOUT in path else each for each in (alice, root))
         public, admins, wanted = marks_of(path, operation)

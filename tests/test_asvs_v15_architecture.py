@@ -24,7 +24,7 @@ from .conftest import (
 )
 from .test_auth_races import apart, at_once, statuses
 from .test_auth_reset import link_for, reset
-from .test_guessing_throttles import HOME, guess
+from .test_throttling_limits import HOME, guess
 
 NOT_ASKED = {
     "role": "admin",

@@ -26,7 +26,7 @@ from .conftest import (
     refresh,
     service_of,
 )
-from .test_guessing_throttles import guess, guesses
+from .test_throttling_limits import guess, guesses
 
 Logged = Callable[[], list[str]]
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")

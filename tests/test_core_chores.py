@@ -137,10 +137,10 @@ def test_chores_that_never_end_do_not_keep_a_process_from_ending(
 
 SCRIPT = """
 import os
-from backend.background.periodic import Chores
+from backend.background.periodic import PeriodicTasks
 
 parent = os.getpid()
-chores = Chores(lambda: print("parent" if os.getpid() == parent else "child", flush=True))
+periodic = PeriodicTasks(lambda: print("parent" if os.getpid() == parent else "child", flush=True))
 periodic.wake()
 """
 

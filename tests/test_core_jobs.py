@@ -205,8 +205,8 @@ def test_closing_does_what_waits_and_lets_no_job_pause(each: task_queue.TaskQueu
 def test_a_process_does_what_waits_before_it_exits(tree: Path) -> None:
     script = """
 import time
-from backend.background.task_queue import Jobs
-jobs = Jobs()
+from backend.background.task_queue import TaskQueue
+task_queue = TaskQueue()
 for number in range(3):
     task_queue.submit(lambda number=number: (time.sleep(0.05), print(number)))
 print("the end")
@@ -218,9 +218,9 @@ print("the end")
 def test_a_job_that_hangs_does_not_keep_a_process_from_exiting(tree: Path) -> None:
     script = """
 import threading
-from backend.core import jobs
+from backend.background import task_queue
 task_queue.CLOSE_SECONDS = 0.2
-those = task_queue.Jobs()
+those = task_queue.TaskQueue()
 those.submit(threading.Event().wait)
 those.submit(lambda: print("never"))
 """
@@ -233,8 +233,8 @@ those.submit(lambda: print("never"))
 def test_a_process_that_forks_off_does_its_own_jobs_and_no_others(tree: Path) -> None:
     script = """
 import os, threading
-from backend.background.task_queue import Jobs
-jobs, go = Jobs(), threading.Event()
+from backend.background.task_queue import TaskQueue
+task_queue, go = TaskQueue(), threading.Event()
 task_queue.submit(go.wait)
 task_queue.submit(lambda: print("parent", flush=True))
 with task_queue._changed:  # as another thread may hold it at the moment of the fork

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiosmtpd.smtp import AuthResult, RequestMiddleware
+from aiosmtpd.smtp import AuthResult, Envelope
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -419,7 +419,7 @@ def test_a_link_carries_its_token_behind_the_number_sign(mailing: Callable[..., 
 def test_the_console_shows_the_link_as_it_is(tree: Path, database_url: str) -> None:
     script = f"""
 from backend.app import create_app
-from backend.core import mail
+from backend.mail import mailer
 from backend.db.database import release
 app = create_app()
 with app.extensions["backend"].active():
@@ -702,7 +702,7 @@ def test_a_message_keeps_its_id_when_it_is_tried_again(
 ) -> None:
     seen: list[str] = []
 
-    async def refuse_twice(server: Any, session: Any, envelope: RequestMiddleware) -> str:
+    async def refuse_twice(server: Any, session: Any, envelope: Envelope) -> str:
         seen.append(message_of(envelope)["Message-ID"])
         return "250 OK" if len(seen) == 3 else "451 later"
 
@@ -722,7 +722,7 @@ def test_a_message_that_the_server_refuses_for_good_is_not_tried_again(
     inbox: Inbox,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def refuse(server: Any, session: Any, envelope: RequestMiddleware) -> str:
+    async def refuse(server: Any, session: Any, envelope: Envelope) -> str:
         return "554 looks like spam"
 
     inbox.handle_DATA = refuse  # type: ignore[method-assign]
@@ -913,7 +913,7 @@ def test_a_command_sends_its_mail_before_it_exits(
 ) -> None:
     script = f"""
 from backend.app import create_app
-from backend.core import mail
+from backend.mail import mailer
 from backend.db.database import release
 app = create_app()
 with app.extensions["backend"].active():

@@ -78,7 +78,7 @@ def seed(app: Flask) -> None:
     with service.active():
         RecoveryCode.create(user=alice.id, digest=secrets.token_hex(32))
         HeldUsername.create(username_folded=secrets.token_hex(8), user_id=alice.id)
-        notices.note(notices.FORWARDED)
+        notices.note_forwarded()
         outbox.put("alice@example.com", "mfa_enabled", UUID(alice.id), {"username": "alice"})
         chain.seal()
     release(service.database)
@@ -393,7 +393,8 @@ def test_downgrading_sqlite_leaves_a_copy_for_the_owner_only(tmp_path: Path) -> 
 # --- several processes, and one that is killed ---
 
 UPGRADE = """
-from backend.core import migrations, outbox
+from backend.db import migrations
+from backend.mail import outbox
 from backend.db.database import open_database
 from backend.core.settings import Settings
 
@@ -491,7 +492,7 @@ NOTES = '''"""The notes table."""
 
 import peewee as pw
 
-from ..core.database import Model, UTCDateTimeField
+from ..db.database import Model, UTCDateTimeField
 from ..users.models import User
 
 
@@ -512,7 +513,8 @@ class Note(Model):
 THERE_AND_BACK = """
 import json
 import sys
-from backend.core import migrations, outbox
+from backend.db import migrations
+from backend.mail import outbox
 from backend.db.database import open_database
 from backend.core.settings import Settings
 

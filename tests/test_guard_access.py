@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from backend.api_keys.scopes import OWN
+from backend.auth.enforcement import enforce
 from backend.web import access
 
 from .conftest import (
@@ -78,7 +79,7 @@ ROUTES: dict[str, tuple[str, int | str]] = {
     "POST /v1/auth/revoke": ("public", "bad_request"),
     "GET /v1/audit-events": ("admin or audit:read", 200),
 }
-BY_ITSELF = "/v1/verify"  # open to every method; test_gateway_forward_auth.py has its tests
+BY_ITSELF = "/v1/verify"  # open to every method; test_forward_auth_verify.py has its tests
 UNDOCUMENTED = {
     "GET /password",
     "GET /v1/openapi.json",
@@ -145,12 +146,12 @@ def test_every_view_has_an_access_mark(app: Flask) -> None:
 def test_an_app_with_an_unmarked_view_is_refused() -> None:
     app = Flask("host", static_folder=None)
     app.add_url_rule("/open", "open", access.public(lambda: "open"))
-    access.init_app(app)
+    access.init_app(app, enforce)
     app = Flask("host", static_folder=None)
     app.add_url_rule("/open", "open", access.public(lambda: "open"))
     app.add_url_rule("/forgotten", "forgotten", lambda: "forgotten")
     with pytest.raises(RuntimeError, match="forgotten"):
-        access.init_app(app)
+        access.init_app(app, enforce)
 
 
 def test_the_documentation_says_who_may_call(client: FlaskClient) -> None:

@@ -22,14 +22,20 @@ from .conftest import copy_tree, run
 PACKAGE = ROOT / "backend"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# Each may import those to its left. A subject that is not listed stands to the right of all.
-SUBJECTS = ["notices", "audit", "users", "guessing", "api_keys", "mfa", "auth", "gateway"]
-SUBJECTS += sorted(
+# Each folder, or file, may import those to its left. A subject that is not listed is yours, and
+# comes after the others.
+BELOW = ["core", "db", "crypto", "background", "mail", "services", "web"]
+SUBJECTS = ["notices", "audit", "users", "throttling", "api_keys", "mfa", "auth", "forward_auth"]
+ABOVE = ["upkeep", "doctor", "server", "cli", "app", "wsgi"]
+YOURS = sorted(
     path.parent.name for path in PACKAGE.glob("*/routes.py") if path.parent.name not in SUBJECTS
 )
-MACHINERY = {"core", "web", "cli"}
-DOORS = {"forward_auth", "middleware", "decorator"}
-LAYERS = ["core", "models", "services", "web", "schemas", "routes", "app"]
+ORDER = [*BELOW, *SUBJECTS, *YOURS, *ABOVE]
+
+# The files of a subject that speak HTTP. Its models and services do not.
+DOORS = {"schemas", "routes"}
+DOORS |= {"verification_schemas", "token_schemas", "enforcement", "guard", "client_secrets"}
+DOORS |= {"jwks", "password_page", "middleware", "decorator"}
 
 
 @functools.cache
@@ -44,18 +50,11 @@ def parts_of(path: Path) -> tuple[str, ...]:
     return parts[:-1] if parts[-1] == "__init__" else parts
 
 
-def layer_of(module: tuple[str, ...]) -> int:
-    """The number of a module's layer in LAYERS."""
-    if module[0] == "cli":
-        return LAYERS.index("app")
-    if module[0] in MACHINERY:
-        return LAYERS.index(module[0])
-    if len(module) == 1:
-        return LAYERS.index("core" if module[0] in SUBJECTS else "app")
-    layer = module[1] if module[1] in LAYERS else "services"  # identify, scopes
-    if module[1] in DOORS:
-        layer = "routes"
-    return LAYERS.index(layer)
+def speaks_http(module: tuple[str, ...]) -> bool:
+    """True for web and for what stands above it, but not for models and services of subjects."""
+    if module[0] in {*SUBJECTS, *YOURS}:
+        return module[-1] in DOORS
+    return ORDER.index(module[0]) >= ORDER.index("web") and module[0] != "upkeep"
 
 
 def imports_of(path: Path) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -93,30 +92,59 @@ def outside_imports_of(path: Path) -> set[str]:
 # --- imports ---
 
 
+def faults_of(module: tuple[str, ...], target: tuple[str, ...]) -> bool:
+    """True if the module must not import the target."""
+    upwards = ORDER.index(target[0]) > ORDER.index(module[0])
+    return upwards or (speaks_http(target) and not speaks_http(module))
+
+
 def test_imports_go_one_way() -> None:
-    faults = []
-    for path in MODULES:
-        module = parts_of(path)
-        if not module:
-            continue
-        for target, written in imports_of(path):
-            if not target:
-                continue  # the package itself, for its version
-            here, there = layer_of(module), layer_of(target)
-            upwards = there > here
-            if module[0] in SUBJECTS and target[0] in SUBJECTS:
-                upwards |= SUBJECTS.index(target[0]) > SUBJECTS.index(module[0])
-            if upwards:
-                faults.append(f"{'.'.join(module)}: {written}")
+    faults = [
+        f"{'.'.join(module)}: {written}"
+        for path in MODULES
+        if (module := parts_of(path))
+        for target, written in imports_of(path)
+        if target and faults_of(module, target)
+    ]
     assert faults == []
+
+
+def circles(imports: dict[str, set[str]]) -> list[str]:
+    """The modules from which a chain of imports leads back to them."""
+
+    def reached(start: str) -> set[str]:
+        found: set[str] = set()
+        todo = [start]
+        while todo:
+            new = imports.get(todo.pop(), set()) - found
+            found |= new
+            todo += new
+        return found
+
+    return sorted(module for module in imports if module in reached(module))
+
+
+def test_no_imports_lead_in_a_circle_not_even_for_types() -> None:
+    imports: dict[str, set[str]] = {}
+    for path in MODULES:
+        found = {".".join(target) for target, _ in imports_of(path) if target}
+        imports[".".join(parts_of(path))] = found
+    assert circles(imports) == []
+
+
+def test_the_import_rules_can_fail() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]
+    assert faults_of(("core", "clock"), ("db", "database"))
+    assert faults_of(("users", "service"), ("auth", "service"))
+    assert faults_of(("users", "service"), ("web", "api"))
+    assert faults_of(("web", "access"), ("audit", "service"))
+    assert not faults_of(("users", "routes"), ("web", "api"))
+    assert not faults_of(("auth", "service"), ("users", "service"))
 
 
 def test_the_import_rule_sees_imports_of_every_form() -> None:
     found = {target for target, _ in imports_of(PACKAGE / "app.py")}
-    assert {(), ("cli",), ("users", "routes"), ("core", "database"), ("web", "guard")} <= found
-    assert layer_of(("core", "tokens")) < layer_of(("users", "models"))
-    assert layer_of(("users", "models")) < layer_of(("auth", "identify")) < layer_of(("web", "api"))
-    assert layer_of(("web", "api")) < layer_of(("users", "schemas")) < layer_of(("cli",))
+    assert {(), ("cli",), ("users", "routes"), ("db", "database"), ("web", "access")} <= found
 
 
 def test_modules_of_the_package_import_each_other_relatively() -> None:
@@ -129,7 +157,7 @@ def test_what_lies_below_the_web_knows_neither_flask_nor_marshmallow() -> None:
     http = {"flask", "flask_smorest", "marshmallow", "webargs", "werkzeug", "apispec"}
     for path in MODULES:
         module = parts_of(path)
-        if module and layer_of(module) < LAYERS.index("web"):
+        if module and not speaks_http(module):
             assert not outside_imports_of(path) & http, path
 
 
@@ -173,12 +201,13 @@ assert "peewee_migrate" not in sys.modules
 def test_every_folder_of_a_subject_has_the_same_four_files() -> None:
     usual = {"models", "service", "schemas", "routes"}
     folders = {path.parent for path in PACKAGE.glob("*/__init__.py")}
-    subjects = {folder for folder in folders if folder.name not in MACHINERY}
+    subjects = {folder for folder in folders if folder.name in {*SUBJECTS, *YOURS}}
     assert subjects
     for folder in subjects:
         assert folder.name in SUBJECTS, folder
         missing = usual - {path.stem for path in folder.glob("*.py")}
-        assert len(missing) <= 1 or missing == {"schemas", "routes"}, folder  # no door of its own
+        no_door = missing == {"schemas", "routes"}
+        assert len(missing) <= 1 or no_door or folder.name == "forward_auth", folder
 
 
 def test_the_configuration_folder_holds_no_package() -> None:

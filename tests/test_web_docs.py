@@ -29,7 +29,7 @@ from .conftest import (
 
 PAGES = ["/v1/docs", "/v1/redoc"]
 FORM = "application/x-www-form-urlencoded"
-BY_ITSELF = "/v1/verify"  # of any method and without a body: test_gateway_forward_auth.py
+BY_ITSELF = "/v1/verify"  # of any method and without a body: test_forward_auth_verify.py
 METHODS = ("get", "post", "patch", "delete")
 ANYWHERE = re.compile(r"""(?:https?:)?//[\w.-]+""")
 

@@ -84,7 +84,7 @@ class ApiKey(Model):
     def status(self) -> str:
         """revoked, disabled, expired or active: the first that holds.
 
-        `has_status` says the same as a condition, auth/decide.py of what it has read.
+        `has_status` says the same as a condition, verification.checks of what it has read.
         """
         if self.revoked_at is not None:
             return "revoked"

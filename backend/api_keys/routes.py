@@ -5,9 +5,9 @@ from uuid import UUID
 
 from flask import url_for
 
-from ..web.access import actor, public, session_or_key
+from ..web.access import actor, admin, public, session_or_key
 from ..web.api import Blueprint, page, page_of
-from . import service, usage
+from . import answers, service, usage
 from .models import ApiKey
 from .schemas import (
     ApiKeySchema,
@@ -22,6 +22,7 @@ from .schemas import (
     UsageQuery,
     UsageSchema,
 )
+from .verification_schemas import ExplainSchema, VerifiedSchema, VerifySchema
 
 blp = Blueprint("api_keys", __name__, url_prefix="/api-keys", description="API keys")
 
@@ -110,3 +111,21 @@ def get_usage(query: dict[str, Any], key_id: UUID) -> dict[str, Any]:
 def revoke_held_key(body: dict[str, str]) -> None:
     """Revoke an API key that you hold, and all that came of it: for whoever finds a leaked one"""
     service.revoke_by_possession(body["key"])
+
+
+@blp.route("/verify", methods=["POST"])
+@admin("keys:verify")
+@blp.arguments(VerifySchema)
+@blp.response(200, VerifiedSchema)
+def verify_key(asked: dict[str, Any]) -> dict[str, Any]:
+    """Verify an API key; the answer is 200 whatever is decided"""
+    return answers.verify(actor(), **asked)
+
+
+@blp.route("/<id:key_id>/explain", methods=["POST"])
+@session_or_key("keys:read")
+@blp.arguments(ExplainSchema, required=False)
+@blp.response(200, VerifiedSchema)
+def explain_key(asked: dict[str, Any], key_id: UUID) -> dict[str, Any]:
+    """Tell what would be decided of an API key, check by check; it is no use of the key"""
+    return answers.explain(actor(), key_id, **asked)

@@ -15,8 +15,9 @@ from flask import request
 
 from ..core.errors import Failure, InvalidCredentials
 from ..core.identity import Identity
+from ..web.headers import bearer_of
 from ..web.parsing import FORM, MAX_PARAMETERS, MAX_PUBLIC_BODY
-from .guard import bearer_of, by_api_key, identify_caller
+from .guard import by_api_key, identify_caller
 
 
 def identify_client(

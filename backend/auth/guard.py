@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from wsgiref.types import WSGIEnvironment
 
 from ..api_keys import scopes as rules
+from ..api_keys import verification
+from ..api_keys.verification import VALID, Decision
 from ..core import context
 from ..core.errors import (
     INSUFFICIENT_SCOPE,
@@ -20,13 +22,11 @@ from ..core.errors import (
     Forbidden,
     InvalidCredentials,
 )
-from ..core.identity import ROLES, Identity
+from ..core.identity import ROLES, Identity, holds_role
 from ..mfa import service as mfa
 from ..web import problems
 from ..web.headers import bearer_of
-from . import identify, verification
-from .decide import VALID, holds_role
-from .verification import Decision
+from . import identify
 
 log = logging.getLogger(__name__)
 

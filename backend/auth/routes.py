@@ -12,6 +12,7 @@ from ..users.schemas import RegisterSchema, UserSchema
 from ..web.access import (
     actor,
     admin,
+    as_client,
     before_enrolment,
     public,
     public_hashing,
@@ -19,7 +20,7 @@ from ..web.access import (
     session_or_any_key,
 )
 from ..web.api import Blueprint, PageQuery, page, page_of
-from . import service
+from . import service, tokens
 from .schemas import (
     ChangeMeSchema,
     ChangePasswordSchema,
@@ -33,6 +34,7 @@ from .schemas import (
     SessionSchema,
     TokensSchema,
 )
+from .token_schemas import IntrospectionSchema, PresentedTokenSchema
 
 blp = Blueprint("auth", __name__, url_prefix="/auth", description="Signing in, and who one is")
 
@@ -168,6 +170,25 @@ def reset_password(body: dict[str, str]) -> None:
 def confirm_email(body: dict[str, str]) -> None:
     """Confirm a new e-mail address by the link that was mailed to it"""
     service.confirm_email(body["token"])
+
+
+@blp.route("/introspect", methods=["POST"])
+@as_client
+@admin("tokens:introspect")
+@blp.arguments(PresentedTokenSchema, location="form")
+@blp.response(200, IntrospectionSchema)
+def introspect_token(asked: dict[str, str]) -> dict[str, Any]:
+    """Tell what a token or an API key is, and whether it is active (RFC 7662)"""
+    return tokens.introspect(actor(), asked["token"])
+
+
+@blp.route("/revoke", methods=["POST"])
+@public
+@blp.arguments(PresentedTokenSchema, location="form")
+@blp.response(200)
+def revoke_token(held: dict[str, str]) -> None:
+    """End the session of the token that one holds, or revoke the API key (RFC 7009)"""
+    tokens.revoke(held["token"])
 
 
 def _me(identity: Identity) -> dict[str, Any]:

@@ -15,12 +15,15 @@ import socket
 import struct
 import tempfile
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from flask import Flask
 
 from ..core.paths import ROOT
 from ..core.settings import Settings
-from ..services import Services
+
+if TYPE_CHECKING:  # gunicorn's configuration imports this before it says where metrics are shared
+    from ..services import Services
 
 log = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -105,8 +106,8 @@ def _serve(sockets: list[socket.socket]) -> None:
     """Serve, in a process of its own, until a signal or the end of the first process."""
     on_end(sys.exit)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the first process decides
-    from ..wsgi import app  # as it is now
-
+    # As it is now; by name, because the entry point imports the servers.
+    app = import_module(f"{__package__.partition('.')[0]}.wsgi").app
     servers = [_server_on(listener, app) for listener in sockets]
     begin(app)
     for server in servers:

@@ -8,10 +8,10 @@ from flask import Response, request
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from .. import services
-from ..auth.guard import bearer_of
 from ..core.errors import INVALID_TOKEN, Failure, InvalidCredentials
 from .access import public
 from .api import Blueprint
+from .headers import bearer_of
 
 blp = Blueprint("metrics", __name__, description="What is counted and measured")
 

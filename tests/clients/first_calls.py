@@ -13,8 +13,7 @@ from backend_client.api.api_keys import (
     api_keys_list_keys,
     api_keys_revoke_held_key,
 )
-from backend_client.api.auth import auth_login, auth_me
-from backend_client.api.gateway import gateway_introspect_token, gateway_revoke_token
+from backend_client.api.auth import auth_introspect_token, auth_login, auth_me, auth_revoke_token
 from backend_client.models import (
     ApiKeyPage,
     AuthMethod,
@@ -65,7 +64,7 @@ def main(url: str, password: str) -> None:
     assert (listed.id, listed.status, listed.quota) == (key.id, KeyStatus.ACTIVE, None)
 
     shown = PresentedToken(token=key.key)
-    told = the(Introspection, gateway_introspect_token.sync(client=session, body=shown))
+    told = the(Introspection, auth_introspect_token.sync(client=session, body=shown))
     assert (told.active, told.token_type, told.client_id) == (True, TokenType.API_KEY, key.id)
     ended = api_keys_revoke_held_key.sync_detailed(client=anyone, body=RevokeKey(key=key.key))
     assert ended.status_code == 204
@@ -73,7 +72,7 @@ def main(url: str, password: str) -> None:
     assert (refused.status, refused.code) == (401, ProblemCode.INVALID_CREDENTIALS)
 
     held = PresentedToken(token=tokens.refresh_token)
-    assert gateway_revoke_token.sync_detailed(client=anyone, body=held).status_code == 200
+    assert auth_revoke_token.sync_detailed(client=anyone, body=held).status_code == 200
     the(Problem, auth_me.sync(client=session))
 
 

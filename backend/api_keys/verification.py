@@ -7,7 +7,7 @@ digest that moves to the present SECRET_KEY; all else is written behind.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from math import ceil, inf
@@ -16,12 +16,30 @@ from typing import NamedTuple
 import peewee as pw
 
 from .. import services
-from ..api_keys.models import ApiKeySecret
 from ..core import clock
+from ..core.identity import holds_role
 from ..core.rate_limits import Rate
 from ..db.database import current, db_time, execute
-from . import identify
-from .decide import VALID, Key, Quota, checks, decide
+from . import lookup, networks
+from . import scopes as rules
+from .lookup import Key, Quota
+from .models import ApiKeySecret
+
+VALID = "valid"
+
+# In the order of the checks: the first that fails is the answer.
+CODES = (
+    "not_found",
+    "revoked",
+    "disabled",
+    "expired",
+    "owner_inactive",
+    "ip_not_allowed",
+    "insufficient_scope",
+    "rate_limited",
+    "usage_exceeded",
+    VALID,
+)
 
 _SPEND = (
     "UPDATE api_keys SET"
@@ -76,11 +94,11 @@ def verify(
     With a `role`, its owner must have it. If so, it has been used; but for a `cost` of 0, which
     only looks.
     """
-    key = identify.key_of(text)
+    key = lookup.key_of(text)
     if key is None or not cost:
-        decision = look(key, scopes, address, role=role, cost=cost)[0]
+        decision, _ = explain(key, scopes, address, role=role, cost=cost)
     else:
-        code = decide(key, scopes, address, clock.now(), role)
+        code = first_failure(checks(key, scopes, address, role))
         decision = _use(key, text, cost) if code == VALID else _refusal(code, key)
         if decision.key is not None:
             _note(key, decision.code, address)
@@ -88,7 +106,7 @@ def verify(
     return decision
 
 
-def look(
+def explain(
     key: Key | None,
     scopes: Sequence[str],
     address: str | None,
@@ -96,15 +114,45 @@ def look(
     role: str | None = None,
     cost: int = 1,
 ) -> tuple[Decision, list[tuple[str, bool]]]:
-    """What would be decided, and (code, whether it passed) of every check. It is no use."""
-    outcomes = list(checks(key, scopes, address, clock.now(), role))
+    """What would be decided, and (code, whether it passed) of every check. Nothing is spent."""
+    outcomes = list(checks(key, scopes, address, role, cost))
+    code = first_failure(outcomes)
+    return Decision(code) if key is None else _refusal(code, key), outcomes
+
+
+def checks(
+    key: Key | None,
+    scopes: Iterable[str],
+    address: str | None,
+    role: str | None = None,
+    cost: int | None = None,
+) -> Iterator[tuple[str, bool]]:
+    """(code, whether it passed) of each check, in order.
+
+    Without a key there is only the first; `forbidden` only where a `role` is asked for. With a
+    `cost`, also whether the limits and quotas would let it pass; a use finds that out by counting.
+    """
+    yield "not_found", key is not None
     if key is None:
-        return Decision("not_found"), outcomes
-    rate = _peek(key)
-    outcomes.append(("rate_limited", rate is None or rate.passed))
-    outcomes.append(("usage_exceeded", all(each.remaining >= cost for each in key.quotas)))
-    code = next((code for code, passed in outcomes if not passed), VALID)
-    return _refusal(code, key), outcomes
+        return
+    yield "revoked", not key.revoked
+    yield "disabled", not key.disabled
+    yield "expired", key.expires_at is None or key.expires_at > clock.now()
+    yield "owner_inactive", key.owner.is_active
+    lists = key.allowed_ips
+    yield "ip_not_allowed", not lists or all(networks.allows(each, address) for each in lists)
+    if role is not None:
+        yield "forbidden", holds_role(key.owner.role, role)
+    yield "insufficient_scope", rules.within(scopes, key.scopes)
+    if cost is not None:
+        rate = _peek(key)
+        yield "rate_limited", rate is None or rate.passed
+        yield "usage_exceeded", all(each.remaining >= cost for each in key.quotas)
+
+
+def first_failure(outcomes: Iterable[tuple[str, bool]]) -> str:
+    """The code of the first check that fails, else `valid`."""
+    return next((code for code, passed in outcomes if not passed), VALID)
 
 
 def _refusal(code: str, key: Key) -> Decision:
@@ -145,7 +193,7 @@ def _settle(key: Key, text: str, cost: int) -> tuple[str, Quota | None]:
         since = db_time(quota.since)
         spent = execute(_SPEND, since, cost, since, since, quota.key_id, since, cost).fetchall()
         if not spent:  # there is too little of it, or the key is gone
-            if identify.key_of(text) is None:
+            if lookup.key_of(text) is None:
                 return "not_found", None
             return "usage_exceeded", _lacking(key.quotas, quota, cost)
         if spent[0][0] is not None:  # it has been lifted meanwhile
@@ -168,7 +216,7 @@ def _has_its_place(key: Key, text: str) -> bool:
     ends = clock.now() + timedelta(seconds=secret.grace_seconds)
     if execute(_TAKE_PLACE, db_time(ends), key.id.hex, secret.id).rowcount:
         return True
-    return identify.key_of(text) is not None  # another request was first, or it was replaced
+    return lookup.key_of(text) is not None  # another request was first, or it was replaced
 
 
 def _move_on(key: Key, text: str) -> None:

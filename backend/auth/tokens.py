@@ -10,15 +10,16 @@ from typing import Any
 from uuid import UUID
 
 from .. import services
+from ..api_keys import lookup
 from ..api_keys import service as keys
-from ..auth import identify
-from ..auth import service as auth
-from ..auth.decide import VALID, decide
-from ..core import clock, context
+from ..api_keys.verification import VALID, checks, first_failure
+from ..core import context
 from ..core.errors import InvalidCredentials
 from ..core.identity import Identity
 from ..db.database import made_at
 from ..mfa import service as mfa
+from . import identify
+from . import service as auth
 
 
 def introspect(actor: Identity, token: str) -> dict[str, Any]:
@@ -59,8 +60,8 @@ def _refresh_token(token: str) -> dict[str, Any]:
 
 
 def _api_key(token: str) -> dict[str, Any]:
-    key = identify.key_of(token)
-    if key is None or decide(key, (), None, clock.now()) != VALID:
+    key = lookup.key_of(token)
+    if key is None or first_failure(checks(key, (), None)) != VALID:
         raise InvalidCredentials
     ends = [each for each in (key.expires_at, key.secret.ends_at) if each]
     return {

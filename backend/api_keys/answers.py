@@ -6,11 +6,10 @@ import json
 from typing import Any
 from uuid import UUID
 
-from ..api_keys import service as keys
-from ..auth import identify, verification
-from ..auth.decide import VALID
-from ..auth.verification import Decision
 from ..core.identity import Identity
+from . import lookup, verification
+from . import service as keys
+from .verification import VALID, Decision
 
 
 def verify(
@@ -27,7 +26,7 @@ def verify(
     With `explain`, all checks and their outcomes; then, and at a cost of 0, it is no use.
     """
     if explain:
-        return _explained(*verification.look(identify.key_of(key), scopes or [], ip, cost=cost))
+        return _explained(*verification.explain(lookup.key_of(key), scopes or [], ip, cost=cost))
     return _told(verification.verify(key, scopes or [], ip, cost=cost))
 
 
@@ -36,7 +35,7 @@ def explain(
 ) -> dict[str, Any]:
     """As `verify`, of a key that the actor may see, with all checks. It is no use of the key."""
     keys.get(actor, key_id)
-    return _explained(*verification.look(identify.key_by_id(key_id), scopes or [], ip))
+    return _explained(*verification.explain(lookup.key_by_id(key_id), scopes or [], ip))
 
 
 def _explained(decision: Decision, outcomes: list[tuple[str, bool]]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def init_app(app: Flask, api: Api) -> None:
     """Answer at /v1/verify and below, whatever the method is."""
     app.url_map.converters["anything"] = _Anything
     rule, below = (
-        Rule(path, endpoint="gateway.forward_auth", methods=None)
+        Rule(path, endpoint="forward_auth.verify", methods=None)
         for path in ("/v1/verify", "/v1/verify/<anything:rest>")
     )
     app.url_map.add(rule)
@@ -160,8 +160,8 @@ def _documentation() -> dict[str, Any]:
     ]
     parameters[0]["schema"] = {"type": "array", "items": parameters[0]["schema"]}
     return {
-        "tags": ["gateway"],
-        "operationId": "gateway_forward_auth",
+        "tags": ["forward_auth"],
+        "operationId": "forward_auth_verify",
         "summary": "Tell a proxy whether a request may pass on, whatever its method; no body",
         "description": "Below it, at `/v1/verify/` and any path that follows, only authentication"
         " is asked for: proxies such as Envoy append the path and the query of their client there,"

@@ -13,8 +13,8 @@ from werkzeug.test import Client, TestResponse
 
 from backend.core import context
 from backend.db.database import new_id
-from backend.gateway.decorator import guarded
-from backend.gateway.middleware import IDENTITY, Caller, Middleware
+from backend.forward_auth.decorator import guarded
+from backend.forward_auth.middleware import IDENTITY, Caller, Middleware
 
 from .conftest import (
     NOTHING,

@@ -1,1 +1,0 @@
-"""Verification for other services: the same decision, asked from outside."""
