@@ -10,7 +10,6 @@ from .audit import chain as audit
 from .audit import denials
 from .auth import service as auth
 from .mail import outbox
-from .throttling import service as guessing
 from .users import usernames
 
 SOME = 500  # rows of a table at a time: nobody waits long for that

@@ -60,7 +60,7 @@ def _posted() -> str:
         return ""
     try:
         raw = request.get_data()
-    except Exception:  # of a server's own, or 413: `admission` meets it again
+    except Exception:  # of a server's own, or 413: `parsing` meets it again
         return ""
     if len(raw) > MAX_PUBLIC_BODY:
         return ""

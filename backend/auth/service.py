@@ -27,7 +27,7 @@ from ..crypto.keyring import PASSWORD_LINK, SECOND_STEP
 from ..db.database import atomic, count_by, current, delete_some, newest
 from ..mail import mailer
 from ..mfa import service as mfa
-from ..throttling import service as guessing
+from ..throttling import service as throttling
 from ..users import links
 from ..users import service as users
 from ..users.models import User
@@ -45,8 +45,8 @@ def login(username: str, password: str) -> dict[str, Any]:
     Unknown, disabled and wrong take as long as each other and are told alike: InvalidCredentials.
     """
     user = users.find(username)
-    with guessing.attempt(user or username, "login"):
-        right = guessing.is_password(user or username, password)
+    with throttling.attempt(user or username, "login"):
+        right = throttling.is_password(user or username, password)
         if user is None or not right or not user.is_active:
             raise InvalidCredentials
     if services.current().password_hasher.needs_rehash(user.password_hash):
@@ -67,10 +67,10 @@ def login_mfa(mfa_token: str, code: str) -> dict[str, Any]:
     five wrong codes.
     """
     user, step = _halfway_in(mfa_token), f"second step {mfa_token}"
-    with guessing.attempt(user, "login.mfa", code=True):
-        if not guessing.allow(step, SECOND_STEP_TRIES) or not mfa.check(user, code):
+    with throttling.attempt(user, "login.mfa", code=True):
+        if not throttling.allow(step, SECOND_STEP_TRIES) or not mfa.check(user, code):
             raise InvalidCredentials
-    guessing.use_up(step, SECOND_STEP_TRIES)  # it has served
+    throttling.use_up(step, SECOND_STEP_TRIES)  # it has served
     return _open(user, "login.mfa")
 
 
@@ -103,7 +103,7 @@ def _open(user: User, action: str) -> dict[str, Any]:
     )
     if not User.update(last_login_at=now).where(unchanged).execute():
         raise InvalidCredentials
-    guessing.remember_address(user)
+    throttling.remember_address(user)
     session = Session.create(
         user=user,
         epoch=user.session_epoch,
@@ -337,7 +337,7 @@ def change_me(actor: Identity, current_password: str, **changes: str) -> User:
     Forbidden for a wrong password, Conflict if it is changed meanwhile. Only an address to which
     a link is mailed counts: not the present one, which withdraws a change that waits.
     """
-    proven = guessing.require_password(actor, current_password, "user.update")
+    proven = throttling.require_password(actor, current_password, "user.update")
     email = changes.get("email")
     is_new = email is not None and users.fold_email(email) != proven.email_folded
     if is_new and not mailer.enabled():
@@ -345,9 +345,9 @@ def change_me(actor: Identity, current_password: str, **changes: str) -> User:
     with current.atomic():
         user = users.rename(actor, proven, **changes)
         if user.username != proven.username:
-            guessing.spend(f"usernames for {user.id}", RENAMES)
+            throttling.spend(f"usernames for {user.id}", RENAMES)
         if is_new:  # at the end: what is refused for another reason mails nothing
-            guessing.spend(f"addresses for {user.id}", MAILS)
+            throttling.spend(f"addresses for {user.id}", MAILS)
     return user
 
 
@@ -358,7 +358,7 @@ def change_password(actor: Identity, current_password: str, new_password: str) -
     """
     user = actor.user
     users.require_strong(new_password, "new_password", user.username, user.email)
-    user = guessing.require_password(actor, current_password, "password.change")
+    user = throttling.require_password(actor, current_password, "password.change")
     _replace_password(actor, user, services.current().password_hasher.hash(new_password, user.id))
 
 
@@ -366,7 +366,7 @@ def change_password(actor: Identity, current_password: str, new_password: str) -
 def _replace_password(actor: Identity, user: User, new: str) -> None:
     going_on = keys.count_active(user.id)
     if not users.replace_password(user, new, users.same_password(user), going_on):
-        raise guessing.wrong_password()
+        raise throttling.wrong_password()
     epoch = User.select(User.session_epoch).where(User.id == user.id)
     mine = (Session.id == actor.session_id) & (Session.epoch + 1 == epoch)
     if not Session.update(epoch=epoch).where(mine).execute():
@@ -383,7 +383,7 @@ def forgot_password(email: str) -> None:
     The account is looked up later, together with others: neither the answer nor the order of the
     mails says whether it exists. Beyond what one network may ask for, the request is ignored.
     """
-    if guessing.allow_from_here("forgotten", context.settings().login_attempts_per_address):
+    if throttling.allow_from_here("forgotten", context.settings().login_attempts_per_address):
         services.current().lookups.submit(functools.partial(_mail_password_link, email))
 
 
@@ -395,7 +395,7 @@ def _mail_password_link(email: str) -> None:
 
 @atomic
 def _send_link(user: User) -> None:
-    if guessing.allow(f"links for {user.id}", MAILS):
+    if throttling.allow(f"links for {user.id}", MAILS):
         links.send_password_link(user)
         audit.record(None, "password.forgot", target=("user", user.id))
 
@@ -415,14 +415,14 @@ def _reset_password(user: User, new: str) -> None:
     unused = (User.password_link_epoch == user.password_link_epoch) & User.is_active
     if not users.replace_password(user, new, unused, keys.count_active(user.id)):
         raise InvalidToken
-    guessing.trust_address(user)
+    throttling.trust_address(user)
     audit.record(None, "password.reset", target=("user", user.id))
 
 
 @atomic
 def confirm_email(token: str) -> None:
     """Make the pending address of the link's user their address; refuses as users does."""
-    guessing.trust_address(users.confirm_email(token))
+    throttling.trust_address(users.confirm_email(token))
 
 
 def prune(limit: int) -> int:

@@ -12,7 +12,7 @@ from flask.cli import AppGroup
 from ..core import context
 from ..core.errors import Conflict
 from ..core.identity import CONSOLE
-from ..throttling import service as guessing
+from ..throttling import service as throttling
 from ..users import service as users
 from ..users.schemas import RegisterSchema, UserSchema
 from .common import (
@@ -96,7 +96,7 @@ def set_password(username: str, *, password_stdin: bool) -> None:
     """Set a password, end all sessions of the account, and forget its failed sign-ins."""
     user = user_called(username)
     users.set_password(CONSOLE, user, read_password(stdin=password_stdin))
-    guessing.clear_failures(user)
+    throttling.clear_failures(user)
 
 
 @group.command()

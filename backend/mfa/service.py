@@ -26,7 +26,7 @@ from ..core.errors import Conflict
 from ..core.identity import Identity
 from ..db.database import atomic, count_by, current, lock
 from ..mail import mailer
-from ..throttling import service as guessing
+from ..throttling import service as throttling
 from ..users import service as users
 from ..users.models import User
 from .models import RecoveryCode, SecondFactor
@@ -54,7 +54,7 @@ def start(actor: Identity, current_password: str) -> dict[str, str]:
     It is in force once `confirm` is given a code of it, and voids one that waited for that.
     Forbidden for a wrong password, Conflict if the actor has a second factor.
     """
-    user = guessing.require_password(actor, current_password, "mfa.enable")
+    user = throttling.require_password(actor, current_password, "mfa.enable")
     secret = pyotp.random_base32()
     with current.atomic():
         _hold(user.id, enabled=False)
@@ -74,9 +74,9 @@ def confirm(actor: Identity, code: str) -> list[str]:
     factor = SecondFactor.get_or_none(SecondFactor.user == user)
     if factor is None or user.mfa_enabled:
         raise Conflict("conflict", "There is no second factor to confirm.")
-    with guessing.attempt(user, "mfa.enable", actor, code=True):
+    with throttling.attempt(user, "mfa.enable", actor, code=True):
         if not _use_one_time_code(factor, code):
-            raise guessing.wrong_code()
+            raise throttling.wrong_code()
     with current.atomic():
         _hold(user.id, enabled=False)
         same = SecondFactor.id == factor.id
@@ -124,7 +124,7 @@ def clear(actor: Identity, user_id: UUID) -> None:
 def check(user: User, code: str) -> bool:
     """Use up a one-time code or a recovery code of the user's; False if it is wrong or used.
 
-    To be called within `guessing.attempt`, and outside of any transaction: a code that was
+    To be called within `throttling.attempt`, and outside of any transaction: a code that was
     accepted stays used, whatever comes after.
     """
     factor = SecondFactor.get_or_none(
@@ -143,12 +143,12 @@ def secrets_in_use() -> dict[str, int]:
 
 def _prove(actor: Identity, current_password: str, code: str, action: str) -> User:
     """The actor's row, if both are theirs. The password first: a wrong one uses up no code."""
-    user = guessing.require_password(actor, current_password, action)
+    user = throttling.require_password(actor, current_password, action)
     if not user.mfa_enabled:
         raise _conflict(enabled=False)
-    with guessing.attempt(user, action, actor, code=True):
+    with throttling.attempt(user, action, actor, code=True):
         if not check(user, code):
-            raise guessing.wrong_code()
+            raise throttling.wrong_code()
     return user
 
 

@@ -62,7 +62,7 @@ def _serve(app: Flask, settings: Settings, sockets: list[socket.socket]) -> None
         channel_timeout=60,
         max_request_body_size=2 * MAX_BODY,  # bodies above MAX_BODY get our own 413
         max_request_header_size=64 * 1024,
-        clear_untrusted_proxy_headers=False,  # our envelope decides whom to trust
+        clear_untrusted_proxy_headers=False,  # our middleware decides whom to trust
     )
     draining = app.extensions["backend"].draining
     waiting = Waiting(access.hashing_paths(app))
