@@ -10,6 +10,7 @@ from .audit import chain as audit
 from .audit import denials
 from .auth import service as auth
 from .mail import outbox
+from .throttling import service as throttling
 from .users import usernames
 
 SOME = 500  # rows of a table at a time: nobody waits long for that
@@ -23,7 +24,7 @@ def prune(limit: int = SOME) -> int:
     Sessions, throttles, hours of denials, audit events beyond retention, counts of the use of keys,
     unsent mail, usernames that were given up.
     """
-    prunable = (auth, usernames, guessing, denials, audit, usage, outbox)
+    prunable = (auth, usernames, throttling, denials, audit, usage, outbox)
     return sum(each.prune(limit) for each in prunable)
 
 
