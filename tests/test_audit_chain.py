@@ -181,15 +181,17 @@ def test_writers_and_sealers_at_once_leave_no_gap_and_no_fault(service: Services
     stop = threading.Event()
 
     def keep_sealing() -> None:
-        while not stop.is_set():
+        while not stop.wait(0.001):  # writers get their turn
             seal(service)
 
     with ThreadPoolExecutor(8) as pool:
         sealers = [pool.submit(keep_sealing) for _ in range(4)]
         writers = [pool.submit(record_some, service, 40) for _ in range(4)]
-        for writer in writers:
-            writer.result()
-        stop.set()
+        try:
+            for writer in writers:
+                writer.result()
+        finally:
+            stop.set()
         for sealer in sealers:
             sealer.result()
     service.periodic_tasks.close()
@@ -240,7 +242,7 @@ for thread in threads:
     thread.start()
 while any(thread.is_alive() for thread in threads):
     if end == "exit":
-        service.chores.run()
+        service.periodic_tasks.run()
 for thread in threads:
     thread.join()
 if end == "kill":
