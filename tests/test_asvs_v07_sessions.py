@@ -40,7 +40,7 @@ def assert_over(*people: Person) -> None:
 def test_7_1_1_lifetimes_are_documented_and_so_is_the_number_of_sessions(
     make_app: Callable[..., Flask],
 ) -> None:
-    settings, readme = make_settings(), (ROOT / "README.md").read_text("utf-8")
+    settings, page = make_settings(), (ROOT / "docs" / "settings.md").read_text("utf-8")
     for name, value in {
         "JWT_ACCESS_TOKEN_EXPIRE_MINUTES": 10,
         "JWT_REFRESH_TOKEN_EXPIRE_DAYS": 7,
@@ -48,7 +48,7 @@ def test_7_1_1_lifetimes_are_documented_and_so_is_the_number_of_sessions(
         "MAX_SESSIONS_PER_USER": 20,
     }.items():
         assert getattr(settings, name.lower()) == value
-        [row] = [line for line in readme.splitlines() if line.startswith(f"| `{name}` |")]
+        [row] = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
         assert row.endswith(f"| `{value}` |")
     client = client_of(make_app(max_sessions_per_user=2))
     add_user(client, "alice")

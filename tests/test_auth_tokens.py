@@ -156,7 +156,7 @@ def test_two_instances_rotate_the_secret_one_by_one_and_refuse_nothing_meanwhile
     url, old, new = url_of(app), service_of(app).settings.secret_key, "n" * 40
     knows = {"secret_key": old, "secret_key_fallbacks": new}
     signs = {"secret_key": new, "secret_key_fallbacks": old}
-    # README's two rolling restarts: what runs side by side in each.
+    # The two rolling restarts of docs/deploy.md: what runs side by side in each.
     for settings in ({"secret_key": old}, knows), (knows, knows), (knows, signs), (signs, signs):
         instances = [client_of(make_app(database_url=url, **each)) for each in settings]
         for here, there in itertools.permutations(instances):

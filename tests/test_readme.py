@@ -1,4 +1,4 @@
-"""What README and docs/extend.md say, done literally: the first calls, and adding a resource."""
+"""The pages: the first calls and adding a resource, done literally, and links that resolve."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ from .conftest import PASSWORD
 ROOT = Path(__file__).parents[1]
 PAGES = [(ROOT / name).read_text("utf-8") for name in ("README.md", "docs/extend.md")]
 TREE = ("backend", "config", "migrations", "tests", "wsgi.py", "pyproject.toml")
+
+
+LINKING = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINKING += [ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "llms.txt")]
 
 
 def blocks(language: str) -> list[str]:
@@ -78,3 +82,51 @@ def test_a_resource_is_added_as_described(tmp_path: Path) -> None:
     run(*flask, "check")
     assert "1 passed" in run(sys.executable, "-m", "pytest", "tests/test_notes.py")
     run(*flask, "downgrade")
+
+
+# --- links ---
+
+
+def without_code(page: Path) -> str:
+    """The text of a page without its code blocks."""
+    return re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", without_code(page), re.MULTILINE)
+    plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return {heading.replace(" ", "-") for heading in plain}
+
+
+def broken_links_of(page: Path) -> list[str]:
+    """The relative links of a page that lead to no file, or to no heading of one."""
+    broken = []
+    for link in re.findall(r"\]\(([^()\s]+)\)", without_code(page)):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not re.match(r"[a-z]+:", link) and (
+            not target.exists() or (anchor and anchor not in anchors_of(target))
+        ):
+            broken.append(link)
+    return broken
+
+
+def test_every_link_between_the_pages_resolves() -> None:
+    assert {page.name: broken_links_of(page) for page in LINKING if broken_links_of(page)} == {}
+
+
+def test_every_page_is_linked_from_the_readme_and_from_llms_txt() -> None:
+    pages = {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}
+    for name in ("README.md", "llms.txt"):
+        linked = re.findall(r"\]\(([^()#\s]+)", (ROOT / name).read_text("utf-8"))
+        assert pages - set(linked) == set(), name
+
+
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A heading, with `code`\n[a](#a-heading-with-code) [b](#other) [c](no.md)\n"
+        "[d](page.md#x) [e](page.md) [f](https://example.org/x#y)\n```\n[g](no.md)\n```\n"
+    )
+    assert broken_links_of(page) == ["#other", "no.md", "page.md#x"]

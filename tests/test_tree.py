@@ -229,8 +229,8 @@ FILE_NAMES = [f"{each.name.upper()}_FILE" for each in fields(Settings) if each.m
 
 
 def readme_settings() -> list[tuple[str, ...]]:
-    """The rows of README's table *name, form, default*, without the marks for code."""
-    text = (ROOT / "README.md").read_text("utf-8")
+    """Return the rows of the table *name, form, default* in docs/settings.md, without backticks."""
+    text = (ROOT / "docs" / "settings.md").read_text("utf-8")
     [table] = re.findall(r"^\| name \| form \| default \|\n\|[-| :]+\|\n((?:\|.*\n)+)", text, re.M)
     return [
         tuple(cell.strip().replace("`", "") for cell in line.strip().strip("|").split("|"))
