@@ -1,4 +1,4 @@
-"""gunicorn with the settings of the service: `gunicorn -c config/gunicorn.conf.py wsgi:app`."""
+"""Run gunicorn with the service's settings: `gunicorn -c config/gunicorn.conf.py wsgi:app`."""
 
 import atexit
 import functools
@@ -20,7 +20,7 @@ try:
 except SettingsError as refusal:
     sys.exit(f"Not started, for these reasons:\n{refusal}")
 
-sys.setswitchinterval(0.0005)  # as backend/server/serving.py does, and for its reason
+sys.setswitchinterval(0.0005)  # for the reason in backend/server/serving.py
 try:
     _addresses = addresses(_settings.host)
 except OSError as error:
@@ -29,25 +29,25 @@ bind = [
     f"[{each}]:{_settings.port}" if ":" in each else f"{each}:{_settings.port}"
     for each in _addresses
 ]
-use_temporary_folder()  # each worker has a file there, by which it is seen to live
+use_temporary_folder()  # for the file by which gunicorn checks each worker
 workers = _settings.workers
 threads = _settings.threads
 graceful_timeout = 25  # seconds for requests in flight after SIGTERM
 keepalive = 15
 control_socket_disable = True  # no control socket in the home directory
-# The application reads X-Forwarded-*, from TRUSTED_PROXIES only. gunicorn believes no header, and
-# so need not look at the address of each peer: that took a fiftieth of a request.
+# The application reads X-Forwarded-*, from TRUSTED_PROXIES only. gunicorn trusts no header, so it
+# need not check the address of each peer, which took 2 % of a request's time.
 secure_scheme_headers, forwarder_headers, forwarded_allow_ips = {}, "", "*"
 
 
 class DrainingWorker(ThreadWorker):
-    """Takes what has connected, then stops listening at once, and so fails nobody.
+    """On shutdown, accepts the pending connections and then stops listening immediately.
 
-    By itself gunicorn listens on to its end, and resets whoever has connected meanwhile.
+    gunicorn listens until its end, and resets the connections that arrived in the meantime.
     """
 
     def set_accept_enabled(self, enabled):
-        """Begin or cease to take connections; gunicorn does so once more when it is to end."""
+        """Start or stop accepting connections; gunicorn also calls this on shutdown."""
         super().set_accept_enabled(enabled)
         if not self.alive:
             self.wsgi.extensions["backend"].draining.set()
@@ -59,7 +59,7 @@ worker_class = DrainingWorker
 
 
 def on_starting(server):
-    """Write gunicorn's own lines as all others are written."""
+    """Format gunicorn's log lines like all others."""
     logs.configure(_settings)
     own = logging.getLogger("gunicorn.error")
     own.handlers.clear()
@@ -67,15 +67,15 @@ def on_starting(server):
 
 
 def when_ready(server):
-    """Log where the service answers."""
+    """Log the address that the service listens on."""
     announce(_settings)
 
 
 def _share_metrics():
-    """Make the folder in which the workers' metrics are added up, before they are imported.
+    """Create the folder in which the workers' metrics are added up, before metrics are imported.
 
-    It is this process's: a reload (SIGHUP) comes here again and keeps it, the next gunicorn
-    (SIGUSR2) inherits the variable and makes its own.
+    It belongs to this process: a reload (SIGHUP) keeps it, and the next gunicorn (SIGUSR2), which
+    inherits the variable, creates another.
     """
     owner = f"-{os.getpid()}"
     if not os.environ.get("PROMETHEUS_MULTIPROC_DIR", "").endswith(owner):
@@ -85,7 +85,7 @@ def _share_metrics():
 
 
 def _remove(folder, owner):
-    if os.getpid() == owner:  # a worker ends like this too
+    if os.getpid() == owner:  # workers run this on exit too
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -94,15 +94,15 @@ if _settings.metrics_enabled:
 
 
 def post_worker_init(worker):
-    """Begin what a worker does beside requests, in this worker alone."""
+    """Start the background work of this worker."""
     service = worker.wsgi.extensions["backend"]
     service.metrics.keep_sampling(service)
-    service.sender.start()  # mail that waits from before a crash
-    gc.freeze()  # as backend/server/serving.py does, and for its reason
+    service.sender.start()  # mail that was waiting before a crash
+    gc.freeze()  # for the reason in backend/server/serving.py
 
 
 def child_exit(server, worker):
-    """Take what a worker held at its end out of the sums; what it counted stays."""
+    """Remove an ended worker's gauges from the totals, and keep its counters."""
     if _settings.metrics_enabled:
         from prometheus_client.multiprocess import mark_process_dead
 
