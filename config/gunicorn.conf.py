@@ -1,4 +1,4 @@
-"""Run gunicorn with the service's settings: `gunicorn -c config/gunicorn.conf.py wsgi:app`."""
+"""gunicorn with the service's settings: `gunicorn -c config/gunicorn.conf.py wsgi:app`."""
 
 import atexit
 import functools
@@ -20,7 +20,7 @@ try:
 except SettingsError as refusal:
     sys.exit(f"Not started, for these reasons:\n{refusal}")
 
-sys.setswitchinterval(0.0005)  # for the reason in backend/server/serving.py
+sys.setswitchinterval(0.0005)  # for the reason given in backend/server/serving.py
 try:
     _addresses = addresses(_settings.host)
 except OSError as error:
@@ -29,25 +29,25 @@ bind = [
     f"[{each}]:{_settings.port}" if ":" in each else f"{each}:{_settings.port}"
     for each in _addresses
 ]
-use_temporary_folder()  # for the file by which gunicorn checks each worker
+use_temporary_folder()  # holds each worker's heartbeat file
 workers = _settings.workers
 threads = _settings.threads
 graceful_timeout = 25  # seconds for requests in flight after SIGTERM
 keepalive = 15
 control_socket_disable = True  # no control socket in the home directory
 # The application reads X-Forwarded-*, from TRUSTED_PROXIES only. gunicorn trusts no header, so it
-# need not check the address of each peer, which took 2 % of a request's time.
+# need not check each peer's address, which took 2% of a request.
 secure_scheme_headers, forwarder_headers, forwarded_allow_ips = {}, "", "*"
 
 
 class DrainingWorker(ThreadWorker):
-    """On shutdown, accepts the pending connections and then stops listening immediately.
+    """Accepts the connections that are pending, then stops listening, so that no client fails.
 
-    gunicorn listens until its end, and resets the connections that arrived in the meantime.
+    Plain gunicorn keeps listening until it exits, and resets clients that connected meanwhile.
     """
 
     def set_accept_enabled(self, enabled):
-        """Start or stop accepting connections; gunicorn also calls this on shutdown."""
+        """Start or stop accepting connections; gunicorn also calls this when a worker is to end."""
         super().set_accept_enabled(enabled)
         if not self.alive:
             self.wsgi.extensions["backend"].draining.set()
@@ -59,7 +59,7 @@ worker_class = DrainingWorker
 
 
 def on_starting(server):
-    """Format gunicorn's log lines like all others."""
+    """Log gunicorn's own lines in the service's format."""
     logs.configure(_settings)
     own = logging.getLogger("gunicorn.error")
     own.handlers.clear()
@@ -67,15 +67,15 @@ def on_starting(server):
 
 
 def when_ready(server):
-    """Log the address that the service listens on."""
+    """Log the service's address."""
     announce(_settings)
 
 
 def _share_metrics():
-    """Create the folder in which the workers' metrics are added up, before metrics are imported.
+    """Create the folder that collects the workers' metrics, before the metrics are imported.
 
-    It belongs to this process: a reload (SIGHUP) keeps it, and the next gunicorn (SIGUSR2), which
-    inherits the variable, creates another.
+    It belongs to this process. A reload (SIGHUP) runs this again and keeps the folder; the next
+    gunicorn (SIGUSR2) inherits the variable and creates another folder.
     """
     owner = f"-{os.getpid()}"
     if not os.environ.get("PROMETHEUS_MULTIPROC_DIR", "").endswith(owner):
@@ -85,7 +85,7 @@ def _share_metrics():
 
 
 def _remove(folder, owner):
-    if os.getpid() == owner:  # workers run this on exit too
+    if os.getpid() == owner:  # workers run this at exit too
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -94,15 +94,15 @@ if _settings.metrics_enabled:
 
 
 def post_worker_init(worker):
-    """Start the background work of this worker."""
+    """Start this worker's background work."""
     service = worker.wsgi.extensions["backend"]
     service.metrics.keep_sampling(service)
-    service.sender.start()  # mail that was waiting before a crash
-    gc.freeze()  # for the reason in backend/server/serving.py
+    service.sender.start()  # mail left over from before a crash
+    gc.freeze()  # for the reason given in backend/server/serving.py
 
 
 def child_exit(server, worker):
-    """Remove an ended worker's gauges from the totals, and keep its counters."""
+    """Remove a dead worker's gauges from the sums; its counters stay."""
     if _settings.metrics_enabled:
         from prometheus_client.multiprocess import mark_process_dead
 
