@@ -18,6 +18,26 @@ PAGES = [(ROOT / name).read_text("utf-8") for name in ("README.md", "docs/extend
 TREE = ("backend", "config", "migrations", "tests", "wsgi.py", "pyproject.toml")
 
 
+REQUESTS = ("api", "accounts", "keys", "protect", "metrics", "operations", "architecture")
+# Refused as written: on purpose, or because they need a code from an authenticator app.
+REFUSED = {("401", "/v1/auth/me"), ("403", "/v1/auth/mfa/confirm"), ("409", "/v1/auth/mfa/disable")}
+# Defines the variables of the requests, and makes each request print its status and address.
+PRELUDE = r"""
+URL=http://127.0.0.1:8000 PASSWORD='the password that was printed'
+RECOVERY_CODE=AAAAAAA-AAAAAAA-AAAAAAA-AAAAA METRICS_TOKEN=none
+field() { python3 -c "import json, sys; print(json.load(sys.stdin)['$1'])"; }
+send() { command curl -sS --fail-with-body -H 'Content-Type: application/json' "$@"; }
+TOKEN=$(send $URL/v1/auth/login -d "{\"username\": \"admin\", \"password\": \"$PASSWORD\"}" \
+    | field access_token)
+USER_ID=$(send $URL/v1/auth/register -H "Authorization: Bearer $TOKEN" \
+    -d '{"username": "carol", "email": "carol@example.com"}' | field id)
+new_key() { send $URL/v1/api-keys -H "Authorization: Bearer $TOKEN" -d '{"name": "a key",
+    "scopes": ["keys:read", "keys:write", "reports:read", "tokens:introspect"]}' | field $1; }
+KEY=$(new_key key) KEY_ID=$(new_key id)
+curl() { command curl -sS -w '\n%{http_code} %{url_effective}\n' "$@"; }
+send() { curl -H 'Content-Type: application/json' "$@"; }
+"""
+
 LINKING = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINKING += [ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "llms.txt")]
 
@@ -40,6 +60,24 @@ def test_the_first_calls_work_as_they_stand(address: str) -> None:
     assert '"method":"session"' in done.stdout
     assert '"method":"api_key"' in done.stdout
     assert '"username":"alice"' in done.stdout
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+@pytest.mark.parametrize("page", REQUESTS)
+def test_the_requests_on_a_page_are_accepted(address: str, page: str) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text("utf-8")
+    requests = re.findall(r"^```\n((?:curl|send) .*?)^```", text, re.MULTILINE | re.DOTALL)
+    script = "\n".join([PRELUDE, *requests])
+    script = script.replace("http://127.0.0.1:8000", address)
+    script = script.replace("the password that was printed", PASSWORD)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    answers = re.findall(rf"^(\d+) {address}([^?\n]*)", done.stdout, re.MULTILINE)
+    assert len(answers) >= len(requests) > 0
+    refused = {answer for answer in answers if not answer[0].startswith("2")}
+    assert refused <= REFUSED, done.stdout
 
 
 def test_a_resource_is_added_as_described(tmp_path: Path) -> None:
