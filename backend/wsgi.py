@@ -1,7 +1,7 @@
-"""The service as a process of its own: `gunicorn backend.wsgi:app`, `python -m backend.wsgi`.
+"""The service as a process: `gunicorn backend.wsgi:app`, `python -m backend.wsgi`.
 
-Settings are read from the environment and logs are configured; importing `backend` does neither.
-In a checkout, wsgi.py beside this package is the same under a shorter name.
+It reads the settings from the environment and configures logging; importing `backend` does neither.
+In a checkout, the wsgi.py beside this package does the same under a shorter name.
 """
 
 import sys
@@ -21,15 +21,15 @@ try:
 except SettingsError as refusal:
     if not cli.is_command():
         print(f"Not started, for these reasons:\n{refusal}", file=sys.stderr)
-        sys.exit(4)  # gunicorn starts no further worker after this one
+        sys.exit(4)  # this status keeps gunicorn from starting another worker
     app = cli.refusing_app(refusal)
 
 application = app  # the name that mod_wsgi, uWSGI and Passenger look for
 
 
 def main() -> None:
-    """Serve until a signal ends it."""
-    from .server.serving import serve  # not needed under another server
+    """Serve until a signal stops the process."""
+    from .server.serving import serve  # not needed under other servers
 
     serve(app, settings)
 

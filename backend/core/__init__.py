@@ -1,1 +1,1 @@
-"""What needs no HTTP: settings, database, passwords, tokens, logs, time."""
+"""Code without HTTP or SQL: settings, errors, identity, context, logs, metrics, limits, time."""

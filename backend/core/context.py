@@ -1,7 +1,7 @@
-"""What code that runs inside the service may ask for without being handed it.
+"""Context that code inside the service can reach without passing it around.
 
-Two context variables: the service whose code is running (settings, database, secrets), so that
-several apps may live in one process, and the call it is answering, for logs.
+There are two context variables: the running service (settings, database, secrets), so that
+several apps can live in one process, and the call that it is answering, for logs.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class Running(Protocol):
-    """What code below the subjects may ask of the service it is a part of.
+    """The part of the running service that code below the subjects may use.
 
-    Subjects ask for the whole: `services.current()`.
+    Subjects get all of it from `services.current()`.
     """
 
     @property
@@ -32,7 +32,7 @@ class Running(Protocol):
 
 
 class Call:
-    """One request as logs see it. `route`, `who`, `identity`, `rate` are filled in on the way."""
+    """One request, as logs see it. Later steps fill in `route`, `who`, `identity` and `rate`."""
 
     __slots__ = (
         "address",
@@ -55,7 +55,7 @@ class Call:
         self.route: str | None = None
         self.who: str | None = None
         self.identity: Any = None
-        self.rate: Rate | None = None  # of the key that is calling
+        self.rate: Rate | None = None  # of the calling key
 
 
 service: ContextVar[Any] = ContextVar("service", default=None)
@@ -63,14 +63,14 @@ call: ContextVar[Call | None] = ContextVar("call", default=None)
 
 
 def current_call() -> Call:
-    """The request that is being answered. Not for code that also runs outside of one."""
+    """Return the current request. Do not call this from code that also runs outside of one."""
     found = call.get()
     assert found is not None, "no request is being answered"
     return found
 
 
 def network() -> str:
-    """Where the present call comes from; of IPv6 the /64, which is what one customer is given."""
+    """Return the client's address; for IPv6 its /64, the range that one customer gets."""
     now = call.get()
     address = now.address if now else ""
     if ":" not in address:
@@ -79,13 +79,13 @@ def network() -> str:
 
 
 def running() -> Running | None:
-    """The service whose code is running; None outside of any."""
+    """Return the running service; None outside of one."""
     found: Running | None = service.get()
     return found
 
 
 def required() -> Running:
-    """The service whose code is running. RuntimeError outside of any."""
+    """Return the running service. Raises RuntimeError outside of one."""
     found = running()
     if found is None:
         raise RuntimeError("no service is active; see Services.active")
@@ -93,5 +93,5 @@ def required() -> Running:
 
 
 def settings() -> Settings:
-    """The settings of the service whose code is running."""
+    """Return the settings of the running service."""
     return required().settings

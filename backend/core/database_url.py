@@ -1,4 +1,4 @@
-"""DATABASE_URL: which texts name a database, and which parameters they may have."""
+"""DATABASE_URL: its forms, and the parameters that it accepts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _INSTEAD = {
 
 
 class UnknownParameter(ValueError):
-    """The URL has a parameter that it cannot have. The text names it, and repeats no value."""
+    """The URL has an unknown parameter. The message names it, and repeats no value."""
 
 
 def parse_database_url(text: str) -> str:
-    """The URL as drivers take it. ValueError if it names no database."""
+    """Return the URL as drivers expect it. Raises ValueError if it names no database."""
     if text.startswith("postgres://"):
         text = text.replace("postgres://", "postgresql://", 1)
     if text.startswith("postgresql://"):
@@ -35,19 +35,19 @@ def _check_postgres(text: str) -> None:
     known = {each.keyword.decode() for each in pq.Conninfo.get_defaults()} | {"ssl"}
     unknown = [name for name in _parameters(text) if name not in known]
     if unknown and "@" in text and not re.match("[a-z]+://[^@/]*@", text):
-        raise ValueError  # a slash in the password: what follows may be a part of it
+        raise ValueError  # a slash in the password: the rest may be part of the password
     _refuse(unknown)
     try:
         ports = conninfo.conninfo_to_dict(text).get("port", "")
     except ProgrammingError:
         raise ValueError from None
-    for port in str(ports).split(","):  # several, for several hosts
+    for port in str(ports).split(","):  # one for each host
         if not re.fullmatch("[0-9]{0,5}", port) or int(port or "0") > 65535:
             raise ValueError
 
 
 def _parameters(text: str) -> list[str]:
-    # As libpq has it: a password may hold a question mark.
+    # Like libpq: a password may contain a question mark.
     query = re.sub("://[^@/]*@", "://", text, count=1).partition("?")[2]
     return [part.partition("=")[0] for part in query.split("&") if part]
 

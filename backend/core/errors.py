@@ -1,21 +1,21 @@
-"""How a service refuses: one exception, a few kinds, a stable code each.
+"""How a service refuses: one exception with a few kinds, each with a stable code.
 
-The HTTP status of a code stands in `web/problems.py`, in one table; nothing here knows it.
+One table in `web/problems.py` maps codes to HTTP statuses; nothing here knows them.
 """
 
 from collections.abc import Mapping
 
-# What WWW-Authenticate says of a bearer credential (RFC 6750 section 3.1).
+# Parameters of WWW-Authenticate for bearer credentials (RFC 6750 section 3.1).
 INVALID_TOKEN = 'error="invalid_token"'  # noqa: S105
 INSUFFICIENT_SCOPE = 'error="insufficient_scope"'
 
 
 class Failure(Exception):
-    """A refusal that the caller is told about: `code` for programs, `detail` for people.
+    """A refusal that the caller gets to see: `code` for programs, `detail` for people.
 
-    `errors` names faulty fields as {location: {field: [sentence]}}; `retry_after` is in seconds;
-    `challenge` holds the parameters of WWW-Authenticate (RFC 6750 section 3) where they matter,
-    `members` what the problem document says beyond the usual (RFC 9457 section 3.2).
+    `errors` names invalid fields as {location: {field: [sentence]}}. `retry_after` is in seconds.
+    `challenge` holds parameters of WWW-Authenticate (RFC 6750 section 3). `members` holds extension
+    members of the problem document (RFC 9457 section 3.2).
     """
 
     scheme = "Bearer"  # of WWW-Authenticate
@@ -40,7 +40,7 @@ class Failure(Exception):
 
 
 class Invalid(Failure):
-    """The input is well formed and still not acceptable."""
+    """The input is well-formed, but not acceptable."""
 
     def __init__(
         self, field: str, sentence: str, code: str = "validation_error", place: str = "json"
@@ -49,36 +49,36 @@ class Invalid(Failure):
 
 
 class InvalidCredentials(Failure):
-    """Nobody, or nobody we know. One text for expired, revoked, unknown and disabled."""
+    """No valid credentials. Expired, revoked, unknown and disabled ones share one message."""
 
     def __init__(self, detail: str = "The credentials are not valid.", challenge: str = "") -> None:
         super().__init__("invalid_credentials", detail, challenge=challenge)
 
 
 class InvalidToken(Failure):
-    """A link from a mail that is altered, used, replaced by a newer one, or too old."""
+    """A link from a mail was altered or used, replaced by a newer one, or is too old."""
 
     def __init__(self) -> None:
         super().__init__("invalid_token", "The link is not valid: used, replaced, or too old.")
 
 
 class Forbidden(Failure):
-    """Somebody we know, who may not."""
+    """Authenticated, but not allowed."""
 
 
 class NotFound(Failure):
-    """No such thing, or somebody else's."""
+    """The resource does not exist, or belongs to another user."""
 
     def __init__(self, detail: str = "There is no such resource.") -> None:
         super().__init__("not_found", detail)
 
 
 class Conflict(Failure):
-    """The act and the present state exclude each other."""
+    """The request conflicts with the current state."""
 
 
 class Unavailable(Failure):
-    """Not now; the same call may succeed after `retry_after` seconds."""
+    """Temporarily unavailable; the same call may succeed after `retry_after` seconds."""
 
     def __init__(self, detail: str = "Try again shortly.", retry_after: int = 1) -> None:
         super().__init__("unavailable", detail, retry_after=retry_after)

@@ -1,4 +1,4 @@
-"""Who is calling, and by what credential: the first argument of every service."""
+"""Who is calling, and with which credential: the first argument of every service."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -9,11 +9,11 @@ ROLES = ("user", "admin")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A resolved caller.
+    """An authenticated caller.
 
-    `scopes` is None for a session, which may do all that its role may; for a key it is what the
-    key holds and the owner's present role still allows. `user` is the row of the users table that
-    was read to decide, so that nobody has to read it twice.
+    `scopes` is None for a session, which may do everything that its role allows. For a key it is
+    the scopes of the key that the owner's current role still allows. `user` is the row of the users
+    table that authentication read, so that it need not be read twice.
     """
 
     user_id: UUID
@@ -31,10 +31,10 @@ class Identity:
         return self.role == "admin" and self.method != "api_key"
 
 
-# Whoever can run commands on the machine is an administrator by definition.
+# Anyone who can run commands on the machine is an administrator by definition.
 CONSOLE = Identity(user_id=UUID(int=0), username="console", role="admin", method="console")
 
 
 def holds_role(role: str, wanted: str | None) -> bool:
-    """True if the role is the one that is wanted, or none is; an administrator is a user too."""
+    """True if `role` satisfies `wanted`, or `wanted` is None; an administrator is a user too."""
     return wanted is None or role in (wanted, "admin")
