@@ -483,7 +483,7 @@ def test_rsa_is_refused_with_the_reason(
 @pytest.mark.parametrize("name", ["none", "HS512", "hs256", "ES384", "ES256K", "Ed25519"])
 def test_other_algorithms_are_refused(make_bare_app: Callable[..., Flask], name: str) -> None:
     sentence = refusal(make_bare_app, name, "")
-    assert sentence == "JWT_ALGORITHM is not of the form: HS256, EdDSA, ES256."
+    assert sentence == "JWT_ALGORITHM is invalid; expected: HS256, EdDSA, ES256."
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -504,21 +504,21 @@ def test_a_key_file_that_cannot_be_used_is_told_with_what_to_do(
     garbage = b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"
     cases: list[tuple[object, str]] = [
         ("", "JWT_PRIVATE_KEY_FILE is not set"),
-        (tmp_path / "missing.pem", "names no file; `flask --app wsgi tokens rotate-key`"),
+        (tmp_path / "missing.pem", "does not exist; `flask --app wsgi tokens rotate-key`"),
         (tmp_path, "cannot be read: Is a directory"),
-        (key_file(), "holds no private key"),
-        (key_file(b"no key at all"), "holds no private key"),
-        (key_file(key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())), "no priv"),
-        (key_file(public), "block 1 is not a private key"),
-        (key_file(key, public), "block 2 is not a private key"),
-        (key_file(key, garbage), "block 2 is not a private key"),
+        (key_file(), "contains no PEM private key"),
+        (key_file(b"no key at all"), "contains no PEM private key"),
+        (key_file(key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())), "no PEM"),
+        (key_file(public), "block 1 is not a readable private key"),
+        (key_file(key, public), "block 2 is not a readable private key"),
+        (key_file(key, garbage), "block 2 is not a readable private key"),
         (key_file(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, secret)), "is encrypted"),
         (key_file(key, other, key), "the same key twice"),
-        (key_file(key, pem(other)[:-20]), "cut off"),
-        (key_file(pem(key)[:-40], other), "cut off"),
-        (key_file(pem(key)[20:]), "cut off"),
+        (key_file(key, pem(other)[:-20]), "incomplete block"),
+        (key_file(pem(key)[:-40], other), "incomplete block"),
+        (key_file(pem(key)[20:]), "incomplete block"),
         *(
-            (key_file(key, wrong), f"block 2 is no {['P-256', 'Ed25519'][algorithm == 'EdDSA']}")
+            (key_file(key, wrong), f"block 2 is not {['P-256', 'Ed25519'][algorithm == 'EdDSA']}")
             for wrong in wrong_kinds
         ),
     ]
@@ -558,7 +558,7 @@ def test_the_command_makes_the_file_without_which_nothing_starts(
     values = {"database_url": url, "jwt_algorithm": "EdDSA", "jwt_private_key_file": path}
     refused = run(tree, "flask", "--app", "wsgi", "doctor", **values)
     assert refused.returncode == 1
-    assert refused.stderr.startswith("fatal: JWT_PRIVATE_KEY_FILE names no file; `flask")
+    assert refused.stderr.startswith("fatal: JWT_PRIVATE_KEY_FILE does not exist; `flask")
 
     made = run(tree, "flask", "--app", "wsgi", "tokens", "rotate-key", **values)
     assert (made.returncode, made.stderr) == (0, "")
@@ -609,7 +609,7 @@ def test_the_command_replaces_the_key(
     for step in ("--promote", "--drop-others"):
         refused = flask("tokens", "rotate-key", step)
         assert (refused.exit_code, refused.stdout) == (1, "")
-        assert "holds one key only" in refused.stderr
+        assert "contains only one key" in refused.stderr
 
 
 def test_the_command_tells_in_a_sentence_what_it_cannot_do(
@@ -623,9 +623,9 @@ def test_the_command_tells_in_a_sentence_what_it_cannot_do(
         ({"jwt_algorithm": "HS256"}, "JWT_ALGORITHM is HS256"),
         ({"jwt_algorithm": "RS256"}, "JWT_ALGORITHM=RS256 is RSA"),
         ({"jwt_private_key_file": ""}, "JWT_PRIVATE_KEY_FILE is not set"),
-        ({"jwt_private_key_file": tmp_path / "file"}, "cut off"),
+        ({"jwt_private_key_file": tmp_path / "file"}, "incomplete block"),
         ({"jwt_private_key_file": tmp_path / "file" / "keys.pem"}, "cannot be written"),
-        ({"port": "x"}, "PORT is not of the form"),
+        ({"port": "x"}, "PORT is invalid; expected"),
     ]
     for values, words in cases:
         with monkeypatch.context() as environ:

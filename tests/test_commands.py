@@ -227,7 +227,7 @@ def test_db_upgrade_beside_a_table_of_another_program_says_so_and_changes_nothin
     release(database)
     refused = flask_of(app)("db", "upgrade")
     assert isinstance(refused.exception, SystemExit), repr(refused.exception)
-    assert "these tables exist: users. If they are another program's, give" in refused.stderr
+    assert "these tables exist: users. If they belong to another program, give" in refused.stderr
     assert [column.name for column in database.get_columns("users")] == ["id", "name"]
     assert database.get_tables() == ["users"]
     release(database)
@@ -811,7 +811,7 @@ def test_doctor_and_all_others_tell_why_the_settings_are_refused(tree: Path) -> 
     url = "postgresql://u:100%hunter2@127.0.0.1/db"
     listed = run(tree, "flask", "--app", "wsgi", "users", "list", "--json", database_url=url)
     assert (listed.returncode, listed.stdout) == (1, "")
-    assert listed.stderr.startswith("fatal: DATABASE_URL is not of the form")
+    assert listed.stderr.startswith("fatal: DATABASE_URL is invalid; expected")
     assert "hunter2" not in listed.stderr
 
 

@@ -103,7 +103,7 @@ def test_doctor_and_db_upgrade_name_a_folder_that_the_account_may_not_write(
     assert doubtful == []
     refused = as_stranger(lambda: migrations.upgrade(database))
     assert "MigrationError" in refused
-    assert f"{forbidden}/test.db cannot be made: Permission denied." in refused
+    assert f"{forbidden}/test.db cannot be created: Permission denied." in refused
 
 
 def test_a_dotenv_that_the_account_may_not_read_is_told_in_a_sentence(forbidden: Path) -> None:

@@ -93,7 +93,7 @@ def test_a_database_of_another_encoding_is_refused_at_start_by_db_upgrade_and_by
 ) -> None:
     options = f"ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
     sentence = (
-        f"server_encoding is {encoding}, and the service needs UTF8:"
+        f"server_encoding is {encoding}, but the service needs UTF8:"
         " create a database with ENCODING 'UTF8' TEMPLATE template0."
     )
     with database_of(options) as url:

@@ -133,5 +133,5 @@ def test_what_names_no_redis_is_refused_with_the_forms(url: str) -> None:
     with pytest.raises(SettingsError) as refusal:
         make_settings(redis_url=url)
     [sentence] = refusal.value.problems
-    assert sentence.startswith("REDIS_URL is not of the form: redis(s)://")
+    assert sentence.startswith("REDIS_URL is invalid; expected: redis(s)://")
     assert "redis+sentinel://" in sentence

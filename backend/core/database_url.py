@@ -58,4 +58,4 @@ def _refuse(names: list[str]) -> None:
     name = names[0]
     if not re.fullmatch("[A-Za-z_]+", name):
         raise ValueError
-    raise UnknownParameter(f"It takes no parameter {name!r}: {_INSTEAD.get(name, 'take it out')}.")
+    raise UnknownParameter(f"Unknown parameter {name!r}: {_INSTEAD.get(name, 'remove it')}.")

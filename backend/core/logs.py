@@ -1,7 +1,7 @@
 """Logs: JSON lines or readable text on the console, JSON lines in a file.
 
-`configure` is called by our own entry points alone. Code of the service logs under its module's
-name and gives facts as `extra`; what becomes of it in another process is for its host to say.
+Only our own entry points call `configure`. Code of the service logs under its module's name and
+passes facts as `extra`; when the service is embedded, the host decides what happens to them.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from . import context
 from .paths import ROOT
 from .settings import Settings, SettingsError
 
-# What every record has; all else came in as `extra`.
+# The attributes that every record has; any others were passed as `extra`.
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _BARE = len(logging.makeLogRecord({}).__dict__)
 
-# Tokens and keys, wherever they may turn up: the three parts of a JWT, our own, passwords in
+# Secrets, wherever they may turn up: JWTs (three parts), our own keys and tokens, passwords in
 # URLs, bcrypt hashes.
 _SECRETS = re.compile(
     r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"
@@ -33,19 +33,19 @@ _SECRETS = re.compile(
     r"|(?<=://)[^\s/:@]+:[^\s/@]+(?=@)"
     r"|\$2[aby]\$\d\d\$[./0-9A-Za-z]{53}"
 )
-_LONGEST = 8192  # characters of one value
+_LONGEST = 8192  # characters in one value
 
 _encode = json.JSONEncoder(default=str, separators=(",", ":")).encode
 _quote = json.encoder.encode_basestring_ascii
-_ANSWERS = "backend.web.middleware"  # the logger of the lines that tell of whole requests
+_ANSWERS = "backend.web.middleware"  # the logger that writes one line per request
 
 
 def redact(text: str) -> str:
-    """`text` with anything that looks like a token, a key or a hash taken out.
+    """Return `text` without anything that looks like a token, a key or a hash.
 
-    What is too long loses its middle: a traceback says at its end what went wrong.
+    A text that is too long loses its middle, since a traceback says at its end what went wrong.
     """
-    # One of these is in whatever the pattern finds, and finding out takes it longer.
+    # Every match contains one of these, and checking for them is faster than the pattern.
     if "_" in text or "eyJ" in text or "@" in text or "$2" in text:
         text = _SECRETS.sub("[redacted]", text)
     if len(text) <= _LONGEST:
@@ -55,12 +55,12 @@ def redact(text: str) -> str:
 
 
 def _facts(record: logging.LogRecord) -> dict[str, object]:
-    """The record's extra facts, and the ids of the request and the trace it belongs to."""
+    """Return the record's extra facts, and the ids of its request and trace."""
     call = context.call.get()
     facts: dict[str, object] = {"request_id": call.request_id} if call else {}
     if call and call.trace_id:
         facts["trace_id"] = call.trace_id
-    # What came in as `extra` stands behind what every record has.
+    # `extra` comes after the attributes that every record has.
     for name, value in itertools.islice(record.__dict__.items(), _BARE, None):
         if name not in _STANDARD and value is not None:
             facts[name] = redact(value) if isinstance(value, str) else value
@@ -72,10 +72,10 @@ def _exception(formatter: logging.Formatter, record: logging.LogRecord) -> str:
 
 
 class JSONFormatter(logging.Formatter):
-    """One JSON object a line: ts (RFC 3339, UTC), level, logger, msg, the facts, exc."""
+    """One JSON object per line: ts (RFC 3339, UTC), level, logger, msg, the facts, exc."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as one line of ASCII."""
+        """Format the record as one line of ASCII."""
         call = context.call.get()
         if call and record.name == _ANSWERS and "ms" in record.__dict__:
             return _answer(record, call)
@@ -92,11 +92,10 @@ class JSONFormatter(logging.Formatter):
 
 
 def _answer(record: Any, call: context.Call) -> str:
-    """The line of a request's end, as `format` has it, put together by hand.
+    """Return the same line as `format` for the end of a request, assembled by hand.
 
-    With the record that is made by hand in web/middleware.py this saves 9 us a request.
-
-    What the client says of itself is redacted; the rest is the service's own.
+    Together with the hand-made record in web/middleware.py this saves 9 us per request. Text from
+    the client is redacted; the rest comes from the service.
     """
     trace = f'"trace_id":"{call.trace_id}",' if call.trace_id else ""
     route = f'"route":{_quote(call.route)},' if call.route else ""
@@ -110,25 +109,25 @@ def _answer(record: Any, call: context.Call) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """A line for people: time, level, message, facts; a traceback below it."""
+    """One line for people: time, level, message, facts; a traceback below it."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as one line, plus the lines of a traceback."""
+        """Format the record as one line, plus the lines of a traceback."""
         facts = " ".join(
             f"{name}={json.dumps(value, default=str)}" for name, value in _facts(record).items()
         )
         message = printable(redact(record.getMessage()))
         at = _utc(int(record.created), "%H:%M:%S")
         line = f"{at} {record.levelname:<7} {message}  {facts}".rstrip()
-        # Indented, so that no message of an exception can pass for a line of the log.
+        # Indented, so that the message of an exception cannot pass for a log line.
         below = [f"    {printable(each)}" for each in _exception(self, record).splitlines()]
         return "\n".join([line, *below])
 
 
 def printable(text: str) -> str:
-    """`text` with control characters and their like as escapes: terminals obey them.
+    """Escape control characters, which terminals obey.
 
-    That includes characters that turn the direction of writing or end a line.
+    So are characters that change the writing direction or end a line.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
@@ -149,8 +148,8 @@ def configure(settings: Settings, console: TextIO = sys.stdout) -> None:
     on_console.setFormatter(TextFormatter() if as_text else JSONFormatter())
     handlers: list[logging.Handler] = [on_console]
     if settings.log_file:
-        # Appends, and opens the file anew when logrotate has moved it: right with many processes,
-        # where a handler that rotates by itself loses lines.
+        # Appends, and reopens the file after logrotate has moved it. With several processes, a
+        # handler that rotates the file itself would lose lines.
         path = ROOT / settings.log_file
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -160,9 +159,9 @@ def configure(settings: Settings, console: TextIO = sys.stdout) -> None:
         in_file.setFormatter(JSONFormatter())
         handlers.append(in_file)
     logging.basicConfig(level=settings.log_level, handlers=handlers, force=True)
-    # What no line tells need not be found out.
+    # No line shows these, so do not collect them.
     logging.logThreads = logging.logMultiprocessing = False
-    # Libraries: what goes wrong, not what they do. waitress warns of each request that queues.
+    # Log what goes wrong in libraries, not what they do. waitress warns of each queued request.
     for name in ("peewee", "peewee_migrate", "werkzeug", "psycopg"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)

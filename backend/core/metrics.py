@@ -1,9 +1,9 @@
-"""Metrics: what one service counts and measures, for Prometheus.
+"""Metrics: the counters, histograms and gauges of one service, for Prometheus.
 
-With PROMETHEUS_MULTIPROC_DIR in the environment before this is imported, as
-`config/gunicorn.conf.py` has it, the figures are in files there, and any process that is asked adds
-up those of all; the gauges of the others are a second old. That takes one service per process;
-without it each service has its own.
+If PROMETHEUS_MULTIPROC_DIR is set before this module is imported, as in `config/gunicorn.conf.py`,
+the figures are kept in files there, and each process reports the sums of all processes; the gauges
+of the others are up to a second old. That requires one service per process. Without the variable,
+each service has its own figures.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ from .settings import Settings
 
 log = logging.getLogger(__name__)
 
-# Seconds. A verification takes less than one thousandth, a password's hash a quarter.
+# Seconds. A verification takes less than 0.001, a password hash about 0.25.
 BUCKETS = (
     *(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025),
     *(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 SAMPLE_SECONDS = 1.0
 
-# Whatever word a client sends is a method, and each would stay here for ever.
+# Clients can send any word as a method, and each word would stay in memory.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class _OfAllProcesses(MultiProcessCollector):
-    """The sums of what lies in the files."""
+    """Sums the figures in the files of all processes."""
 
     def collect(self) -> Any:
-        # Between being made and being given its length a file is empty, for ever if its process
-        # was killed just then; the library would fail.
+        # A new file is empty for a moment, and stays empty if its process is killed just then. The
+        # library would fail on it.
         return self.merge([each for each in Path(self._path).glob("*.db") if _has_content(each)])
 
 
 def _has_content(path: Path) -> bool:
     try:
         return path.stat().st_size > 0
-    except FileNotFoundError:  # a worker's that has ended
+    except FileNotFoundError:  # its worker has ended
         return False
 
 
 class Measured(Protocol):
-    """What is measured when somebody asks, and not counted as it happens."""
+    """The parts that are measured on demand, not counted as things happen."""
 
     @property
     def settings(self) -> Settings: ...
@@ -76,7 +76,7 @@ class Measured(Protocol):
 
 
 class Metrics:
-    """The metrics of one service. Code that does something worth counting says so here."""
+    """The metrics of one service. Code that does something worth counting reports it here."""
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
@@ -92,7 +92,7 @@ class Metrics:
         self._lock = threading.Lock()
         self._children = functools.cache(self._find_children)
         self._is_shared = bool(values.ValueClass._multiprocess)
-        self._sampling: int | None = None  # the process in which it goes on
+        self._sampling: int | None = None  # the id of the process that is sampling
         self._requests = counter("http_requests", "Requests answered", "method", "route", "status")
         self._durations = Histogram(
             "backend_http_request_duration_seconds",
@@ -108,21 +108,19 @@ class Metrics:
             "chore_failures", "Chores that failed, by their name", "chore"
         )
         self.limiter_fallbacks = counter(
-            "limiter_fallbacks", "Looks at a limit in the process alone, Redis being down"
+            "limiter_fallbacks", "Limits checked in this process alone because Redis was down"
         )
-        self.hashes = gauge("password_hashes", "Passwords that are being hashed or wait for it")
+        self.hashes = gauge("password_hashes", "Passwords being hashed or waiting for it")
         self.hashes_refused = counter(
-            "password_hashes_refused", "Passwords not hashed, there being too many"
+            "password_hashes_refused", "Passwords not hashed because too many were waiting"
         )
-        self._pool_used = gauge("database_connections_in_use", "Connections that serve somebody")
-        self._pool_size = gauge("database_connections_max", "Connections that there may be")
+        self._pool_used = gauge("database_connections_in_use", "Connections in use")
+        self._pool_size = gauge("database_connections_max", "Connections allowed at most")
         self._jobs = gauge("jobs_waiting", "Jobs, such as look-ups, that have not begun")
-        self._lag = gauge(
-            "write_behind_lag_seconds", "Age of the oldest note that is not written", "livemax"
-        )
+        self._lag = gauge("write_behind_lag_seconds", "Age of the oldest unwritten note", "livemax")
 
     def request(self, method: str, route: str | None, status: int, seconds: float) -> None:
-        """Count an answer. `route` is the rule of the route, None if there is none."""
+        """Count a response. `route` is the rule of the route, None if no route matched."""
         kind = method if method in _METHODS else "other", route or "none"
         requests, durations = self._children(*kind, status)
         requests.inc()
@@ -140,7 +138,7 @@ class Metrics:
         self._chore_failures.labels(name).inc()
 
     def text(self, service: Measured) -> bytes:
-        """All of it in Prometheus' text format, as of now."""
+        """Return all metrics in Prometheus' text format, as of now."""
         self._sample(service)
         registry = self._registry
         if self._is_shared:
@@ -161,11 +159,11 @@ class Metrics:
             try:
                 self._sample(service)
             except Exception:
-                log.exception("metrics are not told")
+                log.exception("metrics cannot be sampled")
             time.sleep(SAMPLE_SECONDS)
 
     def _sample(self, service: Measured) -> None:
-        """Take down what is not told as it happens."""
+        """Set the gauges that are not updated as things happen."""
         self._pool_used.set(len(service.database._in_use))
         self._pool_size.set(service.settings.database_connections)
         self._jobs.set(service.tasks.waiting + service.lookups.waiting)

@@ -1,7 +1,7 @@
 """Where files are: those that ship with the code, and those of the installation.
 
-In a checkout both lie beside wsgi.py. A wheel carries the first inside the package, and the second
-count from the working directory.
+In a checkout both are beside wsgi.py. A wheel ships the former inside the package, and the latter
+are relative to the working directory.
 """
 
 from __future__ import annotations
@@ -13,4 +13,4 @@ _SHIPPED = _PACKAGE / "_data"  # in a wheel only: pyproject.toml puts it there
 
 IS_CHECKOUT = not _SHIPPED.is_dir()
 DATA = _PACKAGE.parent if IS_CHECKOUT else _SHIPPED  # holds config/ and migrations/
-ROOT = _PACKAGE.parent if IS_CHECKOUT else Path.cwd()  # relative paths of settings count from here
+ROOT = _PACKAGE.parent if IS_CHECKOUT else Path.cwd()  # relative paths in settings start here

@@ -1,9 +1,9 @@
-"""Rate limits: how often something may be done in a time, in this process or, by Redis, in all.
+"""Rate limits: how often something may happen in a period, per process or, with Redis, in all.
 
-A sliding window counter of two windows: the uses of the present one, and those of the one before,
-weighed by how much of it the last `seconds` still hold. The first use opens the window, so that
-from nothing exactly `most` pass. It is ours, and no library, because it is a part of each decision
-about a key: it must cost microseconds, follow `clock`, and go on when Redis does not.
+A sliding window counter over two windows: the uses in the current one, plus those in the previous
+one, weighted by how much of it is within the last `seconds`. The first use opens the window, so
+exactly `most` pass from a fresh start. We use no library because every decision about a key goes
+through here: it must take microseconds, follow `clock`, and keep working when Redis is down.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from .settings import Limit, Settings
 
 log = logging.getLogger(__name__)
 
-REDIS_SECONDS = 0.2  # for Redis to answer; a request waits for it
-REST_SECONDS = 1.0  # without a further attempt after one has failed
-SWEEP = 10_000  # windows in memory, at which those that are over are thrown away
+REDIS_SECONDS = 0.2  # how long a request waits for Redis to answer
+REST_SECONDS = 1.0  # pause after a failed attempt
+SWEEP = 10_000  # windows in memory at which expired ones are dropped
 
-# KEYS: the windows. ARGV: 1 for a use or 0 for a look, what tests add to the time, then seconds and
-# most of each window. All are used, or, if one of them is used up, none.
-# The time is that of Redis, so that the clocks of several hosts need not agree.
+# KEYS: the windows. ARGV: 1 for a use or 0 for a look, the seconds that tests add to the time, then
+# seconds and most of each window. Uses all windows, or none if one of them is used up.
+# The time comes from Redis, so that the clocks of several hosts need not agree.
 _SCRIPT = """
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000 + ARGV[2]
@@ -60,13 +60,13 @@ end
 return answer
 """
 
-Window = tuple[str, Limit]  # what is counted, and how often it may be
+Window = tuple[str, Limit]  # the name of what is counted, and its limit
 
 
 class Rate(NamedTuple):
-    """How a limit stands. `passed`: this use may be, or might.
+    """The state of a limit. `passed`: this use is allowed, or would be.
 
-    `reset_seconds`: until the window ends; if `passed` is False, until a further use will pass.
+    `reset_seconds`: until the window ends; if `passed` is False, until another use will pass.
     """
 
     passed: bool
@@ -77,7 +77,7 @@ class Rate(NamedTuple):
 
 
 class RateLimiter:
-    """Counts uses by name. Where REDIS_URL is set they are counted there, for all processes."""
+    """Counts uses by name; if REDIS_URL is set, in Redis and for all processes."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -85,14 +85,14 @@ class RateLimiter:
         self._redis = _Redis(settings.redis_url) if settings.redis_url else None
 
     def hit(self, windows: Sequence[Window]) -> Rate:
-        """Use each of these limits once, unless one of them is used up; then none is used.
+        """Use each of these limits once, or none if one of them is used up.
 
-        The rate is that of the limit which refuses longest, else of the one with the least left.
+        Returns the rate of the limit that refuses longest, or else of the one with the least left.
         """
         return self._count(windows, 1)
 
     def peek(self, windows: Sequence[Window]) -> Rate:
-        """What `hit` would return, without a use."""
+        """Return the limits' state without using them."""
         return self._count(windows, 0)
 
     def _count(self, windows: Sequence[Window], uses: int) -> Rate:
@@ -105,7 +105,7 @@ class RateLimiter:
 
 
 class _Memory:
-    """Windows of this process: {(name, seconds): [start, uses before, uses]}."""
+    """The windows of this process: {(name, seconds): [start, uses before, uses]}."""
 
     def __init__(self) -> None:
         self._windows: dict[tuple[str, int], list[float]] = {}
@@ -149,7 +149,7 @@ class _Memory:
 
 
 class _Redis:
-    """Windows in Redis, which all processes share. While it does not answer, it is not asked."""
+    """The windows in Redis, shared by all processes. While Redis is down, requests skip it."""
 
     def __init__(self, url: str) -> None:
         from redis.exceptions import RedisError  # not needed without REDIS_URL
@@ -160,10 +160,10 @@ class _Redis:
         self._is_down = False
 
     def count(self, windows: Sequence[Window], uses: int) -> list[Rate] | None:
-        """As Redis has it; None if it does not answer."""
+        """Count in Redis; return None if it does not answer."""
         if time.monotonic() < self._down_until:
             return None
-        if self._is_down:  # this one asks again, and others need not wait for it
+        if self._is_down:  # this thread tries again; the others do not wait for it
             self._down_until = time.monotonic() + 3 * REDIS_SECONDS
         arguments: list[Any] = [uses, clock.shift.total_seconds()]
         for _, limit in windows:
@@ -174,7 +174,7 @@ class _Redis:
         except self._error as error:
             self._down_until = time.monotonic() + REST_SECONDS
             if not self._is_down:
-                log.warning("limits: counted in this process alone, Redis is down: %s", error)
+                log.warning("limits: counted in this process alone, as Redis is down: %s", error)
             self._is_down = True
             return None
         if self._is_down:
@@ -187,26 +187,26 @@ class _Redis:
 
 
 def of_key(own: Limit | None, settings: Settings) -> Limit | None:
-    """The limit that counts for a key with this one of its own, or with none."""
+    """Return the limit that applies to a key, given its own limit or None."""
     limit, highest = own or settings.rate_limit_default, settings.rate_limit_max
     return stricter(limit, highest) if limit and highest else limit or highest
 
 
 def fault(rate_limit: Mapping[str, int]) -> tuple[str, str] | None:
-    """(the member, what is wrong with it) if these members do not make a rate limit together."""
+    """Return (member, error) if these members do not form a rate limit, else None."""
     lacking = next((each for each in ("limit", "window_seconds") if each not in rate_limit), None)
     return (lacking, "Missing data for required field.") if lacking else None
 
 
 def within(inner: Limit | None, outer: Limit | None) -> bool:
-    """True if `inner` lets no more pass than `outer`, at once and in the long run."""
+    """True if `inner` lets no more pass than `outer`, in a burst and in the long run."""
     if outer is None or inner is None:
         return outer is None
     return inner.most <= outer.most and inner.most * outer.seconds <= outer.most * inner.seconds
 
 
 def stricter(one: Limit, other: Limit) -> Limit:
-    """The limit that lets no more pass than either of them, at once and in the long run."""
+    """Return a limit that lets no more pass than either, in a burst and in the long run."""
     most = min(one.most, other.most)
     return Limit(most, max(ceil(most * each.seconds / each.most) for each in (one, other)))
 
@@ -224,8 +224,8 @@ def _rate(limit: Limit, passed: bool, before: float, used: float, elapsed: float
     most, seconds = limit
     remaining = max(0, int(most - before * (1 - elapsed / seconds) - used + 1e-9))
     reset = seconds - elapsed
-    if not passed and used + 1 <= most:  # as soon as the window before weighs little enough
+    if not passed and used + 1 <= most:  # as soon as the previous window weighs little enough
         reset = seconds * (1 - (most - 1 - used) / before) - elapsed
-    elif not passed:  # in the next window, of which this one is the one before
+    elif not passed:  # in the next window, when this one is the previous one
         reset += seconds * (1 - (most - 1) / used)
     return Rate(passed, most, seconds, remaining, max(1, ceil(reset)))

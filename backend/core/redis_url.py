@@ -1,4 +1,4 @@
-"""REDIS_URL: which Redis or Valkey it names, and how to connect to that."""
+"""REDIS_URL: which Redis or Valkey it names, and how to connect to it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HOST = rf"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:{_NUMBER}[0-9]?)?"
 
 
 class Sentinels(NamedTuple):
-    """Where the sentinels listen, what they call the service, and the number of its database."""
+    """The sentinels' addresses, their name for the service, and its database number."""
 
     addresses: list[tuple[str, int]]
     service: str
@@ -31,7 +31,7 @@ class Sentinels(NamedTuple):
 
 
 def parse_redis_url(text: str) -> str:
-    """The text, if it is empty or of one of the forms; else ValueError."""
+    """Return the text if it is empty or has one of the forms. Raises ValueError otherwise."""
     parts = urlsplit(text)
     if parts.scheme == _SENTINEL:
         sentinels(parts)
@@ -47,7 +47,7 @@ def parse_redis_url(text: str) -> str:
 
 
 def sentinels(parts: SplitResult) -> Sentinels:
-    """What a URL with sentinels names; ValueError if it is not of the form."""
+    """Parse a URL with sentinels. Raises ValueError if it does not have the form."""
     path = re.fullmatch(f"/([A-Za-z0-9._-]+)(/({_NUMBER})?)?", parts.path)
     hosts = parts.netloc.rpartition("@")[2].split(",")
     if not path or parts.query or not all(re.fullmatch(_HOST, host) for host in hosts):
@@ -58,9 +58,9 @@ def sentinels(parts: SplitResult) -> Sentinels:
 
 
 def connect(url: str, seconds: float) -> Redis:
-    """The Redis that the URL names. It connects when it is used, and tries once, so many seconds.
+    """Return the Redis that the URL names; it connects when used, trying once for `seconds`.
 
-    Behind sentinels it is the present master, whom they are asked about at each connection.
+    With sentinels, each new connection asks them for the current master.
     """
     from redis import Redis  # not needed without REDIS_URL
     from redis.backoff import NoBackoff

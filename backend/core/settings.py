@@ -1,7 +1,7 @@
-"""One typed list of settings, and what is refused as unsafe.
+"""The one typed list of settings, and the checks for unsafe ones.
 
-Each comes from the environment, else `.env`, else `config/<ENVIRONMENT>.env`, else its default;
-an empty value counts as not set. This is the only module that reads `os.environ`.
+Each comes from the environment, else from `.env`, else from `config/<ENVIRONMENT>.env`, else it has
+its default. An empty value counts as not set. Only this module reads `os.environ`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .redis_url import REDIS_FORM, parse_redis_url
 ENVIRONMENTS = frozenset({"production", "development", "testing"})
 SECRET_BYTES = 32
 
-# Secrets that stand in well-known tutorials, and words that stand in placeholders.
+# Secrets from well-known tutorials, and words found in placeholders.
 EXAMPLE_SECRETS = frozenset(
     {
         "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
@@ -36,7 +36,7 @@ EXAMPLE_WORDS = ("change", "example", "secret", "insecure", "placeholder", "pass
 
 
 class SettingsError(Exception):
-    """The settings cannot be used. `problems` holds a sentence for each reason."""
+    """The settings cannot be used. `problems` has one sentence per reason."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -47,14 +47,14 @@ class SettingsError(Exception):
 _LABEL = r"\w([\w-]{0,61}\w)?"
 _HOST_NAME = rf"{_LABEL}(\.{_LABEL})*"
 
-_VISIBLE = "[!-~]+"  # ASCII without blanks, as a header carries it
+_VISIBLE = "[!-~]+"  # ASCII without blanks, which is safe in a header
 
 # An e-mail address to send from.
 _ADDRESS = r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+"
 
 
 class Limit(NamedTuple):
-    """At most `most` in `seconds`."""
+    """At most `most` uses in `seconds`."""
 
     most: int
     seconds: int
@@ -63,13 +63,13 @@ class Limit(NamedTuple):
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-# How a text becomes a value. Each raises ValueError for a text that is not of its form.
+# Parsers from text to value. Each raises ValueError for a text that does not have its form.
 def _text(text: str) -> str:
     return text
 
 
 def _environment(text: str) -> str:
-    """One of the three, or a name with a file of its own: a misspelt one must not start."""
+    """Accept one of the three, or a name with its own file: a misspelt name must not start."""
     is_known = text in ENVIRONMENTS or _environment_file(text).is_file()
     if not re.fullmatch("[a-z]+", text) or not is_known:
         raise ValueError
@@ -121,7 +121,7 @@ def _list(text: str) -> tuple[str, ...]:
 
 
 def _host(text: str) -> str:
-    """A host name, or an IP address, which may stand in brackets where a port could follow."""
+    """Accept a host name or an IP address, in brackets if it is an IPv6 address before a port."""
     address = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     if ":" in address:
         ipaddress.IPv6Address(address)
@@ -131,7 +131,7 @@ def _host(text: str) -> str:
 
 
 def _authority(text: str) -> str:
-    """A host, and perhaps a port (RFC 3986 section 3.2), without user and password."""
+    """Accept a host with an optional port (RFC 3986 section 3.2), without user and password."""
     match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:@\[\]]+)(?::([0-9]{1,5}))?", text)
     if not match:
         raise ValueError
@@ -145,13 +145,13 @@ def _listen_address(text: str) -> str:
 
 
 def _hosts(text: str) -> tuple[str, ...]:
-    if not text.isascii():  # a Host header never is: a name in Unicode would match nothing
+    if not text.isascii():  # Host headers are ASCII: a Unicode name would never match
         raise ValueError
     return tuple(map(_authority, _list(text)))
 
 
 def _origins(text: str) -> tuple[str, ...]:
-    """Origins as browsers send them (RFC 6454 section 6.2): in lower case, without a path."""
+    """Accept origins as browsers send them (RFC 6454 section 6.2): lower case, without a path."""
     origins = _list(text)
     for origin in origins:
         scheme, _, authority = origin.partition("://")
@@ -184,7 +184,7 @@ def _web_address(text: str) -> str:
 
 
 def _service_name(text: str) -> str:
-    # A colon ends the issuer in the label of an authenticator app.
+    # In the label of an authenticator app, a colon ends the issuer.
     if not (text.isprintable() and len(text) <= 64) or set(text) & set(":<>"):
         raise ValueError
     return text
@@ -207,12 +207,12 @@ def _mail_url(text: str) -> str:
 
 
 def _setting(parse: Callable[[str], Any], default: str, form: str, *, file: bool = False) -> Any:
-    """A field that `Settings.load` fills.
+    """Declare a field that `Settings.load` fills.
 
-    `{NAME}` in a default stands for another setting; `file` means that NAME_FILE works too.
+    `{NAME}` in a default refers to another setting; `file` means that NAME_FILE works too.
     """
     about = {"parse": parse, "default": default, "form": form, "file": file}
-    return field(metadata=about, repr=not file)  # what may come from a file is a secret
+    return field(metadata=about, repr=not file)  # settings that may come from a file are secrets
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -264,7 +264,7 @@ class Settings:
     trusted_hosts: tuple[str, ...] = _setting(
         _hosts, "", "host names, by comma, in ASCII; none: any"
     )
-    # RSA is known, so that `signing_keys` can say why it is refused.
+    # RSA passes here, so that `signing_keys` can explain why it is refused.
     jwt_algorithm: str = _setting(
         _match("HS256|EdDSA|ES256|[RP]S(256|384|512)"), "HS256", "HS256, EdDSA, ES256"
     )
@@ -311,10 +311,9 @@ class Settings:
     def load(
         cls, environ: Mapping[str, str] | None = None, dotenv: Path | None = ROOT / ".env"
     ) -> Settings:
-        """Read and parse all settings. SettingsError names every one that cannot be used.
+        """Read and parse all settings. Raises SettingsError naming every one that cannot be used.
 
-        `environ` stands for the process's environment, `dotenv` for the `.env` file; tests give
-        their own.
+        `environ` replaces the process's environment and `dotenv` the `.env` file, for tests.
         """
         given = _clean(os.environ if environ is None else environ)
         try:
@@ -334,16 +333,16 @@ class Settings:
 
     @property
     def strict(self) -> bool:
-        """True in every environment but development and testing."""
+        """True in every environment except development and testing."""
         return self.environment not in {"development", "testing"}
 
     @property
     def database_connections(self) -> int:
-        """How many a process has at most: one thread stays free for what needs none."""
+        """The most that a process opens: one thread stays free for requests that need none."""
         return max(1, min(self.database_pool_size, self.threads - 1))
 
     def check(self) -> Settings:
-        """These settings, if it is safe to serve with them; else SettingsError says why not."""
+        """Return these settings if they are safe to serve with. Raises SettingsError otherwise."""
         problems = unsafe(self)
         if problems:
             raise SettingsError(problems)
@@ -351,7 +350,7 @@ class Settings:
 
 
 def setting_names() -> set[str]:
-    """The names that the environment and `.env` may hold, NAME_FILE included."""
+    """Return the names that can be set in the environment and `.env`, including NAME_FILE."""
     return {
         each.name.upper() + suffix
         for each in fields(Settings)
@@ -360,7 +359,7 @@ def setting_names() -> set[str]:
 
 
 def child_environ() -> dict[str, str]:
-    """The environment for a program that we start: without our settings, which hold secrets."""
+    """Return the environment for child programs, without our settings, which include secrets."""
     ours = setting_names()
     return {name: text for name, text in os.environ.items() if name not in ours}
 
@@ -370,7 +369,7 @@ def _clean(values: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def _over(lower: dict[str, str], upper: dict[str, str]) -> dict[str, str]:
-    """Both, where `upper` wins; a NAME in one stands for the NAME_FILE in the other."""
+    """Merge both, where `upper` wins; its NAME also overrides a NAME_FILE, and vice versa."""
     kept = {
         name: text
         for name, text in lower.items()
@@ -380,7 +379,7 @@ def _over(lower: dict[str, str], upper: dict[str, str]) -> dict[str, str]:
 
 
 def _parse(given: dict[str, str]) -> tuple[Any, list[str]]:
-    """(settings, []) or (None, a sentence for each setting that cannot be parsed)."""
+    """Return (settings, []), or (None, one sentence for each setting that cannot be parsed)."""
     problems: list[str] = []
     texts: dict[str, str] = {}
     values: dict[str, Any] = {}
@@ -394,18 +393,18 @@ def _parse(given: dict[str, str]) -> tuple[Any, list[str]]:
         except OSError as error:
             problems.append(f"{name}_FILE cannot be read: {error.strerror}.")
         except ValueError as error:
-            # The text itself is not repeated: it may be a secret.
+            # Do not repeat the text: it may be a secret.
             why = f" {error}" if isinstance(error, UnknownParameter) else ""
-            problems.append(f"{name} is not of the form: {about['form']}.{why}")
+            problems.append(f"{name} is invalid; expected: {about['form']}.{why}")
         except KeyError:
-            pass  # its default is made of a setting that was refused above
+            pass  # its default refers to a setting that was refused above
     if problems:
         return None, problems
     if not values["secret_key"] and values["environment"] == "development":
         try:
             values["secret_key"] = _development_secret(ROOT / "instance" / "secret_key")
         except OSError as error:
-            return None, [f"SECRET_KEY is not set, and none can be kept: {error}."]
+            return None, [f"SECRET_KEY is not set, and a new one cannot be saved: {error}."]
     return Settings(**values), []
 
 
@@ -416,7 +415,7 @@ def _read(given: dict[str, str], name: str, *, file: bool) -> str | None:
 
 
 def _development_secret(path: Path) -> str:
-    """The secret kept in `path`, made at the first start; readable for its owner only."""
+    """Return the secret saved in `path`; the first start creates it, readable only by its owner."""
     if path.exists():
         return path.read_text("ascii")
     path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -424,7 +423,7 @@ def _development_secret(path: Path) -> str:
     fresh.touch(mode=0o600)
     fresh.write_text(secrets.token_urlsafe(48), "ascii")
     try:
-        os.link(fresh, path)  # atomic: of several processes that start at once, one wins
+        os.link(fresh, path)  # atomic: if several processes start together, one wins
     except FileExistsError:
         pass
     finally:
@@ -433,7 +432,7 @@ def _development_secret(path: Path) -> str:
 
 
 def unsafe(settings: Settings) -> list[str]:
-    """A sentence for each reason not to serve with these settings; development is lenient."""
+    """Return one sentence per reason not to serve with these settings; lenient in development."""
     if not settings.strict:
         return [] if settings.secret_key else ["SECRET_KEY is not set."]
     secret_keys = (settings.secret_key, *settings.secret_key_fallbacks)
@@ -442,11 +441,11 @@ def unsafe(settings: Settings) -> list[str]:
         (not settings.secret_key, f"SECRET_KEY is not set; {make_one}"),
         (
             any(0 < len(each.encode()) < SECRET_BYTES for each in secret_keys),
-            f"SECRET_KEY or a fallback of it is shorter than {SECRET_BYTES} bytes; {make_one}",
+            f"SECRET_KEY or one of its fallbacks is shorter than {SECRET_BYTES} bytes; {make_one}",
         ),
         (
             any(map(_is_example, secret_keys)),
-            f"SECRET_KEY or a fallback of it is a known example value; {make_one}",
+            f"SECRET_KEY or one of its fallbacks is a known example value; {make_one}",
         ),
         (settings.flask_debug, "FLASK_DEBUG is on; unset it."),
         (
@@ -456,7 +455,7 @@ def unsafe(settings: Settings) -> list[str]:
         (
             not (settings.public_url.startswith("https:") or settings.allow_http)
             and not is_loopback(urlsplit(settings.public_url).hostname or ""),
-            "PUBLIC_URL is http; serve over https, or say ALLOW_HTTP=true on a closed network.",
+            "PUBLIC_URL is http; serve over https, or set ALLOW_HTTP=true on a closed network.",
         ),
         (
             _tells_password(settings.mail_url),
@@ -478,7 +477,7 @@ def _tells_password(mail_url: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """True if `host`, a name or an address, is this machine."""
+    """True if `host`, a name or an address, means this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

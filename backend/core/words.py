@@ -1,6 +1,6 @@
-"""Words in sentences that the service composes."""
+"""Wording of sentences that the service composes."""
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 key`, `2 keys`: the number and the noun, which takes an s in the plural."""
+    """Return the number and the noun, with an s in the plural: `1 key`, `2 keys`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,1 +1,1 @@
-"""What is signed, digested, sealed or hashed."""
+"""Signing, digests, encryption and password hashing. Skip it on a first reading."""

@@ -1,4 +1,7 @@
-"""Access tokens (RFC 9068): signed with SECRET_KEY, or with a key pair that others can verify."""
+"""Access tokens (RFC 9068): signed with SECRET_KEY, or with a key pair that others can verify.
+
+Skip it on a first reading.
+"""
 
 from __future__ import annotations
 
@@ -29,19 +32,19 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class _Derived(HMACAlgorithm):
-    """HMAC under a key that we derived: 32 bytes, which no one need ask whether they are a PEM."""
+    """HMAC with a derived key: 32 bytes, so the check whether it looks like a PEM is skipped."""
 
     def prepare_key(self, key: Any) -> bytes:
-        """The key as it is."""
+        """Return the key as it is."""
         return bytes(key)
 
 
 class _Signed(jwt.PyJWS):
-    """PyJWT's signatures alone: its claims are judged by the machine's clock; ours may be moved."""
+    """PyJWT's signatures only: it checks claims by the machine's clock, but tests move ours."""
 
     @staticmethod
     def _decode_base64url_segment(segment: bytes, name: str) -> bytes:
-        """As PyJWT's, which asks in Python of each character whether it may be there: 40 us."""
+        """Decode like PyJWT, which checks each character in Python and takes 40 us longer."""
         raw = from_base64url(segment.decode("latin-1"))
         if raw is None:
             raise jwt.DecodeError(f"Invalid {name}")
@@ -55,19 +58,20 @@ _jws.register_algorithm("HS256", _Derived(hashlib.sha256))
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    """What signs, or once signed, access tokens."""
+    """A key that signs access tokens, or used to."""
 
     algorithm: str
     id: str
     private: Any
     public: Any  # the same as `private` if the key is a secret
-    header: str  # the first part of each access token it signs
+    header: str  # the first part of each access token that it signs
 
 
 class AccessTokens:
-    """Signs and reads the access tokens of one service. SettingsError if its keys cannot be used.
+    """Signs and reads the access tokens of one service.
 
-    `public_keys` are the JWKs by which others verify them; none under HS256.
+    `public_keys` are the JWKs that others verify them with; none under HS256. Raises SettingsError
+    if the keys cannot be used.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -87,7 +91,7 @@ class AccessTokens:
         self._by_header = {key.header: key for key in keys}
 
     def sign(self, user_id: UUID, session_id: UUID, **claims: str) -> str:
-        """An access token for the session. `claims` are for other services' information."""
+        """Return an access token for the session. `claims` are extra, for other services."""
         now, key = int(clock.timestamp()), self._key
         payload = {
             "iss": self._settings.jwt_issuer,
@@ -109,18 +113,18 @@ class AccessTokens:
                 return token
 
     def read(self, token: str) -> tuple[UUID, UUID]:
-        """(user id, session id) of an access token of ours that is in force.
+        """Return (user id, session id) of one of our access tokens that is in force.
 
-        InvalidCredentials for any other text.
+        Raises InvalidCredentials for any other text.
         """
         claims = self.claims(token)
         return UUID(claims["sub"]), UUID(claims["sid"])
 
     def claims(self, token: str) -> dict[str, Any]:
-        """All that an access token of ours says, if it is in force.
+        """Return all claims of one of our access tokens that is in force.
 
-        InvalidCredentials for any other text. The header must be, letter for letter, one that we
-        write: that settles algorithm, type and key before anything else is looked at.
+        Raises InvalidCredentials for any other text. The header must match, character for
+        character, one that we write: this settles algorithm, type and key before anything else.
         """
         key = self._by_header.get(token.partition(".")[0])
         if key is None:
@@ -159,8 +163,10 @@ def _header(algorithm: str, name: str, key: Any) -> str:
 
 
 def _has_high_s(token: str) -> bool:
-    """True for one of the two ES256 signatures, (r, s) and (r, order - s), of which each makes the
-    other: we write the low one, so that a token has one text. Half of all signatures are high.
+    """True if an ES256 signature is the high one of (r, s) and (r, order - s).
+
+    Either can be turned into the other, and half of all signatures are high. We only accept the low
+    one, so that each token has exactly one text.
     """
     raw = base64.urlsafe_b64decode(token.rpartition(".")[2] + "==")
     return int.from_bytes(raw[32:]) > _ORDER // 2

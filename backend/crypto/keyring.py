@@ -1,7 +1,7 @@
-"""Tokens and keys as text: refresh tokens, links, API keys; what is encrypted.
+"""Tokens and keys as text: refresh tokens, links, API keys; encryption at rest.
 
-Each kind says what it is, is signed or digested under a key of its own, and has exactly one
-spelling: text that decodes to the same bytes but reads differently is refused.
+Each kind is recognisable, is signed or digested with its own key, and has exactly one spelling:
+text that decodes to the same bytes but reads differently is refused. Skip it on a first reading.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ..core.settings import Settings
 
 BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 
-# What a signed token is for: the letter behind the prefix, and the purpose of its key.
+# The purpose of a signed token: the letter after the prefix, and the purpose of its key.
 REFRESH, PASSWORD_LINK, EMAIL_LINK, SECOND_STEP = "r", "p", "e", "m"
 _PURPOSES = {
     REFRESH: "refresh",
@@ -40,14 +40,14 @@ _PURPOSES = {
 
 _PREFIX = "[a-z][a-z0-9]{1,15}"
 _API_KEY = re.compile(rf"({_PREFIX}_[0-9A-Za-z]{{32}})([0-9A-Za-z]{{6}})")
-_ANY_API_KEY = re.compile(rf"(?=({_PREFIX}_[0-9A-Za-z]{{38}}))")  # wherever one begins
+_ANY_API_KEY = re.compile(rf"(?=({_PREFIX}_[0-9A-Za-z]{{38}}))")  # anywhere in a text
 _FOREIGN_KEY = re.compile("[!-~]{1,512}")
 _DIGEST = re.compile(r"(?P<sha256>[0-9a-f]{64})|sha512\$\$(?P<sha512>[0-9a-f]{128})")
 _SIGNED = re.compile(rf"{_PREFIX}([rpem])_([A-Za-z0-9_-]{{1,60}})\.([A-Za-z0-9_-]{{43}})")
 
 
 def from_base64url(part: str) -> bytes | None:
-    """The bytes whose one base64url text `part` is (RFC 4648 section 3.5); None if it is none."""
+    """Decode canonical base64url (RFC 4648 section 3.5); None for any other text."""
     try:
         raw = base64.urlsafe_b64decode(f"{part}==")
     except (binascii.Error, ValueError):
@@ -56,27 +56,27 @@ def from_base64url(part: str) -> bytes | None:
 
 
 def derive(secret: str, purpose: str) -> bytes:
-    """A 32-byte key for one purpose, so that no two kinds of token share a key."""
+    """Derive a 32-byte key for one purpose, so that no two kinds of token share a key."""
     return hmac.digest(secret.encode(), b"backend:" + purpose.encode(), hashlib.sha256)
 
 
 def secret_id(secret: str) -> str:
-    """What names a SECRET_KEY without telling anything about it."""
+    """Return an id of a SECRET_KEY that reveals nothing about it."""
     return derive(secret, "id").hex()[:8]
 
 
 @dataclass(frozen=True, slots=True)
 class _Secret:
-    """What is derived from one SECRET_KEY."""
+    """Values derived from one SECRET_KEY."""
 
     id: str
     api_key: hmac.HMAC  # keyed once, and copied for each digest
 
 
 class Keyring:
-    """All that is signed or digested under SECRET_KEY; earlier secrets still verify.
+    """Signs, digests and encrypts with SECRET_KEY; earlier secrets still verify and decrypt.
 
-    `secret_ids` are the ids of the secrets, the present one first.
+    `secret_ids` are the ids of the secrets, the current one first.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -105,23 +105,26 @@ class Keyring:
     # --- signed tokens: refresh tokens, links in mail, the second step of signing in ---
 
     def sign_refresh(self, session_id: UUID, generation: int) -> str:
-        """The refresh token of the session's generation: the same text each time."""
+        """Return the refresh token for this generation of the session: the same text each time."""
         return self._sign(REFRESH, session_id.bytes + generation.to_bytes(4))
 
     def read_refresh(self, token: str) -> tuple[UUID, int]:
-        """(session id, generation) of a refresh token that we signed, else InvalidCredentials."""
+        """Return (session id, generation) of one of our refresh tokens.
+
+        Raises InvalidCredentials for any other text.
+        """
         raw = self._unsign(REFRESH, token)
         if raw is None:
             raise InvalidCredentials
         return UUID(bytes=raw[:16]), int.from_bytes(raw[16:])
 
     def sign_for(self, kind: str, user_id: UUID, epoch: int, lifetime: timedelta) -> str:
-        """A token of this kind for the user, good for `lifetime` while their epoch is this one."""
+        """Return a token of this kind for the user, valid for `lifetime` and for this epoch."""
         expires = int((clock.timestamp() + lifetime.total_seconds()) * 1_000_000)
         return self._sign(kind, user_id.bytes + epoch.to_bytes(4) + expires.to_bytes(8))
 
     def read_for(self, kind: str, token: str) -> tuple[UUID, int]:
-        """(user id, epoch) of a token that `sign_for` made, else InvalidLink."""
+        """Return (user id, epoch) of a token from `sign_for`. Raises InvalidToken otherwise."""
         raw = self._unsign(kind, token)
         if raw is None or clock.timestamp() * 1_000_000 >= int.from_bytes(raw[20:]):
             raise InvalidToken
@@ -133,7 +136,7 @@ class Keyring:
         return self._signers[kind].sign(text).decode()
 
     def _unsign(self, kind: str, token: str) -> bytes | None:
-        """What `_sign` signed as this kind; None for any other text."""
+        """Return the bytes that `_sign` signed as this kind; None for any other text."""
         shape = _SIGNED.fullmatch(token)
         if not shape or shape[1] != kind:
             return None
@@ -147,52 +150,52 @@ class Keyring:
         return raw
 
     def blind(self, text: str) -> str:
-        """A digest of `text`, 64 hex digits, by which it is found again and not read."""
+        """Return a digest of `text`, 64 hex digits, for finding it again without storing it."""
         return hmac.digest(self._blinding, text.encode(), hashlib.sha256).hex()
 
     def sign_event(self, text: str) -> str:
-        """The signature, 64 hex digits, of the audit event that this text describes."""
+        """Sign the text of an audit event; return 64 hex digits."""
         return _signature(self._event_keys[0], text)
 
     def is_event_signed(self, text: str, signature: str) -> bool:
-        """True if `sign_event` made the signature, under this SECRET_KEY or an earlier one."""
+        """True if `sign_event` made the signature, with this SECRET_KEY or an earlier one."""
         given = signature.encode(errors="surrogateescape")
         return any(
             hmac.compare_digest(_signature(key, text).encode(), given) for key in self._event_keys
         )
 
-    # --- what must be read again, encrypted at rest ---
+    # --- secrets that must be read again, encrypted at rest ---
 
     def encrypt(self, data: bytes) -> str:
-        """`data` under the present SECRET_KEY, authenticated (Fernet)."""
+        """Encrypt and authenticate `data` with the current SECRET_KEY (Fernet)."""
         return self._ciphers[0].encrypt(data).decode()
 
     def decrypt(self, text: str) -> tuple[bytes, bool]:
-        """(what `encrypt` was given, whether it is under an earlier secret).
+        """Return (the plaintext, whether an earlier secret encrypted it).
 
-        LookupError if it was encrypted under a secret that is gone, or altered.
+        Raises LookupError if the text was altered, or encrypted with a secret that is gone.
         """
         for cipher in self._ciphers:
             try:
                 return cipher.decrypt(text), cipher is not self._ciphers[0]
             except (fernet.InvalidToken, ValueError):
                 continue
-        raise LookupError("encrypted under a SECRET_KEY that is gone")
+        raise LookupError("encrypted with a SECRET_KEY that is gone")
 
     # --- API keys ---
 
     def new_api_key(self) -> str:
-        """A fresh key: `<prefix>_`, 32 random characters (190 bits), 6 of checksum."""
+        """Return a new key: `<prefix>_`, 32 random characters (190 bits), a checksum of 6."""
         body = "".join(secrets.choice(BASE62) for _ in range(32))
         text = f"{self._settings.api_key_prefix}_{body}"
         return text + _checksum(text)
 
     def digests(self, text: str) -> list[tuple[str, str]]:
-        """(id of the secret, digest in hex) by which the key with this text is found.
+        """Return the (secret id, hex digest) pairs for looking up the key with this text.
 
-        Under each secret, the present one first. A text that is not of our form may be a key that
-        another system made. Empty for what is no key: with a wrong checksum, of more than 512
-        characters, or of others than printable ASCII.
+        There is one for each secret, the current one first. A text that does not have our form may
+        be a key made by another system. Returns nothing for a text that cannot be a key: with a
+        wrong checksum, longer than 512 characters, or not printable ASCII.
         """
         shape = _API_KEY.fullmatch(text)
         if shape:
@@ -206,13 +209,13 @@ class Keyring:
         ]
 
     def renewed(self, text: str) -> dict[str, str]:
-        """For each of `digests(text)`, that of the same form under the present secret."""
+        """Map each of `digests(text)` to its counterpart under the current secret."""
         sealed = [digest for _, digest in self.digests(text)]
         number = len(self._secrets)
         return {digest: sealed[place - place % number] for place, digest in enumerate(sealed)}
 
     def seal(self, text: str) -> list[tuple[str, str]]:
-        """(id of the secret, HMAC in hex) of a key's text, or of a digest, under each secret."""
+        """Return (secret id, hex HMAC) of a key's text, or of its digest, under each secret."""
         sealed = []
         for secret in self._secrets:
             mac = secret.api_key.copy()
@@ -226,10 +229,10 @@ def _signature(key: bytes, text: str) -> str:
 
 
 def read_digest(text: str) -> str:
-    """What is sealed of a key that another system made and kept only this digest of.
+    """Return the text to seal for a key that another system stored only as this digest.
 
-    SHA-256 as hex or base64url, SHA-512 as djangorestframework-api-key has it, `sha512$$<hex>`; of
-    the whole text of the key. ValueError for all else.
+    The digest is of the whole key: SHA-256 as hex or base64url, or SHA-512 in the format of
+    djangorestframework-api-key, `sha512$$<hex>`. Raises ValueError for anything else.
     """
     if len(text) == 43 and (raw := from_base64url(text)):
         text = raw.hex()
@@ -240,23 +243,23 @@ def read_digest(text: str) -> str:
 
 
 def is_api_key(text: str) -> bool:
-    """True if `text` has the form of an API key and its checksum is right. Asks no database."""
+    """True if `text` looks like an API key and its checksum is right. Uses no database."""
     shape = _API_KEY.fullmatch(text)
     return shape is not None and _checksum(shape[1]) == shape[2]
 
 
 def find_api_keys(text: str) -> Iterator[str]:
-    """All API keys in the text whose checksum is right, whatever stands around them."""
+    """Find all API keys in the text whose checksum is right, whatever surrounds them."""
     return (found[1] for found in _ANY_API_KEY.finditer(text) if is_api_key(found[1]))
 
 
 def hint(key: str) -> str:
-    """What may be shown of a key: its prefix and its last four characters."""
+    """Return the part of a key that may be shown: its prefix and its last four characters."""
     return f"{key.partition('_')[0]}_...{key[-4:]}"
 
 
 def _checksum(text: str) -> str:
-    """CRC-32 of the ASCII text in base 62, six digits. It tells typing errors, not forgers."""
+    """Return the CRC-32 of the ASCII text as six base-62 digits. Catches typos, not forgeries."""
     number, digits = zlib.crc32(text.encode()), ""
     for _ in range(6):
         number, digit = divmod(number, 62)

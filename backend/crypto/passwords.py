@@ -1,4 +1,7 @@
-"""Passwords: hashing, checking, what is too weak, and how many may be hashed at once."""
+"""Passwords: hashing, verifying, refusing weak ones, and limiting concurrent hashes.
+
+Skip it on a first reading.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ from ..db.database import release
 from . import patterns
 
 MAX_LENGTH = 1024  # characters
-LEAST_NAME = 3  # characters; shorter ones are in every other password
+LEAST_NAME = 3  # characters; shorter names appear in many passwords by chance
 _ADDITIONS = f"{string.digits}{string.punctuation} "
 LONGEST_COMMON = 20  # characters of the longest password in the list
 
@@ -35,22 +38,22 @@ Account = UUID | str | None  # a user's id, or the name of no user
 
 
 def normalised(password: str) -> str:
-    """The form of a password that is counted and hashed, however it was typed (NFC)."""
+    """Return the form of a password that is counted and hashed, however it was typed (NFC)."""
     return unicodedata.normalize("NFC", password)
 
 
 class PasswordHasher:
     """bcrypt over base64(HMAC-SHA-384(key = the hash's own salt, password)).
 
-    The inner MAC makes every character count where bcrypt alone stops at 72 bytes; its key is the
-    salt, so that a hash stolen elsewhere is of no use here, and no secret has to be rotated. 48
-    bytes are 64 in base64, without NUL.
+    The inner MAC makes every character count, where bcrypt alone stops at 72 bytes. Its key is the
+    salt, so hashes stolen elsewhere cannot be used here, and there is no secret to rotate. 48 bytes
+    make 64 in base64, without NUL.
 
-    A hash takes a quarter of a second of one core. At most one per core of this process's share
-    runs at a time, and at most half of the server's threads have a place to run or wait for one, so
-    that a flood of logins leaves threads to the rest; beyond that, Unavailable. One account, and
-    one network address, get a share of the places, and an account one hash at a time, so that
-    others can sign in while it does so in a loop.
+    A hash keeps one core busy for a quarter of a second. This process runs at most one hash per
+    core of its share. At most half of the server's threads get a place to run a hash or to wait
+    for it, so that a flood of logins leaves threads for other requests; beyond that, Unavailable is
+    raised. Each account and each network address gets a share of the places, and each account one
+    hash at a time, so that others can sign in while one client tries in a loop.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
@@ -59,29 +62,29 @@ class PasswordHasher:
         self._running = threading.Semaphore(max(1, (os.cpu_count() or 1) // settings.workers))
         self._places = max(1, settings.threads // 2)
         self._lock = threading.Condition()
-        self._hashing: set[Account] = set()  # whose turn it is
+        self._hashing: set[Account] = set()  # the accounts with a running hash
         self._taken = 0
-        self._accounts: Counter[Any] = Counter()  # the places that each holds
+        self._accounts: Counter[Any] = Counter()  # the number of places that each holds
         self._addresses: Counter[Any] = Counter()
 
     def hash(self, password: str, account: Account = None) -> str:
-        """The text to store for `password`, hashed at a place of the account's."""
+        """Hash `password` in one of the account's places; return the text to store."""
         with self._turn(account):
             return self._bcrypt(password, bcrypt.gensalt(self.rounds)).decode()
 
     def verify(self, password: str, stored: str | None, account: Account = None) -> bool:
-        """True if `stored` was made of `password`. None takes as long, and is never right."""
+        """True if `stored` is a hash of `password`. None takes as long, and never matches."""
         reference = stored.encode() if stored else bcrypt.gensalt(self.rounds)
-        with self._turn(account):  # one for all hashes, or a right password could be refused
+        with self._turn(account):  # one turn for all hashes, or a right password could be refused
             right = hmac.compare_digest(self._bcrypt(password, reference), reference)
-            # Each cost doubles the one before: with these, one that was made at a lower cost takes
-            # as long as those of the present one, and does not tell that there is such a user.
+            # Each cost takes twice as long as the one below. These extra hashes make an old,
+            # cheaper hash take as long as a current one, so timing does not reveal the user.
             for rounds in range(_rounds(reference), self.rounds):
                 self._bcrypt(password, bcrypt.gensalt(rounds))
         return right
 
     def needs_rehash(self, stored: str) -> bool:
-        """True if `stored` was made at another cost than BCRYPT_ROUNDS."""
+        """True if `stored` has a cost other than BCRYPT_ROUNDS."""
         return _rounds(stored.encode()) != self.rounds
 
     def _bcrypt(self, password: str, salt: bytes) -> bytes:
@@ -92,7 +95,7 @@ class PasswordHasher:
 
     @contextmanager
     def _turn(self, account: Account) -> Iterator[None]:
-        """Hold a place, and wait until no other hash of the account runs."""
+        """Hold a place, and wait until the account has no other running hash."""
         _give_back_connection()
         with self.place(account):
             with self._lock:
@@ -106,13 +109,13 @@ class PasswordHasher:
                     self._lock.notify_all()
 
     def require_place(self, account: Account = None) -> None:
-        """Raise Unavailable if `place` would; it takes none."""
+        """Raise Unavailable if `place` would, without taking a place."""
         with self._lock:
             self._require_place(account, context.network())
 
     @contextmanager
     def place(self, account: Account = None) -> Iterator[None]:
-        """Hold one of the places for those who hash or wait to; Unavailable if there is none."""
+        """Hold one of the limited hashing places. Raises Unavailable if none is free."""
         address = context.network()
         with self._lock:
             self._require_place(account, address)
@@ -125,9 +128,10 @@ class PasswordHasher:
                 self._take(account, address, -1)
 
     def _require_place(self, account: Account, address: str) -> None:
-        """Raise Unavailable if no place is free that this account and this address may take.
+        """Raise Unavailable if this account or this address may not take a place now.
 
-        An account that holds some leaves at least as many free; an address gets three quarters.
+        An account must leave at least as many places free as it holds; an address gets three
+        quarters of them.
         """
         free, held = self._places - self._taken, self._accounts[account] if account else 0
         crowded = address and self._addresses[address] >= self._places - self._places // 4
@@ -140,7 +144,7 @@ class PasswordHasher:
         for places, holder in ((self._accounts, account), (self._addresses, address)):
             places[holder] += number
             if not places[holder]:
-                del places[holder]  # whoever holds none is forgotten
+                del places[holder]  # forget those who hold none
 
 
 def _rounds(stored: bytes) -> int:
@@ -148,44 +152,44 @@ def _rounds(stored: bytes) -> int:
 
 
 def _give_back_connection() -> None:
-    """Let others use this thread's database connection, unless it is in a transaction."""
+    """Release this thread's database connection, unless it is in a transaction."""
     service = context.running()
     if service and not service.database.in_transaction():
         release(service.database)
 
 
 def require_strong(password: str, field: str, names: Iterable[str], settings: Settings) -> None:
-    """Raise Invalid `password_too_weak`, naming `field`, for a password that is guessed first.
+    """Raise Invalid `password_too_weak`, naming `field`, for a password that is easily guessed.
 
-    That is one that is too short, that holds one of the user's `names` or that of the service, that
-    is common, or that is made of less than two fifths of as many choices as the least length has
-    characters. No rule asks for kinds of characters (ASVS 5.0 6.2.1, 6.2.4, 6.2.5, 6.2.11).
+    That is a password that is too short, contains one of the user's `names` or the service's name,
+    is common, or has fewer `patterns.choices` than two fifths of the minimum length. No rule
+    requires kinds of characters (ASVS 5.0 6.2.1, 6.2.4, 6.2.5, 6.2.11).
     """
     text = normalised(password)
     lower = text.lower()
     if len(text) < settings.password_min_length:
         fault = f"At least {settings.password_min_length} characters."
     elif any(len(name) >= LEAST_NAME and name.lower() in lower for name in names):
-        fault = "Must not hold the username or the name in the e-mail address."
+        fault = "Must not contain the username or the name in the e-mail address."
     elif len(ours := _name_of_service(settings)) >= LEAST_NAME and ours in lower:
-        fault = "Must not hold the name of this service."
+        fault = "Must not contain the name of this service."
     elif patterns.choices(text) < (enough := settings.password_min_length * 2 // 5):
-        fault = "Too simple: most of it is repetition, a sequence, or keys side by side."
+        fault = "Too simple: most of it is repetition, a sequence, or neighbouring keys."
     elif _is_common(lower) or _is_common_with_additions(lower, enough):
-        fault = "Too common: it would be among the first that are guessed."
+        fault = "Too common: it would be one of the first guesses."
     else:
         return
     raise Invalid(field, fault, "password_too_weak")
 
 
 def _name_of_service(settings: Settings) -> str:
-    """The last but one part of the host in PUBLIC_URL: acme of id.acme.example."""
+    """Return the second-to-last label of PUBLIC_URL's host name: acme in id.acme.example."""
     host = urlsplit(settings.public_url).hostname or ""
     return host.split(".")[-2:][0]
 
 
 def _is_common(text: str) -> bool:
-    """True for one of 30,000 known passwords, and for one that is written again and again."""
+    """True for one of 30,000 known passwords, or for one of them repeated."""
     known = _common_passwords()
     units = (text[:length] for length in range(4, min(len(text), LONGEST_COMMON + 1)))
     return text in known or any(
@@ -197,7 +201,7 @@ def _is_common(text: str) -> bool:
 
 
 def _is_common_with_additions(text: str, enough: int) -> bool:
-    """True if digits and signs before and after a common password add too few choices to it."""
+    """True for a common password with too few choices in the digits and signs around it."""
     word = text.strip(_ADDITIONS)
     if not word or not _is_common(word):
         return False
@@ -207,6 +211,6 @@ def _is_common_with_additions(text: str, enough: int) -> bool:
 
 @functools.cache
 def _common_passwords() -> frozenset[str]:
-    from zxcvbn.frequency_lists import FREQUENCY_LISTS  # takes a while to load, and few need it
+    from zxcvbn.frequency_lists import FREQUENCY_LISTS  # slow to load, and rarely needed
 
     return frozenset(FREQUENCY_LISTS["passwords"])

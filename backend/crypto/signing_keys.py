@@ -1,4 +1,7 @@
-"""The key pairs of access tokens: a file of PEM blocks, of which the first signs and all verify."""
+"""The key pairs for access tokens: a file of PEM blocks, of which the first signs and all verify.
+
+Skip it on a first reading.
+"""
 
 from __future__ import annotations
 
@@ -33,48 +36,48 @@ PrivateKey = Ed25519PrivateKey | EllipticCurvePrivateKey
 
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----(?:(?!-----).)*-----END \1-----", re.DOTALL)
 _KINDS = {"EdDSA": "Ed25519", "ES256": "P-256"}
-_MAKE_ONE = "`flask --app wsgi tokens rotate-key` makes one."
+_MAKE_ONE = "`flask --app wsgi tokens rotate-key` creates one."
 
 
 def path_of(settings: Settings) -> Path:
-    """Where the file is, or is to be. SettingsError if these settings have no use for one."""
+    """Return the path of the key file. Raises SettingsError if these settings do not use one."""
     algorithm = settings.jwt_algorithm
     if algorithm == "HS256":
         _unusable(
-            "JWT_ALGORITHM is HS256, which signs with SECRET_KEY; for a key pair set it to EdDSA or"
-            " ES256, and JWT_PRIVATE_KEY_FILE to the path of a file."
+            "JWT_ALGORITHM is HS256, which signs with SECRET_KEY; for a key pair, set it to EdDSA"
+            " or ES256, and JWT_PRIVATE_KEY_FILE to the path of a file."
         )
     if algorithm not in _KINDS:
         _unusable(
-            f"JWT_ALGORITHM={algorithm} is RSA, which is not offered: ASVS 5.0 (appendix C)"
-            " disallows signatures by PKCS#1 v1.5, which RS256 makes; use EdDSA, or ES256 if there"
-            " are services that do not know EdDSA."
+            f"JWT_ALGORITHM={algorithm} is RSA, which is not supported: ASVS 5.0 (appendix C)"
+            " disallows PKCS#1 v1.5 signatures, which RS256 makes; use EdDSA, or ES256 for services"
+            " without EdDSA."
         )
     if not settings.jwt_private_key_file:
         _unusable(
-            f"JWT_PRIVATE_KEY_FILE is not set, and JWT_ALGORITHM={algorithm} signs with a key in"
+            f"JWT_PRIVATE_KEY_FILE is not set, and JWT_ALGORITHM={algorithm} signs with a key from"
             f" that file; set it to a path such as instance/jwt_keys.pem, then {_MAKE_ONE}"
         )
     return ROOT / settings.jwt_private_key_file
 
 
 def load(settings: Settings) -> list[PrivateKey]:
-    """The keys in the file, the one that signs first. SettingsError if one cannot be used."""
+    """Return the keys in the file, the signing one first. Raises SettingsError for a bad one."""
     path = path_of(settings)
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        _unusable(f"JWT_PRIVATE_KEY_FILE names no file; {_MAKE_ONE}")
+        _unusable(f"JWT_PRIVATE_KEY_FILE does not exist; {_MAKE_ONE}")
     except OSError as error:
         _unusable(f"JWT_PRIVATE_KEY_FILE cannot be read: {error.strerror}.")
     blocks = [match[0] for match in _BLOCK.finditer(content)]
     if b"-----" in _BLOCK.sub(b"", content):
-        _unusable("JWT_PRIVATE_KEY_FILE holds a block that is cut off; restore the file.")
+        _unusable("JWT_PRIVATE_KEY_FILE contains an incomplete block; restore the file.")
     if not blocks:
-        _unusable(f"JWT_PRIVATE_KEY_FILE holds no private key in PEM; remove it, then {_MAKE_ONE}")
+        _unusable(f"JWT_PRIVATE_KEY_FILE contains no PEM private key; remove it, then {_MAKE_ONE}")
     keys = [_read(block, place, settings) for place, block in enumerate(blocks, 1)]
     if len({thumbprint(key) for key in keys}) < len(keys):
-        _unusable("JWT_PRIVATE_KEY_FILE holds the same key twice; remove one of the two.")
+        _unusable("JWT_PRIVATE_KEY_FILE contains the same key twice; remove one of them.")
     return keys
 
 
@@ -87,16 +90,16 @@ def _read(block: bytes, place: int, settings: Settings) -> PrivateKey:
     try:
         key = load_pem_private_key(block, None)
     except TypeError:
-        _unusable(f"{which} is encrypted; write it without: `openssl pkey -in FILE -out OTHER`.")
+        _unusable(f"{which} is encrypted; decrypt it: `openssl pkey -in FILE -out OTHER`.")
     except (ValueError, UnsupportedAlgorithm):
-        _unusable(f"{which} is not a private key that can be read; remove it.")
+        _unusable(f"{which} is not a readable private key; remove it.")
     if algorithm == "EdDSA" and isinstance(key, Ed25519PrivateKey):
         return key
     if algorithm == "ES256" and _is_p256(key):
         return key
     _unusable(
-        f"{which} is no {_KINDS[algorithm]} key, which JWT_ALGORITHM={algorithm} takes; name"
-        f" another file, then {_MAKE_ONE}"
+        f"{which} is not {_KINDS[algorithm]}, as JWT_ALGORITHM={algorithm} requires; set another"
+        f" file, then {_MAKE_ONE}"
     )
 
 
@@ -105,7 +108,7 @@ def _is_p256(key: object) -> TypeGuard[EllipticCurvePrivateKey]:
 
 
 def add(settings: Settings) -> list[PrivateKey]:
-    """Put a fresh key last in the file, which is made if there is none; return all keys."""
+    """Append a new key to the file, which is created if needed; return all keys."""
     path = path_of(settings)
     made: PrivateKey = (
         Ed25519PrivateKey.generate()
@@ -116,27 +119,27 @@ def add(settings: Settings) -> list[PrivateKey]:
 
 
 def promote(settings: Settings) -> list[PrivateKey]:
-    """Move the last key of the file first; return all keys, of which there are several."""
+    """Move the last key in the file to the front; return all keys. There must be several."""
     *others, last = _several(settings)
     return _write(path_of(settings), [last, *others])
 
 
 def drop_others(settings: Settings) -> list[PrivateKey]:
-    """Remove all keys but the first from the file; return that one."""
+    """Remove all keys except the first from the file; return that one in a list."""
     return _write(path_of(settings), _several(settings)[:1])
 
 
 def _several(settings: Settings) -> list[PrivateKey]:
     keys = load(settings)
     if len(keys) < 2:
-        _unusable("JWT_PRIVATE_KEY_FILE holds one key only; `flask tokens rotate-key` adds one.")
+        _unusable("JWT_PRIVATE_KEY_FILE contains only one key; `flask tokens rotate-key` adds one.")
     return keys
 
 
 def _write(path: Path, keys: list[PrivateKey]) -> list[PrivateKey]:
-    """Replace the file by one that holds these keys: a reader sees the old one or the new one.
+    """Replace the file atomically: a reader sees the old keys or the new ones.
 
-    It is for its owner only, who stays the same. OSError if it cannot be written.
+    Only the file's owner, who stays the same, can read it. Raises OSError if it cannot be written.
     """
     path = path.resolve()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -157,13 +160,13 @@ def _write(path: Path, keys: list[PrivateKey]) -> list[PrivateKey]:
 
 
 def public_members(key: PrivateKey) -> dict[str, Any]:
-    """The members of the public key as a JWK (RFC 7518 section 6.2, RFC 8037 section 2)."""
+    """Return the public key's members of a JWK (RFC 7518 section 6.2, RFC 8037 section 2)."""
     if isinstance(key, Ed25519PrivateKey):
         return OKPAlgorithm.to_jwk(key.public_key(), as_dict=True)
     return ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
 
 
 def thumbprint(key: PrivateKey) -> str:
-    """The SHA-256 thumbprint of the public key (RFC 7638), which is its `kid`."""
+    """Return the SHA-256 thumbprint of the public key (RFC 7638), which is its `kid`."""
     members = json.dumps(public_members(key), sort_keys=True, separators=(",", ":"))
     return base64.urlsafe_b64encode(hashlib.sha256(members.encode()).digest()).rstrip(b"=").decode()

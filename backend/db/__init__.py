@@ -1,1 +1,1 @@
-"""The database: opening it, its engines, migrations, backup."""
+"""The database: opening it, its engines, migrations, backup. Skip it on a first reading."""

@@ -1,4 +1,7 @@
-"""`flask db backup` and `flask db verify`: a copy of a database in use, and whether it is sound."""
+"""`flask db backup` and `flask db verify`: copy a database in use, and check that it is sound.
+
+Skip it on a first reading.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,15 @@ from ..core.settings import child_environ
 from ..core.words import counted
 from . import schema_check
 
-PATIENCE = 3600.0  # seconds for a statement that reads all there is
-MOST_FAULTS = 20  # that are told of
+PATIENCE = 3600.0  # seconds for a statement that reads the whole database
+MOST_FAULTS = 20  # reported at most
 
 
 def backup(database: pw.Database, path: Path) -> None:
-    """Copy the database as it is at one moment to a new file, readable for its owner only.
+    """Copy a consistent snapshot of the database to a new file, readable only by its owner.
 
-    Nobody waits meanwhile. Conflict if the file exists, Unavailable if it cannot be written; the
-    file is there when the copy is whole.
+    Does not block other clients. The file appears when the copy is complete. Raises Conflict if it
+    exists, and Unavailable if it cannot be written.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -37,7 +40,7 @@ def backup(database: pw.Database, path: Path) -> None:
             (_copy_sqlite if sqlite else _dump_postgres)(database, part)
             with part.open("rb+") as written:
                 os.fsync(written.fileno())
-            os.link(part, path)  # unlike a rename it never replaces a file
+            os.link(part, path)  # unlike a rename, this never replaces a file
         finally:
             part.unlink()
     except FileExistsError:
@@ -61,7 +64,7 @@ def _dump_postgres(database: Any, path: Path) -> None:
         names = ", ".join(sorted(secrets))
         raise Unavailable(f"DATABASE_URL names a service: move {names} into the service file.")
     environ = child_environ()
-    # All users of a machine see the arguments of its processes; these files only their owner reads.
+    # All users of a machine see the arguments of its processes; only the owner reads these files.
     with _secret_file(path) as passwords, _secret_file(path) as service, path.open("wb") as target:
         if password:
             _write(passwords, f"*:*:*:*:{password}")
@@ -82,14 +85,14 @@ def _dump_postgres(database: Any, path: Path) -> None:
 
 
 def _secret_parameters() -> set[str]:
-    """The parameters of a connection that libpq asks programs to hide."""
+    """Return the connection parameters that libpq asks programs to hide."""
     from psycopg import pq
 
     return {each.keyword.decode() for each in pq.Conninfo.get_defaults() if each.dispchar == b"*"}
 
 
 def _secret_file(path: Path) -> Any:
-    """A temporary file beside the backup, where there is room even if /tmp is read-only."""
+    """Open a temporary file beside the backup, where there is room even if /tmp is read-only."""
     return NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f"{path.name}.")
 
 
@@ -99,7 +102,10 @@ def _write(file: Any, *lines: str) -> None:
 
 
 def verify(database: pw.Database) -> list[str]:
-    """A sentence for each fault: pages, indexes, references, migrations. It reads all there is."""
+    """Read the whole database; return a sentence for each fault.
+
+    Checks pages, indexes, references and migrations.
+    """
     sqlite = isinstance(database, pw.SqliteDatabase)
     faults = (_verify_sqlite if sqlite else _verify_postgres)(database)
     return faults + schema_check.faults(database)
@@ -111,7 +117,7 @@ def _verify_sqlite(database: Any) -> list[str]:
     for table, row, target, _ in database.execute_sql("PRAGMA foreign_key_check").fetchmany(
         MOST_FAULTS
     ):
-        faults.append(f"{table}, row {row}: what it points to in {target} is missing.")
+        faults.append(f"{table}, row {row}: the row of {target} that it refers to is missing.")
     return faults
 
 
@@ -129,7 +135,7 @@ _CHECKSUMS = (
     " checksum_last_failure) FROM pg_stat_database"
     " WHERE datname = current_database() AND checksum_failures > 0"
 )
-# A statement for each foreign key, all of which have one column here.
+# Builds a statement for each foreign key; all of ours have one column.
 _REFERENCES = (
     "SELECT format('SELECT count(*) FROM %s a LEFT JOIN %s b ON a.%I = b.%I"
     " WHERE b.%I IS NULL AND a.%I IS NOT NULL', conrelid::regclass, confrelid::regclass,"
@@ -147,7 +153,7 @@ _INDEXES = (
 
 
 def _verify_postgres(database: Any) -> list[str]:
-    """With the extension amcheck, B-tree indexes are held against their tables too."""
+    """Check the database; with the amcheck extension, also B-tree indexes against their tables."""
 
     def ask(statement: str) -> list[Any]:
         return list(database.execute_sql(statement.replace("%", "%%"), ()).fetchall())
@@ -162,12 +168,10 @@ def _verify_postgres(database: Any) -> list[str]:
             for query, table, name in ask(_REFERENCES):
                 [(missing,)] = ask(query)
                 if missing:
-                    faults.append(
-                        f"{table}: {counted(missing, 'row')} without what {name} refers to."
-                    )
+                    faults.append(f"{table}: {counted(missing, 'row')} without the row for {name}.")
             if ask(_AMCHECK) == [(1,)]:
                 ask(_INDEXES)
-    except pw.InternalError as error:  # a page or an index that cannot be read as one
+    except pw.InternalError as error:  # a page or an index that cannot be read
         faults = [str(error).strip()]
     finally:
         database.manual_close()

@@ -1,7 +1,7 @@
 """The database: opening it, the base model, ids, times and transactions.
 
-Models are bound to `CurrentDatabase`, which stands for the database of the service whose code is
-running, so that two apps in one process use two databases.
+Models are bound to `CurrentDatabase`, a proxy for the running service's database, so that two apps
+in one process use two databases. Skip it on a first reading.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def open_database(settings: Settings) -> pw.Database:
-    """The database that DATABASE_URL names. It connects when it is first used."""
+    """Return the database that DATABASE_URL names; it connects on first use."""
     database: pw.Database
     if settings.database_url.startswith("sqlite:"):
         database = open_sqlite(settings)
@@ -42,9 +42,9 @@ def open_database(settings: Settings) -> pw.Database:
 
 
 def require_usable(database: pw.Database) -> None:
-    """SettingsError if the database answers and the service cannot use it.
+    """Raise SettingsError if the database answers but the service cannot use it.
 
-    One that does not answer may come back: it is no reason not to start.
+    A database that does not answer may come back, so the service starts without it.
     """
     if isinstance(database, pw.SqliteDatabase):
         return
@@ -60,9 +60,9 @@ def require_usable(database: pw.Database) -> None:
 
 
 def _forget_connections_at_fork(database: pw.Database) -> None:
-    """A connection shared with a child process would hand each the other's rows."""
-    if hasattr(os, "register_at_fork"):  # everywhere but on Windows
-        reference = weakref.ref(database)  # what is registered cannot be taken back
+    """Drop connections in forked children: processes that share one would get each other's rows."""
+    if hasattr(os, "register_at_fork"):  # everywhere except on Windows
+        reference = weakref.ref(database)  # a registered function cannot be unregistered
 
         def dispose() -> None:
             living = reference()
@@ -73,20 +73,20 @@ def _forget_connections_at_fork(database: pw.Database) -> None:
 
 
 def release(database: pw.Database) -> None:
-    """Give this thread's connection back to the pool, whatever state it is in."""
+    """Return this thread's connection to the pool, whatever its state."""
     state = database._state
     if state.closed:
         return
     try:
         if state.transactions:
             database.rollback()
-    finally:  # close() would raise inside of a transaction
+    finally:  # close() would raise inside a transaction
         database._close(state.conn)
         state.reset()
 
 
 class CurrentDatabase(pw.DatabaseProxy):
-    """The database of the service whose code is running; of none, outside of any."""
+    """The database of the running service; none outside of one."""
 
     @property
     def obj(self) -> Any:
@@ -95,7 +95,7 @@ class CurrentDatabase(pw.DatabaseProxy):
 
     @obj.setter
     def obj(self, value: Any) -> None:
-        """Peewee sets None at the start; which database it is depends on the context alone."""
+        """Ignore Peewee's initial None; the database depends on the context alone."""
 
 
 current = CurrentDatabase()
@@ -107,7 +107,7 @@ def on_postgres() -> bool:
 
 
 def atomic(function: F) -> F:
-    """Decorator: run the function in one transaction, or within the one that is open."""
+    """Decorate a function to run in a transaction, or in the one that is open."""
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -118,10 +118,9 @@ def atomic(function: F) -> F:
 
 
 def execute(statement: str, *parameters: object) -> Any:
-    """The cursor of a hand-written statement, in which `?` stands for each parameter.
+    """Run a hand-written statement, with `?` for each parameter; return the cursor.
 
-    Its rows come as the driver gives them: SQLite knows neither UUIDs, which it keeps as 32 hex
-    digits, nor true, false and times.
+    The rows are unconverted: SQLite stores UUIDs as 32 hex digits, and has no booleans or times.
     """
     database = current.obj
     if isinstance(database, pw.PostgresqlDatabase):
@@ -135,9 +134,9 @@ def _for_psycopg(statement: str) -> str:
 
 
 def json_rows(*types: str) -> str:
-    """The SELECT whose rows are those of one parameter, a JSON array of arrays, for `execute`.
+    """Return a SELECT for `execute` that turns one parameter, a JSON array of arrays, into rows.
 
-    `types` are PostgreSQL's. Many rows are one parameter so: the number of those has a limit.
+    `types` are PostgreSQL's. The number of parameters is limited; this way many rows need only one.
     """
     if on_postgres():
         columns = ", ".join(f"(v->>{place})::{name}" for place, name in enumerate(types))
@@ -149,7 +148,7 @@ def json_rows(*types: str) -> str:
 def insert_all(rows: Sequence[Model]) -> None:
     """Insert these rows of one table in one statement; a few hundred at most.
 
-    By hand, because Peewee takes many times as long, and for that long nobody else writes.
+    Written by hand because Peewee takes many times as long, and blocks other writers meanwhile.
     """
     if not rows:
         return
@@ -166,27 +165,27 @@ def insert_all(rows: Sequence[Model]) -> None:
 
 
 def contains(field: pw.Field, text: str) -> pw.Expression:
-    """True where the field holds the text literally, in either case of any script."""
+    """Build a condition: the field contains the literal text, ignoring case in any script."""
     if on_postgres() or text.isascii():
         return field.contains(text)
     return pw.fn.INSTR(pw.fn.CASEFOLD(field), text.casefold()) > 0
 
 
 def lock(rows: pw.ModelSelect) -> list[Any]:
-    """The rows, locked until the transaction ends. SQLite's transactions exclude each other."""
+    """Return the rows, locked until the transaction ends. SQLite locks the database anyway."""
     return list(rows.for_update() if on_postgres() else rows)
 
 
 def count_by(column: pw.Field, rows: pw.ModelSelect) -> dict[Any, int]:
-    """How many of these rows there are with each value of the column."""
+    """Count these rows by the value of the column."""
     counted = rows.select(column, pw.fn.COUNT(pw.SQL("*"))).group_by(column)
     return dict(counted.tuples())
 
 
 def delete_some(rows: pw.ModelSelect, limit: int) -> int:
-    """Delete at most `limit` of these rows, so that nobody waits long; returns how many.
+    """Delete at most `limit` of these rows, to keep others' wait short; return how many.
 
-    Those that somebody else is changing are left: they may be worth keeping by then.
+    Rows that another transaction is changing stay: after the change they may be worth keeping.
     """
     model = rows.model
     some = rows.select(model.id).limit(limit)
@@ -202,15 +201,15 @@ _id_lock = threading.Lock()
 
 
 def new_id() -> uuid.UUID:
-    """A UUIDv7 (RFC 9562 section 5.7): ids made later in one process sort later.
+    """Return a new UUIDv7 (RFC 9562 section 5.7): in one process, later ids sort later.
 
-    The 12 bits behind the millisecond hold its fraction (section 6.2, method 3); the other 62
+    The 12 bits after the milliseconds are their fraction (section 6.2, method 3); the other 62
     are random.
     """
     global _last_id
     ticks = int(clock.timestamp() * 1000 * 4096)
     with _id_lock:
-        # Two ids of one tick, or a clock that was set back a little: count on from the last.
+        # Two ids in one tick, or a clock that was set back a little: continue from the last id.
         if ticks <= _last_id < ticks + 10_000 * 4096:
             ticks = _last_id + 1
         _last_id = ticks
@@ -220,18 +219,18 @@ def new_id() -> uuid.UUID:
 
 
 def made_at(made: uuid.UUID) -> int:
-    """When `new_id` made the id, in Unix seconds."""
+    """Return the time when `new_id` made the id, in Unix seconds."""
     return (made.int >> 80) // 1000
 
 
 class UTCDateTimeField(DateTimeTZField):
     """An aware time in UTC: TIMESTAMPTZ on PostgreSQL, sortable text on SQLite.
 
-    Peewee's own fields drop or mix up the zone. The base class is the one that a generated
-    migration names, so that it stays TIMESTAMPTZ there.
+    Peewee's own fields drop or mix up the zone. Generated migrations name the base class, so the
+    column stays TIMESTAMPTZ there.
     """
 
-    if TYPE_CHECKING:  # what a field is to a row
+    if TYPE_CHECKING:  # the type of the field's value in a row
 
         def __get__(self, row: Any, owner: Any = None) -> Any: ...
 
@@ -245,7 +244,7 @@ class UTCDateTimeField(DateTimeTZField):
 
 
 def db_time(value: datetime) -> datetime | str:
-    """`value` as the current database compares it; for hand-written SQL."""
+    """Convert `value` to the form that the current database compares, for hand-written SQL."""
     if value.tzinfo is None:
         raise ValueError("a time without a zone")
     value = value.astimezone(UTC)
@@ -253,7 +252,7 @@ def db_time(value: datetime) -> datetime | str:
 
 
 def from_db_time(value: datetime | str) -> datetime:
-    """The time that `db_time` wrote."""
+    """Convert a time written by `db_time` back."""
     if isinstance(value, str):
         return datetime.fromisoformat(value)
     return value.astimezone(UTC)
@@ -267,17 +266,17 @@ class Model(pw.Model):
 
     class Meta:
         database = current
-        legacy_table_names = False  # else index names differ between creating and dropping them
+        legacy_table_names = False  # or else indexes are created and dropped by different names
         only_save_dirty = True
 
 
 def newest(
     query: pw.ModelSelect, limit: int, after: uuid.UUID | None
 ) -> tuple[list[Any], uuid.UUID | None]:
-    """The newest `limit` rows of `query` older than the id `after`, and where the next page starts.
+    """Return the newest `limit` rows older than the id `after`, and the cursor of the next page.
 
-    Keyset paging: ids are in order of time, so each page costs the same, and `after` may name a
-    row that is gone. The second value is None on the last page.
+    Keyset paging: ids are ordered by time, so each page costs the same, and the row `after` may be
+    gone. The cursor is None on the last page.
     """
     key = query.model.id
     if after is not None:

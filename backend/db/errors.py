@@ -1,4 +1,7 @@
-"""What a database error means: an outage, a schema that is behind, missing privileges, or a bug."""
+"""What a database error means: an outage, pending migrations, missing privileges, or a bug.
+
+Skip it on a first reading.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from playhouse.pool import MaxConnectionsExceeded
 
 
 class UnsuitableDatabase(Exception):
-    """The database answers, and the service cannot use it. The text says what to do about that."""
+    """The database answers, but the service cannot use it. The message says what to do."""
 
 
 _UNAVAILABLE = (
@@ -24,15 +27,15 @@ _UNAVAILABLE = (
 
 # PostgreSQL's SQLSTATEs.
 _MISSING = {"42P01", "42703", "42P10"}  # a table, a column, a unique index for ON CONFLICT
-_CLASHES = {"42P07", "42701", "42710", "42704"}  # what exists already; an index that does not
+_CLASHES = {"42P07", "42701", "42710", "42704"}  # something exists already; an index does not
 _REFUSED = {
     "42501",  # the role lacks a privilege
-    "3F000",  # there is no such schema
-    "25006",  # a standby, or a database that is set to read only
-    "25P03",  # a transaction of ours was ended: it was idle,
-    "25P04",  # or it took too long
+    "3F000",  # the schema does not exist
+    "25006",  # a standby, or a read-only database
+    "25P03",  # the server ended our transaction because it was idle,
+    "25P04",  # or because it took too long
 }
-# SQLite has one code for all faults of a statement.
+# SQLite has a single code for all errors in a statement.
 _SQLITE_MISSING = re.compile(
     "no such (table|column)|has no column named|ON CONFLICT clause does not match"
 )
@@ -40,9 +43,9 @@ _SQLITE_CLASHES = re.compile("already exists|duplicate column name|no such index
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """True if `error` says that the database is down, full, locked, overloaded or not migrated.
+    """True if `error` means that the database is down, full, locked, overloaded or not migrated.
 
-    Such a state passes, or the operator can end it; anything else that a database raises is a bug.
+    Such states pass, or the operator can end them. Any other database error is a bug.
     """
     cause = _cause(error)
     if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
@@ -58,12 +61,12 @@ def is_missing(error: BaseException) -> bool:
 
 
 def is_clash(error: BaseException) -> bool:
-    """True if a migration makes what is there already, or changes what is missing."""
+    """True if a migration creates something that exists, or changes something that does not."""
     return is_missing(error) or _matches(error, _CLASHES, _SQLITE_CLASHES)
 
 
 def explain(error: BaseException) -> str:
-    """What the database said and what to do about it, for the log and the console."""
+    """Return the database's error and what to do about it, for the log and the console."""
     said = " ".join(str(error).split())
     if isinstance(error, UnsuitableDatabase):
         return said
@@ -75,20 +78,20 @@ def explain(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What the database said, without the lines that repeat statements and values."""
+    """Return the first line of the error, without those that repeat statements and values."""
     return str(error).strip().partition("\n")[0]
 
 
 def is_unique_violation(error: pw.IntegrityError, table: str, column: str) -> bool:
-    """True if `error` says that the value of this unique column is taken, on either database."""
+    """True if `error` means that the value of this unique column is taken, on either database."""
     cause = _cause(error)
     if isinstance(cause, sqlite3.Error):
         return f"{table}.{column}" in str(cause)
-    return bool(cause.diag.constraint_name == f"{table}_{column}")  # texts may be translated
+    return bool(cause.diag.constraint_name == f"{table}_{column}")  # messages may be translated
 
 
 def _cause(error: BaseException) -> Any:
-    """The driver's error, which Peewee wraps."""
+    """Return the driver's error, which Peewee wraps."""
     return error.__cause__ or error.__context__ or error
 
 

@@ -1,8 +1,8 @@
-"""Migrations: what `flask db` does, around peewee-migrate.
+"""Migrations: the work of `flask db`, on top of peewee-migrate.
 
-Never called while serving: peewee-migrate replays history under a process-wide patch of peewee.
-What it lacks is added here: a lock against a second process, no cascade when SQLite rebuilds a
-table, names of indexes that are the same in both directions, a copy before a downgrade.
+Never call this while serving: peewee-migrate patches peewee process-wide to replay history. This
+module adds what it lacks: a lock against a second process, no cascade when SQLite rebuilds a table,
+the same index names in both directions, a copy before a downgrade. Skip it on a first reading.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ def rollback(migrator: Migrator, database: pw.Database, *, fake: bool = False) -
 
 
 class MigrationError(Exception):
-    """The command cannot be carried out, for the reason that the text gives."""
+    """The command cannot be carried out; the message says why."""
 
 
 def known() -> list[str]:
-    """The names of all migrations in the folder, oldest first. MigrationError if there are none."""
+    """Return the names of all migrations, oldest first. Raises MigrationError if there are none."""
     names = sorted(path.stem for path in FOLDER.glob("[0-9][0-9][0-9]_*.py"))
     if not names:
         raise MigrationError(f"There are no migrations in {FOLDER}.")
@@ -59,7 +59,7 @@ def known() -> list[str]:
 
 
 def applied(database: pw.Database) -> list[str]:
-    """The names of the migrations that this database has had, oldest first."""
+    """Return the names of the migrations applied to this database, oldest first."""
     if not database.table_exists(HISTORY):
         return []
     rows = database.execute_sql(f"SELECT name FROM {HISTORY} ORDER BY id").fetchall()  # noqa: S608
@@ -67,13 +67,13 @@ def applied(database: pw.Database) -> list[str]:
 
 
 def pending(database: pw.Database) -> list[str]:
-    """The names of the migrations that this database still needs."""
+    """Return the names of the migrations that this database still needs."""
     done = set(applied(database))
     return [name for name in known() if name not in done]
 
 
 def upgrade(database: pw.Database) -> list[str]:
-    """Apply all pending migrations and return their names. A second process waits its turn."""
+    """Apply all pending migrations; return their names. A second process waits its turn."""
     with _alone(database):
         names = pending(database)
         if names:
@@ -88,7 +88,7 @@ def upgrade(database: pw.Database) -> list[str]:
 def downgrade(database: pw.Database, target: str) -> list[str]:
     """Undo migrations, newest first, until `target` is the newest; "-1" undoes one.
 
-    Returns the names of what was undone. On SQLite a copy of the file is kept beside it first.
+    Returns the names of the undone migrations. On SQLite, first keeps a copy beside the file.
     """
     with _alone(database):
         done = applied(database)
@@ -112,7 +112,7 @@ def downgrade(database: pw.Database, target: str) -> list[str]:
 def stamp(database: pw.Database, target: str) -> None:
     """Record `target` and all before it as applied, and none after it, without running any.
 
-    "none" records that none is.
+    "none" clears the record.
     """
     names = known()
     if target not in [*names, "none"]:
@@ -127,9 +127,9 @@ def stamp(database: pw.Database, target: str) -> None:
 
 
 def drift(database: pw.Database, *, reverse: bool = False) -> str:
-    """The code of a migration that leads from the last one to the models; empty if they match.
+    """Return the code of a migration from the last one to the models; empty if they match.
 
-    `reverse` is the way back.
+    `reverse` returns the way back.
     """
     from peewee_migrate.router import compile_migrations
 
@@ -137,14 +137,12 @@ def drift(database: pw.Database, *, reverse: bool = False) -> str:
 
 
 def revision(database: pw.Database, message: str) -> Path | None:
-    """Write the migration that leads from the last one to the models; None if they match.
+    """Write the migration from the last one to the models; return its path, None if they match.
 
-    The result is a draft: CHECK constraints, server defaults and partial indexes are not seen.
+    The result is a draft: CHECK constraints, server defaults and partial indexes go unnoticed.
     """
     if not IS_CHECKOUT:
-        raise MigrationError(
-            "Migrations are written in a checkout, not where a wheel is installed."
-        )
+        raise MigrationError("Write migrations in a checkout, not where a wheel is installed.")
     forwards = drift(database)
     if not forwards:
         return None
@@ -154,14 +152,14 @@ def revision(database: pw.Database, message: str) -> Path | None:
     text = TEMPLATE.format(
         message=re.sub(r'[\\"]+', "'", message), forwards=forwards, backwards=backwards or "pass"
     )
-    # Otherwise an index is created under the name of the class and dropped under the table's.
+    # Otherwise an index is created under the class's name and dropped under the table's.
     named = re.compile(r"^( +)(table_name = .+)$", re.MULTILINE)
     path.write_text(named.sub(r"\1\2\n\1legacy_table_names = False", text), "utf-8")
     return path
 
 
 def models() -> list[type[pw.Model]]:
-    """All models of all subjects: of each `models.py` in a folder of this package."""
+    """Return all models of all subjects, from each `models.py` in a folder of this package."""
     package = Path(__file__).parents[1]
     name = __package__.rpartition(".")[0]
     modules = [
@@ -178,11 +176,11 @@ def models() -> list[type[pw.Model]]:
 
 
 def migrated_models(database: pw.Database) -> list[type[pw.Model]]:
-    """All models as the last migration leaves them."""
+    """Return all models as the last migration leaves them."""
     return list(_state(database).orm)
 
 
-# peewee-migrate is imported where it is used: serving needs `pending` alone, and not its 0.2 s.
+# peewee-migrate is imported where it is used: serving needs only `pending`, not its 0.2 s.
 
 
 def _router(database: pw.Database) -> Any:
@@ -194,46 +192,46 @@ def _router(database: pw.Database) -> Any:
 
 
 def _is_no_error(record: logging.LogRecord) -> bool:
-    """What fails is raised too, and reported where it is caught; the log needs no traceback."""
+    """Drop errors, which are also raised and then reported; the log needs no traceback."""
     return record.levelno < logging.ERROR
 
 
 def _require_known_history(database: pw.Database) -> None:
-    """MigrationError if it is not on record how the database came by its tables."""
+    """Raise MigrationError if the record does not explain where the tables come from."""
     done = applied(database)
     unknown = [name for name in done if name not in known()]
     if unknown:
         raise MigrationError(
             f"The database has had migrations that are not in {FOLDER}: {', '.join(unknown)}."
-            " Use the release that they came with."
+            " Use the release that they belong to."
         )
     ours = {model._meta.table_name for model in models()}
     taken = ", ".join(sorted(ours.intersection(database.get_tables())))
-    if taken and not done:  # SQLite would migrate beside a table with other columns
+    if taken and not done:  # SQLite would accept an existing table with other columns
         raise MigrationError(
-            f"No migration is recorded, and these tables exist: {taken}. If they are another"
-            " program's, give the service a database or a schema of its own; if they are its own,"
+            f"No migration is recorded, but these tables exist: {taken}. If they belong to another"
+            " program, give the service its own database or schema; if they belong to the service,"
             " record the last migration that was applied with `flask db stamp`."
         )
 
 
 @contextmanager
 def _clashes_explained(what: str) -> Iterator[None]:
-    """MigrationError if the tables are not the ones that the recorded migrations lead to."""
+    """Raise MigrationError if the tables do not match the recorded migrations."""
     try:
         yield
     except pw.DatabaseError as error:
         if not is_clash(error):
             raise
         raise MigrationError(
-            f"{what}: {first_line(error)}. The tables are not the ones that the recorded migrations"
-            " lead to: either another program's tables are in the way, or `flask db stamp` has"
-            " recorded the wrong migration. `flask db history` lists what is recorded."
+            f"{what}: {first_line(error)}. The tables do not match the recorded migrations: either"
+            " another program's tables are in the way, or `flask db stamp` recorded the wrong"
+            " migration. `flask db history` lists the recorded ones."
         ) from None
 
 
 def _state(database: pw.Database) -> Any:
-    """The models as the migrations leave them; reads files only."""
+    """Return the models as the migrations leave them; reads only files."""
     from peewee_migrate import Migrator
 
     router = _router(database)
@@ -251,7 +249,7 @@ def _alone(database: pw.Database) -> Iterator[None]:
         with (_alone_on_sqlite if sqlite else _alone_on_postgres)(database):
             yield
     finally:
-        # The connection was set up for migrating: it does not go back to the pool.
+        # The connection was set up for migrating, so it must not return to the pool.
         database.manual_close()
 
 
@@ -265,23 +263,23 @@ def _alone_on_sqlite(database: Any) -> Iterator[None]:
             path.chmod(0o600)
         create_private(Path(f"{path}.migrate"))
     except OSError as error:
-        raise MigrationError(f"{error.filename} cannot be made: {error.strerror}.") from None
-    # A lock that SQLite takes on a file beside: on every platform, and gone with the process.
+        raise MigrationError(f"{error.filename} cannot be created: {error.strerror}.") from None
+    # SQLite's lock on a file beside the database works everywhere, and ends with the process.
     with closing(
         sqlite3.connect(f"{path}.migrate", timeout=LOCK_SECONDS, isolation_level=None)
     ) as beside:
         beside.execute("BEGIN EXCLUSIVE")
-        # A rebuild drops the old table, and with foreign keys on that deletes all child rows.
+        # A rebuild drops the old table; with foreign keys on, this would delete all child rows.
         database.pragma("foreign_keys", 0)
         yield
         broken = database.execute_sql("PRAGMA foreign_key_check").fetchall()
         if broken:
-            raise MigrationError(f"Rows point to rows that are missing: {broken[:5]}")
+            raise MigrationError(f"Rows refer to missing rows: {broken[:5]}")
 
 
 @contextmanager
 def _alone_on_postgres(database: Any) -> Iterator[None]:
-    """All migrations are one transaction: what is of a session is lost behind PgBouncer."""
+    """Migrate in one transaction, because session state is lost behind PgBouncer."""
     database.connection().patience = LOCK_SECONDS  # the lock may be held by another process
     with database.atomic():
         database.execute_sql("SET LOCAL statement_timeout = 0")
@@ -291,7 +289,7 @@ def _alone_on_postgres(database: Any) -> Iterator[None]:
 
 
 def _copy(database: Any, name: str) -> None:
-    """Keep the database as it is in a file of its own, readable for its owner only."""
+    """Keep a copy of the database, readable only by its owner."""
     kept = Path(f"{database.database}.before-{name}-{clock.now():%Y%m%d%H%M%S%f}")
     kept.touch(mode=0o600)
     with closing(sqlite3.connect(kept)) as target:

@@ -1,7 +1,7 @@
-"""Waiting for a connection: as long as connections come back, and no longer.
+"""A connection pool in which requests wait only as long as connections keep coming back.
 
-When all connections are held by statements that do not come back (a table is locked, a disk hangs),
-each further request would hold a thread as long as it may wait, and soon no thread would be left.
+If statements hang in all connections (a locked table, a stuck disk), each further request would
+hold a thread for its whole timeout, and soon no thread would be left. Skip it on a first reading.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any
 import peewee as pw
 from playhouse.pool import MaxConnectionsExceeded, PoolConnection, PooledDatabase
 
-STALL_SECONDS = 0.5  # in which no connection is taken or given back
+STALL_SECONDS = 0.5  # without a connection being taken or returned
 
 
 class BoundedPool(PooledDatabase):
-    """A pool that makes nobody wait while none of its connections comes back."""
+    """A pool that refuses waiters while no connection comes back."""
 
     _moved_at = 0.0
 
     def connect(self, reuse_if_open: bool = False) -> bool:
-        """Take a connection for this thread, else MaxConnectionsExceeded."""
+        """Take a connection for this thread. Raises MaxConnectionsExceeded if there is none."""
         if self._state.closed and self._take():
             return True
         deadline = time.monotonic() + self._wait_timeout
@@ -40,14 +40,14 @@ class BoundedPool(PooledDatabase):
                 return opened
 
     def _take(self) -> bool:
-        """Take a connection that is ready, as each request does: 12 us less than peewee's way.
+        """Take an idle connection, the common case, 12 us faster than peewee does.
 
         False if there is none, or if it turned out to be dead.
         """
         with self._pool_lock:
             if not self._connections:
                 return False
-            since, _, connection = self._connections.pop()  # from its end a heap stays a heap
+            since, _, connection = self._connections.pop()  # popping the end keeps the heap
             if self._is_closed(connection) or (self._stale_timeout and self._is_stale(since)):
                 self._close_raw(connection)
                 return False

@@ -1,7 +1,8 @@
-"""PostgreSQL that is stopped, restarted or frozen: bounded waiting, and healing by itself.
+"""PostgreSQL when it is stopped, restarted or frozen: bounded waits and automatic recovery.
 
-statement_timeout is kept by the server, and a frozen server keeps nothing; the timeouts of TCP do
-not end a query either. So the client stops waiting, and then nobody asks but one in the background.
+The server enforces statement_timeout, which a frozen server cannot, and TCP timeouts do not end a
+query either. So the client stops waiting; until the server answers again, only a background thread
+contacts it. Skip it on a first reading.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ from ..core.settings import Settings
 from .errors import UnsuitableDatabase
 from .pool import BoundedPool
 
-PROBE_SECONDS = 1.0  # for an idle connection to answer that it is alive
-FRESH_SECONDS = 1.0  # after its last use a connection is not asked whether it is alive
+PROBE_SECONDS = 1.0  # for an idle connection to prove that it is alive
+FRESH_SECONDS = 1.0  # after its last use, a connection need not prove that
 REST_SECONDS = 0.25  # between two attempts to reach a silent server
-RETRY_SECONDS = 2  # for such an attempt; the least that libpq knows
+RETRY_SECONDS = 2  # for such an attempt; the minimum that libpq allows
 
-# What statements and drivers rely on in a session, whatever the server's defaults are.
+# Session parameters that statements and drivers rely on, whatever the server's defaults are.
 SESSION = {
     "timezone": "UTC",
     "datestyle": "ISO",
     "standard_conforming_strings": "on",
-    "default_transaction_isolation": r"read\ committed",  # guarded UPDATEs read what is committed
+    "default_transaction_isolation": r"read\ committed",  # guarded UPDATEs must see committed rows
 }
-# What a server says of itself to each client that connects, and what the service needs there.
+# Parameters that the server reports to each new client, the values that we need, and the remedy.
 REPORTED = {
     "server_encoding": ("UTF8", "create a database with ENCODING 'UTF8' TEMPLATE template0"),
     "DateStyle": ("ISO", "run `ALTER ROLE ... SET datestyle = 'ISO'`"),
@@ -45,7 +46,7 @@ _POOLER_SAYS = "unsupported startup parameter"
 
 
 def open_postgres(settings: Settings) -> PostgresDatabase:
-    """The database that DATABASE_URL names, with what libpq takes in its query (sslmode, ...)."""
+    """Return the database that DATABASE_URL names, with libpq's parameters (sslmode, ...)."""
     given = conninfo.conninfo_to_dict(settings.database_url)
     parameters: dict[str, Any] = {"application_name": given.get("application_name", "backend")}
     if settings.database_prepared_statements:
@@ -53,7 +54,7 @@ def open_postgres(settings: Settings) -> PostgresDatabase:
         options = [f"-c {name}={text}" for name, text in ours.items()]
         options.append(str(given.get("options", "")))  # the last one wins
         parameters["options"] = " ".join(options)
-    else:  # a pooler: options are of a session, and it has none
+    else:  # behind a pooler, which has no sessions and so no options
         parameters["prepare_threshold"] = None
     return PostgresDatabase(
         settings.database_url,
@@ -68,26 +69,26 @@ def open_postgres(settings: Settings) -> PostgresDatabase:
 
 
 class BoundedConnection(psycopg.Connection):
-    """A connection that is given up when the server is silent for `patience` seconds."""
+    """A connection that gives up when the server is silent for `patience` seconds."""
 
     patience = 60.0
     used_at = 0.0
     database: PostgresDatabase
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
-        """What psycopg waits for, else OperationalError; the connection is closed then."""
+        """Wait like psycopg; on a timeout, close the connection and raise OperationalError."""
         began, patience = time.monotonic(), timeout or self.patience
         try:
             return super().wait(gen, interval, patience)
         except psycopg.OperationalError as error:
-            if error.sqlstate is None:  # not told by a server that goes on
-                self.pgconn.finish()  # an answer that came later would be taken for the next one's
+            if error.sqlstate is None:  # not an error reported by a live server
+                self.pgconn.finish()  # a late answer would be taken for that of the next query
                 if time.monotonic() - began >= patience:
                     self.database.fell_silent()
             raise
 
     def has_ended(self) -> bool:
-        """True if the server has closed the connection. Nobody is asked."""
+        """True if the server has closed the connection. Checks without asking it."""
         if not hasattr(select, "poll"):  # Windows
             return False
         poll = select.poll()
@@ -98,33 +99,33 @@ class BoundedConnection(psycopg.Connection):
 class _Adapter(pw.Psycopg3Adapter):
     def connect(self, db: Any, **params: Any) -> BoundedConnection:
         connection = BoundedConnection.connect(db.database, **params)
-        # The server ends a slow statement first, where it lives.
+        # A live server ends a slow statement first.
         connection.patience = params["connect_timeout"] + 0.5
         connection.database = db
         return connection
 
 
 def _unsuitable(connection: BoundedConnection) -> list[str]:
-    """A sentence for each fault of the session. It has been reported, so nothing is asked."""
+    """Return a sentence for each unsuitable parameter, as reported; this sends no query."""
     faults = []
     for name, (needed, remedy) in REPORTED.items():
         found = connection.info.parameter_status(name)
         if found and found.partition(",")[0] != needed:
-            faults.append(f"{name} is {found}, and the service needs {needed}: {remedy}.")
+            faults.append(f"{name} is {found}, but the service needs {needed}: {remedy}.")
     return faults
 
 
 def _pooled(error: psycopg.OperationalError, parameters: dict[str, Any]) -> str:
     ours = "options" in parameters
-    remedy = "set DATABASE_PREPARED_STATEMENTS=false" if ours else "take it out of DATABASE_URL"
-    said = str(error)[str(error).index(_POOLER_SAYS) :].partition("\n")[0]  # each host says it
+    remedy = "set DATABASE_PREPARED_STATEMENTS=false" if ours else "remove it from DATABASE_URL"
+    said = str(error)[str(error).index(_POOLER_SAYS) :].partition("\n")[0]  # the first host's
     return f"a pooler such as PgBouncer answers, with {said!r}: {remedy}."
 
 
 class PostgresDatabase(BoundedPool, PooledPostgresqlDatabase):
-    """A pool that refuses at once while the server is silent, until it answers in the background.
+    """A pool that refuses immediately while the server is silent; a thread checks in background.
 
-    A server that refuses connections is asked each time: that takes a millisecond.
+    A server that refuses connections is tried each time, which takes only a millisecond.
     """
 
     psycopg3_adapter = _Adapter
@@ -132,12 +133,12 @@ class PostgresDatabase(BoundedPool, PooledPostgresqlDatabase):
     _asked_at = 0.0
 
     def connect(self, reuse_if_open: bool = False) -> bool:
-        """Take a connection. OperationalError at once while the server is silent."""
-        self._refuse_while_silent()  # before queueing behind those who connect
+        """Take a connection. Raises OperationalError immediately while the server is silent."""
+        self._refuse_while_silent()  # before queueing behind threads that connect
         return super().connect(reuse_if_open)
 
     def _connect(self) -> BoundedConnection:
-        """One thread at a time comes here; of those that waited, none asks who was just silent."""
+        """Connect, one thread at a time; those that queued do not retry a server gone silent."""
         self._refuse_while_silent()
         began = time.monotonic()
         try:
@@ -154,7 +155,7 @@ class PostgresDatabase(BoundedPool, PooledPostgresqlDatabase):
         return connection
 
     def fell_silent(self) -> None:
-        """Have nobody wait until the server answers again."""
+        """Refuse connections until the server answers again."""
         self._silent = True
 
     def _refuse_while_silent(self) -> None:
@@ -166,7 +167,7 @@ class PostgresDatabase(BoundedPool, PooledPostgresqlDatabase):
         raise pw.OperationalError("the database did not answer a moment ago")
 
     def _ask(self) -> None:
-        """Reach the server, in bounded time."""
+        """Try to reach the server, in bounded time."""
         try:
             params = {**self.connect_params, "connect_timeout": RETRY_SECONDS}
             self._adapter.connect(self, **params).close()
@@ -177,7 +178,7 @@ class PostgresDatabase(BoundedPool, PooledPostgresqlDatabase):
             self._asked_at = time.monotonic() - RETRY_SECONDS
 
     def _is_closed(self, conn: BoundedConnection) -> bool:
-        """Whether an idle connection is dead. If one is, so are probably all: none is asked."""
+        """True if an idle connection is dead; then drop all idle ones, which probably are too."""
         if time.monotonic() - conn.used_at < FRESH_SECONDS:
             closed = conn.has_ended()
         else:
@@ -195,6 +196,6 @@ class PostgresDatabase(BoundedPool, PooledPostgresqlDatabase):
         return bool(super()._can_reuse(conn))
 
     def dispose(self) -> None:
-        """Forget all connections, as a child process must; the thread that asks is not in it."""
+        """Forget all connections, as a child process must; it has no background thread either."""
         super().dispose()
         self._silent, self._asked_at = False, 0.0

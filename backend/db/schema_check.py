@@ -1,4 +1,4 @@
-"""Whether the tables in the database are those that the code expects."""
+"""Check that the tables in the database match the code. Skip it on a first reading."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from . import migrations
 
 
 def faults(database: pw.Database) -> list[str]:
-    """A sentence for each way in which the schema is not that of this release."""
+    """Return a sentence for each difference between the schema and this release."""
     names = migrations.pending(database)
     if names:
         return [f"Migrations are pending: {', '.join(names)}; run `flask db upgrade`."]
@@ -16,15 +16,15 @@ def faults(database: pw.Database) -> list[str]:
     if not lacking:
         return []
     sentence = (
-        f"The database lacks {', '.join(lacking)}, though all migrations are recorded as applied:"
-        " record the last one that really was, or none, with `flask db stamp`, then run"
+        f"The database lacks {', '.join(lacking)}, although all migrations are recorded as applied:"
+        " use `flask db stamp` to record the last one that really was, or none, then run"
         " `flask db upgrade`."
     )
     return [sentence]
 
 
 def _missing(database: pw.Database) -> list[str]:
-    """The tables and columns that the migrations lead to and the database does not have."""
+    """Return the tables and columns that the migrations create and the database lacks."""
     tables, result = set(database.get_tables()), []
     for model in migrations.migrated_models(database):
         table = model._meta.table_name

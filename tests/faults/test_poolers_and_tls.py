@@ -92,7 +92,7 @@ def test_a_pooler_that_takes_no_session_settings_is_told_by_the_name_of_the_sett
     assert (started.returncode, started.stderr.splitlines()[-1]) == (4, f"DATABASE_URL: {sentence}")
     pooled = f"{url}?options=-csearch_path%3Dpublic"
     refused = flask_of(app_on(pooled, database_prepared_statements="false"))("db", "current")
-    assert_refused(refused, f"{said}: take it out of DATABASE_URL.")
+    assert_refused(refused, f"{said}: remove it from DATABASE_URL.")
 
 
 @pytest.mark.parametrize(
