@@ -597,7 +597,7 @@ def test_the_command_replaces_the_key(
 
     path.chmod(0o644)
     told = flask("doctor").stdout
-    assert f"warning: {path} can be read by other users of the machine" in told
+    assert f"warning: {path} can be read by other users of this machine" in told
 
     keys, sentence = rotated("--promote")
     assert keys == [second, *first]

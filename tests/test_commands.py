@@ -639,7 +639,7 @@ def test_keys_check_finds_keys_in_a_text_and_asks_nobody(app_on: Callable[..., F
     hints = [f"bt_...{text[-4:]}" for text in (key, other, key)]
     lines = [f"line {number}: {hint}" for number, hint in zip((2, 5, 5), hints, strict=True)]
     assert_done(flask("keys", "check", stdin=diff), *lines)
-    wrong = "there is no API key in that text: none of the right form and checksum."
+    wrong = "there is no API key in that text: none with the right form and checksum."
     for text in (typo, key[:-1], key.replace("_", "_\n"), "", "nonsense\n" * 1000, "bt_" * 9999):
         assert_refused(flask("keys", "check", stdin=text), wrong)
 
@@ -919,7 +919,7 @@ def test_doctor_counts_what_still_needs_each_earlier_secret(make_app: Callable[.
 
     without = make_app(secret_key=new, database_url=url_of(before))
     told = flask_of(without)("doctor").output
-    assert "1 API key cannot be used: made under a SECRET_KEY that is gone" in told
+    assert "1 API key cannot be used: made with a SECRET_KEY that is gone" in told
     between = make_app(secret_key=new, secret_key_fallbacks=old, database_url=url_of(before))
     needed = "number 1 is still needed by 1 API key, 1 session;"
     assert needed in flask_of(between)("doctor").output

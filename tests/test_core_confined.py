@@ -99,7 +99,7 @@ def test_doctor_and_db_upgrade_name_a_folder_that_the_account_may_not_write(
     database = open_database(settings)
     fatal, doubtful = as_stranger(lambda: checks.findings(settings, database))
     assert fatal[0] == ("DATABASE_URL: the database does not answer: unable to open database file.")
-    assert fatal[1].startswith(f"DATABASE_URL: {forbidden} is not writable for the user of this")
+    assert fatal[1].startswith(f"DATABASE_URL: {forbidden} is not writable by the user of this")
     assert doubtful == []
     refused = as_stranger(lambda: migrations.upgrade(database))
     assert "MigrationError" in refused

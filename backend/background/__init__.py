@@ -1,1 +1,1 @@
-"""What goes on beside the requests."""
+"""Work beside the requests: jobs, periodic tasks, deferred writes. Skip it on a first reading."""

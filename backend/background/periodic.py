@@ -1,4 +1,4 @@
-"""Chores: what is left for later, and done every few seconds beside the requests."""
+"""Chores: deferred work, run every few seconds beside the requests. Skip it on a first reading."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ CLOSING_SECONDS = 5.0
 
 
 class PeriodicTasks:
-    """Runs all chores together, in one thread, INTERVAL seconds after somebody said `wake`.
+    """Runs all chores together, in one thread, within INTERVAL seconds of a call of `wake`.
 
-    The thread starts with the first reason, so that each process that forks off (gunicorn) has one
-    of its own, and one that only imports has none. Without a reason nothing is run. What is left is
-    done when the interpreter exits.
+    The thread starts with the first call, so that each forked process (gunicorn) has its own, and a
+    process that only imports has none. Without a call nothing runs. Remaining work is done when the
+    interpreter exits.
     """
 
     def __init__(self, *chores: Callable[[], object]) -> None:
         self._chores = chores
-        self._told: dict[Callable[[], object], str] = {}  # the fault of each chore that fails
+        self._told: dict[Callable[[], object], str] = {}  # the logged error of each failing chore
         self._reason = threading.Event()
         self._closed = threading.Event()
         self._lock = threading.Lock()
@@ -36,7 +36,7 @@ class PeriodicTasks:
         self._pid: int | None = None
 
     def wake(self) -> None:
-        """See to it that the chores are run soon."""
+        """Have the chores run soon."""
         if not self._reason.is_set():  # setting it takes a lock
             self._reason.set()
         if self._pid != os.getpid():
@@ -51,12 +51,12 @@ class PeriodicTasks:
             self._thread = threading.Thread(target=self._loop, name="chores", daemon=True)
             try:
                 self._thread.start()
-            except RuntimeError:  # there are too many; what has been done is done all the same
+            except RuntimeError:  # too many threads; the caller's work must not fail because of it
                 self._thread = None
-                log.exception("no thread for chores: they wait for the end of the process")
+                log.exception("no thread for chores: they run when the process ends")
 
     def run(self) -> None:
-        """Run all chores now. One that fails is logged, and the others go on."""
+        """Run all chores now. If one fails, log it and run the others."""
         self._reason.clear()
         for chore in self._chores:
             try:
@@ -66,33 +66,33 @@ class PeriodicTasks:
                 self._tell(chore, error)
 
     def _tell(self, chore: Callable[[], object], error: Exception) -> None:
-        """Log why the chore failed, once as long as it is the same; if it may pass, try again."""
+        """Log why the chore failed, but not twice in a row; retry if the cause may pass."""
         is_new = self._told.get(chore) != str(error)
         self._told[chore] = str(error)
         if is_unavailable(error):
             if is_new:
-                log.warning("a chore is put off: %s", explain(error))
+                log.warning("a chore is postponed: %s", explain(error))
             if not self._closed.is_set():
                 self._reason.set()
         elif is_new:
-            # A refusal says what to do; where it comes from helps with bugs alone.
+            # A refusal says what to do; only bugs need a traceback.
             traceback = None if isinstance(error, Failure) else error
             log.error("a chore failed: %s", error, exc_info=traceback)
 
     def stop(self) -> None:
-        """End the thread, in bounded time. What is left stays undone."""
+        """End the thread, in bounded time. Remaining work stays undone."""
         self._closed.set()
         atexit.unregister(self.close)
         if self._thread is not None:
             self._thread.join(CLOSING_SECONDS)
 
     def close(self) -> None:
-        """End the thread and do what is left, in bounded time."""
+        """End the thread and do the remaining work, in bounded time."""
         deadline = time.monotonic() + CLOSING_SECONDS
         self.stop()
         while self._reason.is_set() and time.monotonic() < deadline:
             self.run()
-            if self._reason.is_set():  # another process is at it
+            if self._reason.is_set():  # another process is doing it
                 time.sleep(0.02)
 
     def _loop(self) -> None:

@@ -1,6 +1,7 @@
-"""Jobs: what a request starts and does not wait for, done in threads beside the requests.
+"""Jobs: work that a request starts without waiting for it, done in background threads.
 
-They are lost when the process is killed. What must outlive that belongs in the database.
+A killed process loses its jobs; anything that must survive belongs in the database. Skip it on a
+first reading.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from ..db.database import release
 
 log = logging.getLogger(__name__)
 
-MOST = 1000  # jobs that wait
-CLOSE_SECONDS = 5.0  # for what is left when the process ends
-TICK_SECONDS = (1.0, 3.0)  # how long look-ups wait for others
+MOST = 1000  # waiting jobs
+CLOSE_SECONDS = 5.0  # for the remaining work when the process ends
+TICK_SECONDS = (1.0, 3.0)  # range of how long look-ups wait for others
 
 Job = Callable[[], object]
 _chance = secrets.SystemRandom()
@@ -32,16 +33,16 @@ _chance = secrets.SystemRandom()
 class Lane:
     """A thread that does one thing after another.
 
-    It starts when there is something to do, so that each process that forks off (gunicorn) has
-    one of its own; what waited in the process before the fork is done there.
+    It starts when there is something to do, so that each forked process (gunicorn) has its own.
+    Work queued before a fork is done in the parent.
     """
 
     name = ""
 
     def __init__(self) -> None:
         self._forget()
-        if hasattr(os, "register_at_fork"):  # everywhere but on Windows
-            forget = weakref.WeakMethod(self._forget)  # what is registered cannot be taken back
+        if hasattr(os, "register_at_fork"):  # everywhere except on Windows
+            forget = weakref.WeakMethod(self._forget)  # a registered function stays registered
 
             def in_child() -> None:
                 living = forget()
@@ -51,33 +52,33 @@ class Lane:
             os.register_at_fork(after_in_child=in_child)
 
     def _forget(self) -> None:
-        """Nothing waits and no thread runs. A lock that was held at a fork would stay held."""
+        """Reset to no work and no thread. A lock held at a fork would stay held in the child."""
         self.closing = threading.Event()
         self._changed = threading.Condition()
         self._busy = False
         self._running = False  # the thread
 
     def join(self, seconds: float) -> bool:
-        """True as soon as all is done; False if that takes longer than `seconds`."""
+        """Wait until all work is done; False if that takes longer than `seconds`."""
         with self._changed:
             return self._changed.wait_for(lambda: not (self.waiting or self._busy), seconds)
 
     def close(self) -> None:
-        """Do what waits, as far as CLOSE_SECONDS allow, and end the thread."""
+        """Do the waiting work, for at most CLOSE_SECONDS, and end the thread."""
         with self._changed:
             self.closing.set()
             self._changed.notify_all()
         if not self.join(CLOSE_SECONDS):
-            log.error("%s: not all was done in time, %s not begun", self.name, self.waiting)
+            log.error("%s: not everything was done in time, %s not begun", self.name, self.waiting)
         atexit.unregister(self.close)
 
     @property
     def waiting(self) -> int:
-        """How many have not begun."""
+        """How many things have not begun."""
         raise NotImplementedError
 
     def _next(self) -> Job | None:
-        """What to do next, as soon as there is something; None at the end, if nothing is left."""
+        """Wait for the next thing to do and return it; None when closing and nothing is left."""
         raise NotImplementedError
 
     def _start(self) -> None:
@@ -85,7 +86,7 @@ class Lane:
             return
         try:
             threading.Thread(target=self._run, name=self.name, daemon=True).start()
-        except RuntimeError as error:  # no further thread, or the interpreter is ending
+        except RuntimeError as error:  # too many threads, or the interpreter is exiting
             log.warning("%s: nothing is done for now: %s", self.name, error)
             return
         self._running = True
@@ -103,7 +104,7 @@ class Lane:
 
 
 class TaskQueue(Lane):
-    """Does what requests submit, in order."""
+    """Does the jobs that requests submit, in order."""
 
     name = "jobs"
 
@@ -112,9 +113,9 @@ class TaskQueue(Lane):
         self._waiting: deque[tuple[contextvars.Context, Job]] = deque()
 
     def submit(self, job: Job) -> None:
-        """Have `job` done soon, as part of the service and the call that are running now.
+        """Have `job` done soon, in the context of the current service and call.
 
-        Returns at once and never raises; beyond MOST that wait, the job is dropped and logged.
+        Returns immediately and never raises. If MOST jobs are waiting, drops the job and logs it.
         """
         with self._changed:
             full = len(self._waiting) >= MOST
@@ -144,7 +145,7 @@ class TaskQueue(Lane):
 
 
 class Lookups(TaskQueue):
-    """Jobs that must not tell by their order or their time what they found.
+    """Jobs whose order or timing must not reveal what they found.
 
     They wait for others for a random time, and are then done in random order.
     """
@@ -153,12 +154,12 @@ class Lookups(TaskQueue):
 
     def _forget(self) -> None:
         super()._forget()
-        self._ready = 0  # of those that wait
+        self._ready = 0  # how many of the waiting jobs may run
         self._hurry = False
         self._dropped = 0
 
     def join(self, seconds: float) -> bool:
-        """Do all at once that waits. False if that takes longer than `seconds`."""
+        """Do all waiting jobs immediately. False if that takes longer than `seconds`."""
         with self._changed:
             self._hurry = True
             self._changed.notify_all()

@@ -1,7 +1,7 @@
-"""Writing behind: notes gathered in memory and written together every few seconds.
+"""Write-behind: notes collected in memory and written together every few seconds.
 
-For facts that may be a little late and that nobody is harmed by losing in a crash, such as when a
-key was last used: a verification must not cost a write.
+It is for facts that may be a little late, or lost in a crash without harm, such as when a key was
+last used: a verification must not cost a write. Skip it on a first reading.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ def _newest(earlier: Any, later: Any) -> Any:
 
 
 class WriteBehind:
-    """Keeps one note per key, until `flush` hands all of them to `write`.
+    """Keeps one note per key, until `flush` passes all of them to `write`.
 
-    `merge(earlier, later)` makes one note of two; without it, the later replaces the earlier.
+    `merge(earlier, later)` combines two notes; without it, the later one replaces the earlier.
     """
 
     def __init__(
@@ -32,11 +32,11 @@ class WriteBehind:
         self._write = write
         self._merge = merge
         self._notes: dict[Any, Any] = {}
-        self._since: float | None = None  # no note that is not written is older
+        self._since: float | None = None  # every unwritten note is newer
         self._lock = threading.Lock()
 
     def note(self, key: Any, value: Any) -> None:
-        """Remember `value` for `key`, merged with what is noted for it, until the next flush."""
+        """Remember `value` for `key`, merged with its earlier note, until the next flush."""
         with self._lock:
             notes = self._notes
             notes[key] = self._merge(notes[key], value) if key in notes else value
@@ -45,21 +45,21 @@ class WriteBehind:
 
     @property
     def lag(self) -> float:
-        """Seconds since the oldest note that is not written; 0 if all are."""
+        """Seconds since the oldest unwritten note; 0 if there is none."""
         since = self._since
         return 0 if since is None else clock.monotonic() - since
 
     def flush(self) -> None:
-        """Write what has been noted, or raise why not. While the database is down it is kept."""
+        """Write all notes. Keeps them while the database is down; errors are raised."""
         with self._lock:
             notes, self._notes = self._notes, {}
         if not notes:
             return
-        since: float | None = clock.monotonic()  # of what is noted from now on
+        since: float | None = clock.monotonic()  # for notes made from now on
         try:
             self._write(notes)
         except Exception as error:
-            # Kept for another reason, they would fail again, and all that is noted after them too.
+            # After any other error they would fail again, together with all later notes.
             if is_unavailable(error):
                 with self._lock:
                     for key, value in self._notes.items():

@@ -1,7 +1,7 @@
-"""The commands of `flask --app wsgi`: thin, they call services.
+"""The commands of `flask --app wsgi`: thin wrappers around services. Skip it on a first reading.
 
-What a person got wrong is told in a sentence on stderr with exit code 1, never as a traceback.
-Secrets come by prompt or standard input, never as arguments, which other users of the machine see.
+A user's mistake is reported in a sentence on stderr with exit code 1, never as a traceback.
+Secrets come from a prompt or standard input, never from arguments, which other users can see.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COMMANDS: tuple[click.Command, ...] = (
 
 
 def is_command() -> bool:
-    """True inside of one of our commands; not in those of Flask that serve, such as `flask run`."""
+    """True inside one of our commands; False in Flask's own serving ones, such as `flask run`."""
     context = click.get_current_context(silent=True)
     return context is not None and isinstance(context.command, FlaskGroup)
 
@@ -41,9 +41,9 @@ def init_app(app: Flask) -> None:
 
 
 def refusing_app(refusal: SettingsError) -> Flask:
-    """An app that cannot serve: each of its commands says why, as doctor would.
+    """Return an app that cannot serve: each of its commands says why, as doctor would.
 
-    Those on tokens work: one of them makes the file without which an app may refuse to start.
+    Only `flask tokens` works: it creates the file without which an app may refuse to start.
     """
     app = Flask(__name__)
 

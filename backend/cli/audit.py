@@ -1,4 +1,4 @@
-"""`flask audit`: the audit trail."""
+"""`flask audit`: the audit trail. Skip it on a first reading."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ group = AppGroup("audit", help="The audit trail.")
 
 
 @group.command("list")
-@click.option("--actor", help="Done by this user: username, e-mail address or id.")
-@click.option("--action", type=click.Choice(audit.ACTIONS), help="Of this action.")
-@click.option("--since", type=click.DateTime(["%Y-%m-%d"]), help="Since that day, in UTC.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--actor", help="Only by this user: username, e-mail address or id.")
+@click.option("--action", type=click.Choice(audit.ACTIONS), help="Only this action.")
+@click.option("--since", type=click.DateTime(["%Y-%m-%d"]), help="Only since that day, in UTC.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 @inside
 def list_events(
     actor: str | None, action: str | None, since: datetime | None, *, as_json: bool
@@ -50,7 +50,7 @@ def list_events(
 
 
 def _named(kind: str, id_: UUID) -> str:
-    """The id, and the present name of the user or key that has it."""
+    """Return the id, with the current name of its user or key."""
     columns = {"user": (User, User.username), "api_key": (ApiKey, ApiKey.name)}
     if kind not in columns:
         return str(id_)
@@ -75,7 +75,7 @@ def verify() -> None:
 @group.command("export")
 @inside
 def export_events() -> None:
-    """Print all events, oldest first, one JSON object a line, with sequence and seal."""
+    """Print all events, oldest first, one JSON object per line, with sequence and seal."""
     schema = SealedEventSchema()
     for event in audit.export():
         print_json(schema, event)

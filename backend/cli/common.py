@@ -1,4 +1,7 @@
-"""What commands share: running inside of the service, refusing in sentences, reading input."""
+"""Helpers for commands: running inside the service, reporting errors in sentences, reading input.
+
+Skip it on a first reading.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from ..web import parsing
 
 
 def say(line: object, *, err: bool = False) -> None:
-    """Print one line. Names that others chose cannot break it or steer the terminal."""
+    """Print one line. User-chosen names cannot break the line or control the terminal."""
     click.echo(printable(str(line)), err=err)
 
 
@@ -38,7 +41,7 @@ def fail(*sentences: str, word: str = "Error") -> NoReturn:
 
 
 def inside(command: Callable[..., None]) -> Callable[..., None]:
-    """Run the command inside of the service, and tell refusals in sentences."""
+    """Decorate a command to run inside the service and to report refusals in sentences."""
 
     @functools.wraps(command)
     def wrapper(*args: Any, **kwargs: Any) -> None:
@@ -61,7 +64,7 @@ def inside(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def sentences(refusal: ValidationError | Failure) -> list[str]:
-    """What the refusal says: a sentence for each fault."""
+    """Return the refusal's sentences, one for each fault."""
     if isinstance(refusal, ValidationError):
         faults: Any = refusal.normalized_messages()
     else:
@@ -71,13 +74,13 @@ def sentences(refusal: ValidationError | Failure) -> list[str]:
 
 
 def load(schema: Schema, given: dict[str, Any]) -> dict[str, Any]:
-    """What the schema makes of the input, judged as if it had come by HTTP."""
+    """Load the input with the schema, with the same checks as over HTTP."""
     parsing.require_printable(given)
     return schema.load(given)
 
 
 def read_password(*, stdin: bool) -> str:
-    """A password from standard input, or asked for twice on the terminal."""
+    """Read a password from standard input, or ask for it twice on the terminal."""
     if stdin:
         password = sys.stdin.readline().rstrip("\r\n")
     elif sys.stdin.isatty():
@@ -89,7 +92,7 @@ def read_password(*, stdin: bool) -> str:
 
 
 def user_called(username: str) -> User:
-    """The user of this name or e-mail address, else NotFound."""
+    """Return the user with this name or e-mail address. Raises NotFound if there is none."""
     user = users.find(username)
     if user is None:
         raise NotFound("There is no such user.")
@@ -97,7 +100,7 @@ def user_called(username: str) -> User:
 
 
 def user_id_of(name: str) -> UUID:
-    """The id of the user called so; an id stands for itself, and its user may be gone."""
+    """Return the id of the user with this name; an id is returned as it is, even without a user."""
     try:
         return UUID(name)
     except ValueError:
@@ -105,7 +108,7 @@ def user_id_of(name: str) -> UUID:
 
 
 def every_row(listing: Callable[..., Any], **filters: Any) -> Iterator[Any]:
-    """All rows of a service's listing, page by page."""
+    """Yield all rows of a service's listing, page by page."""
     cursor: UUID | None = None
     while True:
         rows, cursor = listing(CONSOLE, limit=100, cursor=cursor, **filters)
@@ -115,5 +118,5 @@ def every_row(listing: Callable[..., Any], **filters: Any) -> Iterator[Any]:
 
 
 def print_json(schema: Schema, row: Any) -> None:
-    """Print the row as one JSON object, as the API would give it."""
+    """Print the row as one JSON object, as the API would return it."""
     say(json.dumps(schema.dump(row)))

@@ -1,4 +1,4 @@
-"""`flask db`: the database and its migrations."""
+"""`flask db`: the database and its migrations. Skip it on a first reading."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ group = AppGroup("db", help="The database and its migrations.")
 @group.command()
 @inside
 def upgrade() -> None:
-    """Apply all pending migrations. Safe to run from several processes at once."""
+    """Apply all pending migrations. Safe to run in several processes at the same time."""
     database = services.current().database
     done = migrations.upgrade(database)
     for name in done:
@@ -39,10 +39,10 @@ def downgrade(target: str) -> None:
 
 
 @group.command()
-@click.option("-m", "--message", required=True, help="Why; becomes the name and first line.")
+@click.option("-m", "--message", required=True, help="The reason; becomes the name and first line.")
 @inside
 def revision(message: str) -> None:
-    """Write the migration that leads to the models as they are now. Read it before you use it."""
+    """Write a migration that brings the database to the current models. Review it before use."""
     path = migrations.revision(services.current().database, message)
     say(f"written {path}" if path else "The models match the migrations.")
 
@@ -58,7 +58,7 @@ def current() -> None:
 @group.command()
 @inside
 def history() -> None:
-    """List all migrations, the applied ones with an x."""
+    """List all migrations; an x marks the applied ones."""
     done = set(migrations.applied(services.current().database))
     for name in migrations.known():
         say(f"[{'x' if name in done else ' '}] {name}")
@@ -79,7 +79,7 @@ def check() -> None:
     """Fail if the models differ from the migrations."""
     difference = migrations.drift(services.current().database)
     if difference:
-        click.echo(difference)  # many lines of Python, made from the models
+        click.echo(difference)  # many lines of Python, generated from the models
         fail("the models differ from the migrations; `flask db revision` writes what is missing.")
     say("The models match the migrations.")
 
@@ -88,7 +88,7 @@ def check() -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @inside
 def backup(file: Path) -> None:
-    """Copy the database, which may be in use, to a new FILE. On PostgreSQL this is a pg_dump."""
+    """Copy the database, which may be in use, to a new FILE. On PostgreSQL this runs pg_dump."""
     backups.backup(services.current().database, file)
     say(f"written {file}")
 
@@ -96,7 +96,7 @@ def backup(file: Path) -> None:
 @group.command()
 @inside
 def verify() -> None:
-    """Read all there is and fail if the database is not sound."""
+    """Read the whole database and fail if it is not sound."""
     faults = backups.verify(services.current().database)
     if faults:
         fail(*faults)

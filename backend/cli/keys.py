@@ -1,4 +1,4 @@
-"""`flask keys`: API keys."""
+"""`flask keys`: API keys. Skip it on a first reading."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ from .common import (
 
 group = AppGroup("keys", help="API keys.")
 
-MOST_FAULTS = 20  # that are told of in sentences
-REST = 0.02  # seconds between two batches of an import: who waits for SQLite asks every 0.01
+MOST_FAULTS = 20  # reported in sentences at most
+REST = 0.02  # seconds between two batches of an import: waiting writers try SQLite every 0.01
 
 
 @group.command("create")
@@ -52,7 +52,7 @@ REST = 0.02  # seconds between two batches of an import: who waits for SQLite as
 @click.option("--expires-in-days", type=int, help="1 to 3650; without it the key does not expire.")
 @inside
 def create_key(owner: str, name: str, scopes: tuple[str, ...], expires_in_days: int | None) -> None:
-    """Create a key for the account OWNER. Its text is printed, this once."""
+    """Create a key for the account OWNER. Its text is printed only this once."""
     wanted: dict[str, Any] = {"name": name, "scopes": list(scopes)}
     wanted |= {"expires_in_days": expires_in_days} if expires_in_days is not None else {}
     key = keys.issue(CONSOLE, **load(CreateKeySchema(), wanted), owner_id=user_called(owner).id)
@@ -61,7 +61,7 @@ def create_key(owner: str, name: str, scopes: tuple[str, ...], expires_in_days: 
 
 @group.command("list")
 @click.option("--unused-since", type=click.DateTime(["%Y-%m-%d"]), help="Not used since that day.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 @inside
 def list_keys(unused_since: datetime | None, *, as_json: bool) -> None:
     """List all keys, newest first."""
@@ -76,30 +76,30 @@ def list_keys(unused_since: datetime | None, *, as_json: bool) -> None:
 
 @group.command()
 @click.argument("key_id", type=click.UUID)
-@click.option("--cascade", is_flag=True, help="Also all keys that were made with it.")
+@click.option("--cascade", is_flag=True, help="Also revoke all keys that were made with it.")
 @inside
 def revoke(key_id: UUID, *, cascade: bool) -> None:
-    """Revoke a key, for good."""
+    """Revoke a key permanently."""
     keys.revoke(CONSOLE, key_id, cascade=cascade)
 
 
 @group.command("check")
 def check_text() -> None:
-    """Find API keys in a text on standard input, such as a log or a diff. Asks nobody.
+    """Find API keys in a text on standard input, such as a log or a diff. Works offline.
 
-    Prints line and hint of each whose checksum is right. Exit code 1 if there is none.
+    Prints line and hint of each key whose checksum is right. Exit code 1 if there is none.
     """
     found = False
     for number, line in enumerate(sys.stdin.buffer, 1):
-        for key in keyring.find_api_keys(line.decode("latin-1")):  # all bytes are that
+        for key in keyring.find_api_keys(line.decode("latin-1")):  # which decodes any bytes
             say(f"line {number}: {keyring.hint(key)}")
             found = True
     if not found:
-        fail("there is no API key in that text: none of the right form and checksum.")
+        fail("there is no API key in that text: none with the right form and checksum.")
 
 
-# Neither `secretGroup` nor `entropy`: scanners that descend from gitleaks refuse unknown members,
-# and all of them take the one group of the pattern for the secret.
+# No `secretGroup` or `entropy`: scanners derived from gitleaks refuse unknown members, and all of
+# them take the pattern's only group as the secret.
 _RULES = Template(r"""
 [extend]
 useDefault = true
@@ -121,7 +121,7 @@ keywords = ["${prefix}r_", "${prefix}p_", "${prefix}e_", "${prefix}m_"]
 @group.command("scanner-rules")
 @inside
 def scanner_rules() -> None:
-    """Print rules by which a secret scanner finds our keys, tokens and links: gitleaks' TOML."""
+    """Print rules in gitleaks' TOML for secret scanners to find our keys, tokens and links."""
     settings = context.settings()
     host = urlsplit(settings.public_url).hostname
     click.echo(_RULES.substitute(prefix=settings.api_key_prefix, host=host).strip())
@@ -129,14 +129,14 @@ def scanner_rules() -> None:
 
 @group.command("import")
 @click.argument("file", type=click.File("rb"))
-@click.option("--skip-existing", is_flag=True, help="Pass over keys that are there already.")
+@click.option("--skip-existing", is_flag=True, help="Skip keys that exist already.")
 @inside
 def import_keys(file: BinaryIO, *, skip_existing: bool) -> None:
-    """Take over keys of another system by their digests: a JSON object a line.
+    """Import keys of another system by their digests: one JSON object per line.
 
-    All lines are judged first: if one is faulty, none is taken over. They are stored in their
-    order, a few at a time, so that others get their turn. If that is interrupted, the keys stored
-    so far stay; --skip-existing takes over the rest.
+    All lines are checked first: if one is invalid, no key is imported. Keys are stored in order, a
+    few at a time, so that other writers get their turn. If this is interrupted, the keys stored so
+    far stay; --skip-existing imports the rest.
     """
     drafts, refused = _read(file)
     refused |= importer.refusals(drafts)
@@ -157,7 +157,7 @@ def import_keys(file: BinaryIO, *, skip_existing: bool) -> None:
 
 
 def _read(file: BinaryIO) -> tuple[dict[int, Draft], dict[int, ValidationError | Failure]]:
-    """What stands in the lines, by their numbers; and why some are faulty."""
+    """Return (drafts, refusals), each by line number."""
     drafts: dict[int, Draft] = {}
     refused: dict[int, ValidationError | Failure] = {}
     schema, owner_called = ImportKeySchema(), functools.cache(user_called)
@@ -184,7 +184,7 @@ def _object(line: bytes) -> dict[str, Any]:
 
 
 def _tell(refused: Mapping[int, ValidationError | Failure], skip_existing: bool) -> None:
-    """End the command with the faults, if there are any."""
+    """Report the faults and end the command, if there are any."""
     faults = [
         f"line {number}: {sentence}"
         for number, refusal in sorted(refused.items())

@@ -1,4 +1,4 @@
-"""`flask mail`: seeing whether mail arrives."""
+"""`flask mail`: testing whether mail arrives. Skip it on a first reading."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ group = AppGroup("mail", help="Mail that the service sends.")
 @click.argument("address")
 @inside
 def test(address: str) -> None:
-    """Send a test mail to ADDRESS, and say what the server made of it."""
+    """Send a test mail to ADDRESS, and report how the server reacts."""
     if not mailer.enabled():
         fail("MAIL_URL is not set: no mail is sent.")
     try:

@@ -1,4 +1,4 @@
-"""`flask tokens`: the keys that sign access tokens."""
+"""`flask tokens`: the keys that sign access tokens. Skip it on a first reading."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ group = AppGroup("tokens", help="The key pairs that sign access tokens.")
 
 
 @group.command()
-@click.option("--promote", is_flag=True, help="Move the last key first: it signs from then on.")
-@click.option("--drop-others", is_flag=True, help="Remove all keys but the first, which signs.")
+@click.option("--promote", is_flag=True, help="Move the last key to the front, so that it signs.")
+@click.option("--drop-others", is_flag=True, help="Remove all keys except the first, which signs.")
 def rotate_key(*, promote: bool, drop_others: bool) -> None:
-    """Add a fresh key to JWT_PRIVATE_KEY_FILE; each step says what comes next."""
+    """Add a new key to JWT_PRIVATE_KEY_FILE; each step says what to do next."""
     if promote and drop_others:
-        raise click.UsageError("--promote and --drop-others are two steps, with a wait in between.")
+        raise click.UsageError("--promote and --drop-others are two steps; wait between them.")
     act = signing_keys.drop_others if drop_others else signing_keys.add
     act = signing_keys.promote if promote else act
     service: Services | None = current_app.extensions.get("backend")  # none if the app refuses
@@ -36,13 +36,13 @@ def rotate_key(*, promote: bool, drop_others: bool) -> None:
     if promote:
         wait = settings.jwt_access_token_expire_minutes + 1
         say(
-            "The first of these keys signs once all processes are restarted; do that now."
-            f" {wait} minutes later run this with --drop-others."
+            "The first of these keys signs once all processes are restarted; restart them now."
+            f" {wait} minutes later, run this with --drop-others."
         )
     elif len(keys) > 1:
         say(
-            "The last of these keys is new. Restart all processes now; when caches of"
-            " /.well-known/jwks.json have it, after 5 minutes, run this with --promote."
+            "The last of these keys is new. Restart all processes now; after 5 minutes, when caches"
+            " of /.well-known/jwks.json have it, run this with --promote."
         )
     else:
-        say("This key alone signs and verifies once all processes are restarted.")
+        say("Only this key signs and verifies once all processes are restarted.")

@@ -1,4 +1,4 @@
-"""`flask prune` and `flask doctor`."""
+"""`flask prune` and `flask doctor`. Skip it on a first reading."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from .common import fail, inside, say
 @with_appcontext
 @inside
 def prune() -> None:
-    """Delete what means nothing any more: expired sessions, throttles, audit beyond retention.
+    """Delete expired rows: sessions, throttles, audit events past retention, and others.
 
-    Also disable the keys that nobody uses, and tell the owners of those that soon expire. The
-    servers do so little by little while they are called; this does it all at once.
+    Also disable unused keys, and notify the owners of keys that expire soon. Running servers do
+    this in small batches while they get requests; this command does it all in one go.
     """
     say(f"{counted(sum(iter(upkeep.prune, 0)), 'row')} deleted.")
     tended = 0
     while some := upkeep.tend():
         tended += some
     if tended:
-        say(f"{counted(tended, 'key')} disabled, or soon to expire.")
+        say(f"{counted(tended, 'key')} disabled or expiring soon.")
 
 
 @click.command("doctor")
 @with_appcontext
 @inside
 def doctor() -> None:
-    """Tell what is wrong or doubtful, and what to do about it. Exit code 1 if anything is fatal."""
+    """Report what is wrong or doubtful, and what to do. Exit code 1 if anything is fatal."""
     service = services.current()
     fatal, doubtful = installation.findings(service.settings, service.database)
     if not fatal:
@@ -52,7 +52,7 @@ def doctor() -> None:
 
 
 def _about_secrets() -> list[str]:
-    """What still needs which earlier SECRET_KEY, and what was made under one that is gone."""
+    """Report what still needs an earlier SECRET_KEY, and what was made with one that is gone."""
     used = {
         "API key": keys.secrets_in_use(),
         "session": auth.secrets_in_use(),
@@ -72,7 +72,7 @@ def _about_secrets() -> list[str]:
         lost = sum(count for secret_id, count in ids.items() if secret_id not in known)
         if lost:
             result.append(
-                f"{counted(lost, thing)} cannot be used: made under a SECRET_KEY that is gone. Put"
-                " it into SECRET_KEY_FALLBACKS if you have it."
+                f"{counted(lost, thing)} cannot be used: made with a SECRET_KEY that is gone. If"
+                " you still have it, add it to SECRET_KEY_FALLBACKS."
             )
     return result

@@ -1,4 +1,4 @@
-"""`flask users`: accounts."""
+"""`flask users`: accounts. Skip it on a first reading."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ group = AppGroup("users", help="Accounts.")
 @group.command()
 @inside
 def bootstrap() -> None:
-    """Make the first administrator, unless there is one."""
+    """Create the first administrator, unless there is one."""
     if users.admins().exists():
         say("There is an administrator already.")
         return
@@ -48,7 +48,7 @@ def bootstrap() -> None:
     except Conflict:
         if not users.admins().exists():
             raise
-        say("There is an administrator already.")  # of another process, just now
+        say("There is an administrator already.")  # another process has just created one
         return
     say(f"First administrator: {settings.admin_username}")
     if not settings.admin_password:
@@ -65,7 +65,7 @@ def bootstrap() -> None:
 def create(
     username: str, email: str | None, *, admin: bool, service: bool, password_stdin: bool
 ) -> None:
-    """Create an account. Its id is printed."""
+    """Create an account and print its id."""
     if service and password_stdin:
         raise click.UsageError("--service and --password-stdin: a service account has no password.")
     account: dict[str, Any] = {"username": username}
@@ -76,7 +76,7 @@ def create(
 
 
 @group.command("list")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 @inside
 def list_users(*, as_json: bool) -> None:
     """List all accounts, newest first."""
@@ -103,7 +103,7 @@ def set_password(username: str, *, password_stdin: bool) -> None:
 @click.argument("username")
 @inside
 def disable(username: str) -> None:
-    """Disable an account: its sessions end for good, its keys stop."""
+    """Disable an account: its sessions end permanently, its keys stop working."""
     users.change(CONSOLE, user_called(username).id, is_active=False)
 
 
@@ -111,5 +111,5 @@ def disable(username: str) -> None:
 @click.argument("username")
 @inside
 def enable(username: str) -> None:
-    """Enable an account; its keys go on."""
+    """Enable an account; its keys work again."""
     users.change(CONSOLE, user_called(username).id, is_active=True)

@@ -1,1 +1,1 @@
-"""What is wrong or doubtful about an installation. Skip it on a first reading."""
+"""Checks of an installation, for `flask doctor`. Skip it on a first reading."""

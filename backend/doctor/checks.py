@@ -1,4 +1,7 @@
-"""What is wrong or doubtful about an installation, in sentences that say what to do."""
+"""Find what is wrong or doubtful in an installation, in sentences that say what to do.
+
+Skip it on a first reading.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,13 @@ from ..db.errors import explain, is_unavailable
 from ..db.sqlite import sqlite_path
 from ..services import Services
 
-PROBE_SECONDS = 3  # for each server that is asked
-CLOCK_SECONDS = 2  # apart, at which the clocks of here and of the database are told of
+PROBE_SECONDS = 3  # for each server to answer
+CLOCK_SECONDS = 2  # difference from the database's clock from which on it is reported
 
 
 def findings(settings: Settings, database: pw.Database) -> tuple[list[str], list[str]]:
-    """(what makes serving impossible or unsafe, what is doubtful)."""
-    fatal: list[str] = []  # unsafe settings have been refused before anything could ask
+    """Return (problems that make serving impossible or unsafe, warnings)."""
+    fatal: list[str] = []  # unsafe settings have already been refused
     doubtful = _about_dotenv()
     try:
         fatal += schema_check.faults(database)
@@ -45,7 +48,7 @@ def findings(settings: Settings, database: pw.Database) -> tuple[list[str], list
     doubtful += _about_signing_keys(settings)
     if settings.workers > 1 and not settings.redis_url:
         doubtful.append(
-            "REDIS_URL is not set: each of the WORKERS counts rate limits of keys for itself."
+            "REDIS_URL is not set: each of the WORKERS counts rate limits of keys separately."
         )
     if settings.database_pool_size < settings.threads:
         doubtful.append("DATABASE_POOL_SIZE is less than THREADS: requests wait for connections.")
@@ -55,14 +58,14 @@ def findings(settings: Settings, database: pw.Database) -> tuple[list[str], list
 
 
 def servers(service: Services) -> list[str]:
-    """A sentence for each of Redis and the mail server that cannot be used at present."""
+    """Return a sentence for each of Redis and the mail server that cannot be used now."""
     result = []
     settings, mailer = service.settings, service.mailer
     if settings.redis_url:
         redis = redis_url.connect(settings.redis_url, PROBE_SECONDS)
         if fault := _fault(redis.ping):
             result.append(
-                f"REDIS_URL: {fault}; each process counts rate limits of keys for itself."
+                f"REDIS_URL: {fault}; each process counts rate limits of keys separately."
             )
     if mailer.smtp_server and (fault := _fault(lambda: mailer.probe(PROBE_SECONDS))):
         result.append(f"MAIL_URL: {fault}; mail waits for up to 24 hours.")
@@ -70,9 +73,9 @@ def servers(service: Services) -> list[str]:
 
 
 def _fault(attempt: Callable[[], object]) -> str | None:
-    """Why the attempt fails, or that it takes too long; None if it succeeds.
+    """Return why the attempt fails, or that it takes too long; None if it succeeds.
 
-    Time-outs of sockets do not bound how long it takes to look a host name up.
+    It runs in a thread, because socket timeouts do not limit the look-up of a host name.
     """
     faults: list[str] = []
 
@@ -95,10 +98,10 @@ def _about_production(settings: Settings) -> list[str]:
     if settings.metrics_enabled and not settings.metrics_token:
         result.append(
             "METRICS_ENABLED without METRICS_TOKEN: anyone who reaches /metrics can read it; set a"
-            " token, or block /metrics at the proxy."
+            " token, or block /metrics in the proxy."
         )
     if settings.mail_url in {"console:", "memory:"}:
-        result.append("MAIL_URL sends no mail, and shows the links; give an smtp:// server.")
+        result.append("MAIL_URL sends no mail, and shows the links; set an smtp:// server.")
     return result
 
 
@@ -107,39 +110,39 @@ def _about_dotenv() -> list[str]:
     result = [f".env: there is no setting {name}." for name in given if name not in known]
     nearest = find_dotenv(usecwd=True)
     if nearest and Path(nearest) != ROOT / ".env":
-        result.append(f"The `flask` command reads {nearest}, the servers do not; move it away.")
+        result.append(f"The `flask` command reads {nearest}, but the servers do not; move it away.")
     return result
 
 
 def _about_clock(database: pw.Database) -> list[str]:
-    """A server may be another machine: what expires is compared with this one's time."""
+    """Compare clocks: the database may be on another machine, and expiry uses this one's time."""
     if not isinstance(database, pw.PostgresqlDatabase):
         return []
     [there] = database.execute_sql("SELECT clock_timestamp()").fetchone()
     seconds = abs((there - clock.now()).total_seconds())
     if seconds < CLOCK_SECONDS:
         return []
-    return [f"The clock is {seconds:.0f} s off that of the database; synchronise both (NTP)."]
+    return [f"The clock differs from the database's by {seconds:.0f} s; synchronise both (NTP)."]
 
 
 def _about_case(database: pw.Database) -> list[str]:
-    """PostgreSQL folds case by the database's locale, which may know the letters a to z only."""
+    """Check case folding: PostgreSQL uses the database's locale, which may know only a to z."""
     if isinstance(database, pw.SqliteDatabase):
         return []
     if database.execute_sql("SELECT 'É' ILIKE 'é'").fetchone() == (True,):
         return []
     remedy = "create a database with LC_CTYPE 'C.UTF-8' TEMPLATE template0"
-    return [f"LC_CTYPE folds a to z only, and so does `?search=`: {remedy}."]
+    return [f"LC_CTYPE ignores case only for a to z, and so does `?search=`: {remedy}."]
 
 
 def _about_pooler(settings: Settings, database: pw.Database) -> list[str]:
-    """Behind PgBouncer the service cannot set what it relies on itself."""
+    """Check the session parameters, which the service cannot set behind PgBouncer."""
     if settings.database_prepared_statements or isinstance(database, pw.SqliteDatabase):
         return []
-    begin, result = "DATABASE_PREPARED_STATEMENTS=false, and", []
+    begin, result = "DATABASE_PREPARED_STATEMENTS=false, but", []
     if database.execute_sql("SHOW statement_timeout").fetchone() == ("0",):
         remedy = f"ALTER ROLE ... SET statement_timeout = '{settings.database_timeout}s'"
-        result.append(f"{begin} no statement_timeout: run `{remedy}`.")
+        result.append(f"{begin} there is no statement_timeout: run `{remedy}`.")
     [isolation] = database.execute_sql("SHOW default_transaction_isolation").fetchone()
     if isolation != "read committed":
         remedy = "ALTER ROLE ... SET default_transaction_isolation = 'read committed'"
@@ -148,18 +151,18 @@ def _about_pooler(settings: Settings, database: pw.Database) -> list[str]:
 
 
 def _about_folder(folder: Path) -> list[str]:
-    """SQLite creates files beside the database, so its folder must be writable too."""
+    """Check that SQLite can create its files beside the database."""
     if not os.access(folder, os.F_OK) or os.access(folder, os.W_OK | os.X_OK):
         return []
     who = f" (uid {os.geteuid()}, gid {os.getegid()})" if os.name == "posix" else ""
-    return [f"DATABASE_URL: {folder} is not writable for the user of this process{who}."]
+    return [f"DATABASE_URL: {folder} is not writable by the user of this process{who}."]
 
 
 def _about_sqlite(settings: Settings) -> list[str]:
     path = sqlite_path(settings)
     result = _about_mode(*(path.with_name(path.name + end) for end in ("", "-wal", "-shm")))
     if settings.workers > 1:
-        result.append("SQLite with several WORKERS: right, but PostgreSQL writes in parallel.")
+        result.append("SQLite with several WORKERS works, but PostgreSQL writes in parallel.")
     return result
 
 
@@ -175,12 +178,12 @@ def _about_mode(*paths: Path) -> list[str]:
     loose = ", ".join(str(path) for path in paths if _is_readable_by_others(path))
     if not loose:
         return []
-    return [f"{loose} can be read by other users of the machine; run `chmod 600`."]
+    return [f"{loose} can be read by other users of this machine; run `chmod 600`."]
 
 
 def _is_readable_by_others(path: Path) -> bool:
     try:
         mode = path.stat().st_mode
-    except OSError:  # there is no such file, or this user cannot look into its folder
+    except OSError:  # there is no such file, or its folder is not accessible
         return False
     return os.name == "posix" and bool(mode & (stat.S_IRGRP | stat.S_IROTH))

@@ -1,1 +1,1 @@
-"""Mail: wording it, keeping it until it is sent, handing it over."""
+"""Mail: writing it, keeping it until it is sent, sending it. Skip it on a first reading."""

@@ -1,7 +1,7 @@
-"""Mail: stored with the transaction that promises it, sent after the commit.
+"""Mail: stored in the transaction that promises it, sent after the commit.
 
-The words are in config/mail/. The log names the template and the user's id, never the recipient,
-the link, or the password of MAIL_URL.
+The templates are in config/mail/. The log names the template and the user's id, never the
+recipient, the link, or the password of MAIL_URL. Skip it on a first reading.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from .models import Mail
 
 log = logging.getLogger(__name__)
 
-_LINKED = re.compile("[.:/\u3002\uff0e\uff61]")  # in domains and URLs; domains know four full stops
-PAUSES = (5, 15, 45, 135, 405, 600)  # seconds from one attempt to the next; the last repeats
+_LINKED = re.compile("[.:/\u3002\uff0e\uff61]")  # in domains and URLs; domains have four full stops
+PAUSES = (5, 15, 45, 135, 405, 600)  # seconds between attempts; the last one repeats
 
-# (template, user id, what was stored) -> what the template is filled with; None if it is too late
+# (template, user id, stored values) -> the template's values; None if it is too late
 Complete = Callable[[str, UUID | None, dict[str, Any]], dict[str, Any] | None]
 
 
@@ -46,16 +46,16 @@ def enabled() -> bool:
 
 
 def link(token: str) -> str:
-    """The address of the page that takes the token; what follows the # reaches no server."""
+    """Return the address of the page for the token; the part after the # reaches no server."""
     return f"{context.settings().password_url}#token={token}"
 
 
 def send(to: str, template: str, *, user_id: UUID | None, about: str = "", **values: Any) -> None:
     """Mail the template, filled with `values`, once the open transaction is committed.
 
-    It replaces a mail to the user that still waits and has the same template and is `about` the
-    same. Does not wait for a server; without MAIL_URL it does nothing. `values` are stored until
-    then, so they must hold no secret: links are made when the mail is sent.
+    It replaces a waiting mail to the user with the same template and the same `about`. This does
+    not wait for a server, and does nothing without MAIL_URL. `values` are stored until then, so
+    they must not contain secrets: links are made when the mail is sent.
     """
     if not enabled():
         log.info("mail.skipped", extra={"template": template})
@@ -66,10 +66,10 @@ def send(to: str, template: str, *, user_id: UUID | None, about: str = "", **val
 
 
 class Mailer:
-    """Writes messages and gives them to what MAIL_URL names.
+    """Writes messages and sends them as MAIL_URL says.
 
-    `patience` is how many seconds one attempt may take; `outbox` holds the newest messages of
-    `memory:`. `complete` turns what was stored into what the template needs.
+    `patience` is the maximum number of seconds per attempt. `outbox` has the newest messages of
+    `memory:`. `complete` turns the stored values into those that the template needs.
     """
 
     def __init__(self, settings: Settings, complete: Complete) -> None:
@@ -88,22 +88,22 @@ class Mailer:
 
     @property
     def smtp_server(self) -> str:
-        """The host of MAIL_URL; empty if no server is asked to send."""
+        """The host of MAIL_URL; empty if it names no server."""
         return urlsplit(self._settings.mail_url).hostname or ""
 
     def probe(self, seconds: float) -> None:
-        """See whether the server takes our connection and password; else smtp.NotSent."""
+        """Check that the server accepts our connection and password. Raises smtp.NotSent."""
         smtp.probe(self._settings.mail_url, name=_domain(self._host), seconds=seconds)
 
     def send_now(self, to: str, template: str, **values: Any) -> None:
-        """Send a mail past the outbox, in one attempt; ValueError or smtp.NotSent if that fails."""
+        """Send a mail in one attempt, without the outbox. Raises ValueError or smtp.NotSent."""
         mail, now = Mail(recipient=to, kind=template), clock.now()
         message = self._envelope(mail, now)
         self._write(message, template, now, values)
         self._give(message)
 
     def send_due(self, may_go_on: Callable[[], bool]) -> float:
-        """Send all mail that is due. Returns the seconds until there may be more."""
+        """Send all due mail; return the seconds until there may be more."""
         while enabled() and may_go_on():
             mail = outbox.take()
             if not isinstance(mail, Mail):
@@ -112,13 +112,13 @@ class Mailer:
         return outbox.POLL_SECONDS
 
     def _attempt(self, mail: Mail) -> None:
-        """Try to send the mail, and log what became of it."""
+        """Try to send the mail, and log the result."""
         who = str(mail.user_id) if mail.user_id else None
         facts = {"template": mail.template, "user_id": who, "tries": mail.attempts}
         values = self._complete(mail.template, mail.user_id, mail.values)
         if values is None:
             outbox.remove(mail)
-            log.info("mail.dropped", extra=facts | {"reason": "its link can no longer be good"})
+            log.info("mail.dropped", extra=facts | {"reason": "its link can no longer be valid"})
             return
         fault = self._fault(mail, values)
         if fault is None:
@@ -132,7 +132,7 @@ class Mailer:
             log.warning("mail.delayed", extra=facts | {"reason": fault.reason})
 
     def _fault(self, mail: Mail, values: dict[str, Any]) -> smtp.NotSent | None:
-        """Why the mail was not sent; None if it was."""
+        """Send the mail; return the fault, None if it was sent."""
         now = clock.now()
         if now >= mail.expires_at:
             return smtp.NotSent("no attempt succeeded in time", final=True)
@@ -142,17 +142,17 @@ class Mailer:
             return smtp.NotSent("not an address", final=True)
         try:
             self._write(message, mail.template, now, values)
-            release(context.required().database)  # requests need it while a server is slow
+            release(context.required().database)  # requests may need it while a server is slow
             self._give(message)
         except smtp.NotSent as fault:
             return fault
-        except Exception as error:  # a template that was edited may be at fault, and be mended
+        except Exception as error:  # perhaps an edited template, which can be fixed
             log.exception("a mail cannot be written")
             return smtp.NotSent(type(error).__name__, final=False)
         return None
 
     def _envelope(self, mail: Mail, at: datetime) -> EmailMessage:
-        """A message with all headers but the subject; ValueError if one cannot be written."""
+        """Return a message with all headers except the subject. Raises ValueError for a bad one."""
         domain = _domain(self._host)
         name, _, address = self._settings.mail_from.rpartition("<")
         sender = address.rstrip(">") or f"no-reply@{domain}"
@@ -161,7 +161,7 @@ class Mailer:
         message["To"] = Address("", *_parts(mail.recipient))
         message["Date"] = format_datetime(at)
         message["Message-ID"] = f"<{mail.id}@{domain}>"  # the same at each attempt
-        message["Auto-Submitted"] = "auto-generated"  # RFC 3834: let no machine answer
+        message["Auto-Submitted"] = "auto-generated"  # RFC 3834: asks machines not to reply
         return message
 
     def _write(
@@ -190,9 +190,9 @@ class Mailer:
 
 
 def _unlinked(name: str, value: Any) -> Any:
-    """The value, unless somebody chose it so that mail clients would show it as a link.
+    """Return the value, or a substitute if mail clients would turn it into a link.
 
-    What they would link is left out, since they link it however it is quoted.
+    Users choose these values, and mail clients link them however they are quoted.
     """
     if name in {"username", "key"} and _LINKED.search(value):
         return ""
@@ -211,7 +211,7 @@ def _print(message: EmailMessage) -> None:
 
 
 def _parts(address: str) -> tuple[str, str]:
-    """Local part and domain in ASCII (IDNA 2008); ValueError for what is no address."""
+    """Return local part and domain in ASCII (IDNA 2008). Raises ValueError if not an address."""
     local, _, domain = address.rpartition("@")
     if not (local and local.isascii() and local.isprintable()):
         raise ValueError("not an e-mail address")
@@ -219,7 +219,7 @@ def _parts(address: str) -> tuple[str, str]:
 
 
 def _domain(host: str) -> str:
-    """The host as a domain of mail: in ASCII, an address in brackets (RFC 5321 section 4.1.3)."""
+    """Return the host as a mail domain: ASCII, with IPs in brackets (RFC 5321 section 4.1.3)."""
     try:
         version = ipaddress.ip_address(host).version
     except ValueError:

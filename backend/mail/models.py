@@ -1,4 +1,4 @@
-"""The table of mail that waits."""
+"""The table of waiting mail. Skip it on a first reading."""
 
 import json
 from typing import Any
@@ -9,10 +9,10 @@ from ..db.database import Model, UTCDateTimeField
 
 
 class Mail(Model):
-    """A mail that waits. `content` is what its template is filled with, as JSON, without secrets.
+    """A waiting mail. `content` has the template's values as JSON, without secrets.
 
-    There is one of each `kind` for a user; it begins with the template's name. `due_at` is when
-    the next attempt may begin: while one is under way, the end of its lease.
+    There is one per user and `kind`, which begins with the template's name. `due_at` is the time of
+    the next attempt; during an attempt, the end of its lease.
     """
 
     user_id = pw.UUIDField(null=True)
@@ -34,5 +34,5 @@ class Mail(Model):
 
     @property
     def values(self) -> dict[str, Any]:
-        """What its template is filled with."""
+        """The values for its template."""
         return dict(json.loads(self.content))

@@ -1,7 +1,8 @@
-"""The outbox: mail that a transaction promised, kept in the database until it is handed over.
+"""The outbox: mail that a transaction promised, kept in the database until it is sent.
 
-Several processes may send from it. Each takes a mail by a guarded UPDATE, which leases it for a
-while: nobody else sends it meanwhile, and if the process dies, another takes it afterwards.
+Several processes may send from it. Each takes a mail with a guarded UPDATE, which leases it for a
+while: no other process sends it meanwhile, and if the process dies, another one takes it later.
+Skip it on a first reading.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from ..core import clock
 from ..db.database import delete_some, new_id
 from .models import Mail
 
-KEPT_FOR = timedelta(hours=24)  # a mail that no server takes
-LEASE = timedelta(minutes=2)  # more than handing over a mail can take
-LATE = timedelta(minutes=15)  # after which `flask doctor` reports a mail that waits
-POLL_SECONDS = 60.0  # until a process looks for mail that another one left
+KEPT_FOR = timedelta(hours=24)  # how long a mail waits for a server to accept it
+LEASE = timedelta(minutes=2)  # longer than sending a mail can take
+LATE = timedelta(minutes=15)  # after which `flask doctor` reports a waiting mail
+POLL_SECONDS = 60.0  # between two looks for mail that another process left
 
 
 def put(recipient: str, kind: str, user_id: UUID | None, values: dict[str, Any]) -> None:
-    """Add a mail, which replaces one of this kind that waits for the user."""
+    """Add a mail. It replaces a waiting one of this kind for the user."""
     now = clock.now()
     row = {
-        Mail.id: new_id(),  # another than that of a mail it replaces, which may be on its way
+        Mail.id: new_id(),  # not the id of the mail that it replaces, which may be on its way
         Mail.created_at: now,
         Mail.recipient: recipient,
         Mail.content: json.dumps(values),
@@ -39,7 +40,7 @@ def put(recipient: str, kind: str, user_id: UUID | None, values: dict[str, Any])
 
 
 def take() -> Mail | float:
-    """The next mail that is due, leased to the caller; else the seconds until one may be."""
+    """Return the next due mail, leased to the caller, or the seconds until one may be due."""
     while True:
         now = clock.now()
         mail = Mail.select().order_by(Mail.due_at).first()
@@ -56,7 +57,7 @@ def take() -> Mail | float:
 
 
 def put_back(mail: Mail, seconds: float) -> None:
-    """Let the next attempt begin in so many seconds, unless the lease has run out."""
+    """Schedule the next attempt in this many seconds, unless the lease has run out."""
     due_at = clock.now() + timedelta(seconds=seconds)
     Mail.update(due_at=due_at).where(_same(mail)).execute()
 
@@ -67,21 +68,21 @@ def remove(mail: Mail) -> None:
 
 
 def _same(mail: Mail) -> Any:
-    """The condition that no other process has taken the mail, and no newer one replaced it."""
+    """Build the condition that no process took the mail since, and no newer one replaced it."""
     return (Mail.id == mail.id) & (Mail.attempts == mail.attempts)
 
 
 def prune(limit: int) -> int:
-    """Delete at most `limit` mails that expired while no process was sending; returns how many."""
+    """Delete at most `limit` mails that expired while no process was sending; return how many."""
     unsent = Mail.select().where(Mail.expires_at <= clock.now() - timedelta(hours=1))
     return delete_some(unsent, limit)
 
 
 def doubts() -> list[str]:
-    """A sentence if mail has been waiting for long, for `flask doctor`."""
+    """Return a sentence for `flask doctor` if mail has been waiting for long."""
     late = Mail.select().where(Mail.created_at <= clock.now() - LATE)
     if not (count := late.count()):
         return []
     oldest = late.order_by(Mail.created_at).first()
-    since = f"{oldest.created_at:%Y-%m-%d %H:%M} UTC" if oldest else "lately"
-    return [f"Mail is waiting: {count}, since {since}. The log says why (mail.delayed)."]
+    since = f"{oldest.created_at:%Y-%m-%d %H:%M} UTC" if oldest else "recently"
+    return [f"Mail is waiting: {count}, since {since}. See mail.delayed in the log for the reason."]

@@ -1,4 +1,4 @@
-"""The thread that sends mail: when it is woken, and when the outbox says so."""
+"""The thread that sends mail, when woken and when some is due. Skip it on a first reading."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ..db.errors import explain, is_unavailable
 
 log = logging.getLogger(__name__)
 
-AGAIN_SECONDS = 10.0  # until it goes on after an error
+AGAIN_SECONDS = 10.0  # pause after an error
 
 
 class Sender(Lane):
-    """Sends mail when it is woken, and again after the time that the outbox says.
+    """Sends mail when woken, and again after the time that `send` returns.
 
-    `send` is given a function that says whether it may go on, and returns the seconds until there
+    `send` gets a function that says whether it may continue, and returns the seconds until there
     may be more to send.
     """
 
@@ -36,26 +36,26 @@ class Sender(Lane):
         self._failed = ""
 
     def start(self) -> None:
-        """Look once for mail that another process left, and from then on from time to time."""
+        """Look for mail that another process left, now and from time to time."""
         ending = self.closing.is_set() or not threading.main_thread().is_alive()
         if not (self._running or ending):
             self.wake()
 
     def wake(self) -> None:
-        """Send what is due soon. Returns at once and never raises."""
+        """Send due mail soon. Returns immediately and never raises."""
         with self._changed:
             self._wanted = True
             self._changed.notify_all()
             self._start()
 
     def close(self) -> None:
-        """Send what is due, as far as CLOSE_SECONDS allow; the rest stays in the outbox."""
+        """Send due mail for at most CLOSE_SECONDS; the rest stays in the outbox."""
         self._deadline = time.monotonic() + CLOSE_SECONDS / 2
         super().close()
 
     @property
     def waiting(self) -> int:
-        """1 if there is something to send that has not been looked at, else 0."""
+        """1 if there may be mail that has not been looked at, else 0."""
         return int(self._wanted)
 
     def _next(self) -> Job | None:
@@ -72,7 +72,7 @@ class Sender(Lane):
         except Exception as error:
             self._pause = AGAIN_SECONDS
             if not is_unavailable(error):
-                log.exception("mail: none is sent for now")
+                log.exception("mail: sending is paused after an error")
             elif self._failed != str(error):
-                log.warning("mail waits: %s", explain(error))
+                log.warning("mail is waiting: %s", explain(error))
             self._failed = str(error)

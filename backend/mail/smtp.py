@@ -1,4 +1,7 @@
-"""Handing a message to an SMTP server (RFC 5321), encrypted and in bounded time."""
+"""Pass a message to an SMTP server (RFC 5321), encrypted and in bounded time.
+
+Skip it on a first reading.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,9 @@ from ..core.settings import is_loopback
 
 
 class NotSent(Exception):
-    """The server did not take the message; if that is `final`, it never will.
+    """The server did not accept the message; if this is `final`, it never will.
 
-    `reason` names the fault and the server's code. What the server said repeats addresses.
+    `reason` has the error and the server's code, but not its message, which may repeat addresses.
     """
 
     def __init__(self, reason: str, *, final: bool) -> None:
@@ -29,33 +32,33 @@ class NotSent(Exception):
 
 
 def transfer(message: EmailMessage, url: str, *, name: str, seconds: float) -> None:
-    """Give the message to the server of the URL, as the host `name`; else NotSent.
+    """Pass the message to the URL's server, as the host `name`. Raises NotSent if that fails.
 
-    Encryption is required and certificates are verified, but for a server on this machine. With
-    `starttls=never` nothing is encrypted, and a password is not sent elsewhere.
+    Requires encryption and verifies certificates, except for a server on this machine. With
+    `starttls=never` nothing is encrypted, and a password is only sent to this machine.
     """
     sender, recipient = (message[each].addresses[0].addr_spec for each in ("From", "To"))
     with _session(url, name, seconds) as server:
         server.send_message(message, sender, [recipient])
         with suppress(OSError, smtplib.SMTPException):
-            server.quit()  # it has the message, whatever happens now
+            server.quit()  # if this fails, the server still has the message
 
 
 def probe(url: str, *, name: str, seconds: float) -> None:
-    """Connect to the server of the URL and sign in, as for a message; else NotSent."""
+    """Connect to the URL's server and sign in, as for a message. Raises NotSent if that fails."""
     with _session(url, name, seconds) as server:
         server.noop()
 
 
 @contextmanager
 def _session(url: str, name: str, seconds: float) -> Iterator[smtplib.SMTP]:
-    """A connection that is encrypted and signed in as it should be; NotSent for what fails."""
+    """Open an encrypted connection and sign in. Raises NotSent for anything that fails."""
     try:
         with closing(_connect(url, name, seconds)) as server:
             yield server
     except (OSError, smtplib.SMTPException) as error:
         code = _code(error)
-        # All else may be mended here or there: a password, a certificate, what the server allows.
+        # Other faults can be fixed on either side: a password, a certificate, the server's rules.
         refused = isinstance(error, smtplib.SMTPRecipientsRefused | smtplib.SMTPDataError)
         reason = f"{type(error).__name__} {code or ''}".rstrip()
         raise NotSent(reason, final=refused and code >= 500) from None
@@ -89,21 +92,21 @@ def _connect(url: str, name: str, seconds: float) -> smtplib.SMTP:
 
 
 def _code(error: Exception) -> int:
-    """The server's reply code (RFC 5321 section 4.2); 0 if it gave none."""
+    """Return the server's reply code (RFC 5321 section 4.2); 0 if there is none."""
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         return min(code for code, _ in error.recipients.values())
     return getattr(error, "smtp_code", 0)
 
 
 class _Utf8(str):
-    """Text that is encoded as UTF-8, as user and password must be (RFC 4616), also by smtplib."""
+    """Text that smtplib, too, encodes as UTF-8, as RFC 4616 requires of user and password."""
 
     def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
         return super().encode("utf-8", errors)
 
 
 class _SMTP(smtplib.SMTP):
-    """All that the server says must be said within `timeout` seconds, not each byte of it."""
+    """An SMTP client with `timeout` seconds for all of the server's replies, not for each byte."""
 
     def __init__(self, host: str, port: int, name: str, *, timeout: float, **more: Any) -> None:
         self._end = time.monotonic() + timeout
@@ -129,7 +132,7 @@ class _SMTPS(_SMTP, smtplib.SMTP_SSL):
 
 
 class _Received(io.RawIOBase):
-    """What comes by a socket until the time `end`, then TimeoutError."""
+    """Reads from a socket until the time `end`, then raises TimeoutError."""
 
     def __init__(self, sock: socket.socket, end: float) -> None:
         self._sock = sock

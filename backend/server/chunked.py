@@ -1,4 +1,4 @@
-"""A request body that comes in chunks, read in time that grows with its length alone."""
+"""Chunked request bodies, read in time proportional to their length. Skip it on a first reading."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t -~\x80-\xff]*)?")  # RFC 9112 s
 
 
 class Chunks(ChunkedReceiver):
-    """waitress's receiver of chunks, with a bound on what is not data.
+    """waitress's receiver of chunks, with a limit on bytes that are not data.
 
     waitress searches an unfinished line from its start whenever a piece arrives, and copies the
-    rest of the piece for each chunk in it. A client that never ends a line, or sends one byte a
-    chunk, would keep the only thread busy that reads from connections.
+    rest of the piece for each chunk in it. A client that never ends a line, or sends one byte per
+    chunk, would keep the only thread that reads from connections busy.
     """
 
     completed: bool
@@ -45,7 +45,7 @@ class Chunks(ChunkedReceiver):
         return len(data) if self.error else at
 
     def _take_line(self, data: bytes, at: int) -> int:
-        """Take a line, or the part of it that has come; return where it ends."""
+        """Take a line, or the part of it that has arrived; return where it ends."""
         end = data.find(b"\n", at) + 1 or len(data)
         self.control_line += data[at:end]
         self._framing += end - at
@@ -58,7 +58,7 @@ class Chunks(ChunkedReceiver):
 
     def _read_line(self, line: bytes) -> None:
         if not line.endswith(b"\r\n"):
-            self.error = BadRequest("A line that does not end with CR LF")
+            self.error = BadRequest("A line does not end with CR LF")
         elif self.all_chunks_received:
             self.completed = line == b"\r\n"  # trailers are dropped
         elif self.validate_chunk_end:

@@ -1,4 +1,7 @@
-"""What waitress accepts on a connection, stricter than by itself, bounded, and in what order."""
+"""What waitress accepts on a connection, and in which order: stricter and bounded.
+
+Skip it on a first reading.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,10 @@ from ..web import problems
 from .chunked import Chunks
 
 REQUEST_SECONDS = 60  # from the first byte of a request to its last
-WAITING_PER_THREAD = 64  # requests; the last of them waits a second or two
-MOST_FIELDS = 100  # header lines, as gunicorn allows
-# waitress's own expressions try every way to divide a line that does not match, or a value that
-# follows many blanks: 60 KB took minutes. These read each byte once (RFC 9112 sections 3 and 5).
+WAITING_PER_THREAD = 64  # requests; the last one waits a second or two
+MOST_FIELDS = 100  # header lines, the limit of gunicorn too
+# waitress's own expressions try every way to divide a line that does not match, or a value after
+# many blanks: 60 KB took minutes. These read each byte once (RFC 9112 sections 3 and 5).
 _REQUEST_LINE = re.compile(
     rb"[!#$%&'*+.^_`|~0-9A-Z-]+ (?:/|\*|[A-Za-z][A-Za-z0-9+.-]*://)[^\x00-\x20\x7f]* HTTP/\d\.\d"
 )
@@ -31,27 +34,27 @@ _ALWAYS_SERVED = frozenset({"/healthz", "/readyz"})
 
 
 class _Overloaded(Error):
-    """More requests wait than are served in a second or two."""
+    """More requests are waiting than can be served in a second or two."""
 
     code = 503
     reason = "Service Unavailable"
 
     def to_response(self, ident: str | None = None) -> tuple[str, list[tuple[str, str]], bytes]:
-        """Status, headers and body."""
+        """Return status, headers and body."""
         headers = [("Content-Type", problems.MEDIA_TYPE), ("Retry-After", "1")]
         body = json.dumps(problems.problem("unavailable", self.body))
         return f"{self.code} {self.reason}", headers, body.encode()
 
 
 class _TooSlow(Error):
-    """A request that does not come to its end."""
+    """A request did not arrive completely in time."""
 
     code = 408
     reason = "Request Timeout"
 
 
 class _Parser(HTTPRequestParser):
-    """waitress's parser; framing of two readings is refused (RFC 9112 section 6.1)."""
+    """waitress's parser, which also refuses ambiguous framing (RFC 9112 section 6.1)."""
 
     draining: threading.Event
     waiting: Waiting
@@ -66,21 +69,21 @@ class _Parser(HTTPRequestParser):
         self.begun = time.monotonic()
 
     def received(self, data: bytes) -> int:
-        """Take what has come; how many bytes of it were of this request."""
+        """Take a piece of data; return how many of its bytes belong to this request."""
         used = super().received(data)
-        if self.empty:  # one empty line is skipped; these might go on for ever
-            self.empty, self.error = False, BadRequest("Empty lines in place of a request")
+        if self.empty:  # one empty line is skipped, but a client could send them endlessly
+            self.empty, self.error = False, BadRequest("Empty lines instead of a request")
         if self.completed:
             self.expect_continue = False  # there is no body to wait for
             crowded = len(self.waiting) > self.most_waiting
             if crowded and not self.error and self.path not in _ALWAYS_SERVED:
                 self.error = _Overloaded("Too many requests are waiting. Try again shortly.")
         elif time.monotonic() - self.begun > REQUEST_SECONDS:
-            self.error, self.completed = _TooSlow("The request did not come to its end."), True
+            self.error, self.completed = _TooSlow("The request was not received in time."), True
         return int(used)
 
     def parse_header(self, header_plus: bytes) -> None:
-        """Read the header; ParsingError if others might read it differently."""
+        """Parse the header. Raises ParsingError if other servers might parse it differently."""
         head = header_plus.removesuffix(b"\r\n\r\n").removesuffix(b"\r\n")
         line, *lines = head.split(b"\r\n")
         if not _REQUEST_LINE.fullmatch(line):
@@ -88,18 +91,18 @@ class _Parser(HTTPRequestParser):
         if len(lines) > MOST_FIELDS:
             raise ParsingError("Too many header lines")
         fields = [_FIELD.fullmatch(each) for each in lines]
-        if not all(fields):  # a line that goes on in the next is none either (section 5.2)
+        if not all(fields):  # continuation lines are invalid too (section 5.2)
             raise ParsingError("Invalid header line")
         plain = [b"%s:%s" % (each[1], each[2].strip(b" \t")) for each in fields if each]
         try:
             super().parse_header(b"\r\n".join([line, *plain, b""]))
-        except ValueError as error:  # of an IPv6 address, or a number of 5,000 digits
+        except ValueError as error:  # a bad IPv6 address, or a number of 5,000 digits
             raise ParsingError("Invalid target or Content-Length") from error
         names = [each[1].lower() for each in fields if each]
         if b"transfer-encoding" in names and (b"content-length" in names or self.version != "1.1"):
-            raise ParsingError("Transfer-Encoding beside Content-Length, or not in HTTP/1.1")
+            raise ParsingError("Transfer-Encoding with Content-Length, or not in HTTP/1.1")
         if names.count(b"host") > 1:
-            raise ParsingError("Host twice")
+            raise ParsingError("Duplicate Host header")
         if self.chunked:
             self.body_rcv = Chunks(self.body_rcv.getbuf())
         if self.draining.is_set() or "/docs/assets/" in self.path:
@@ -107,20 +110,20 @@ class _Parser(HTTPRequestParser):
 
 
 class _Task(WSGITask):
-    """A request for the application, under the path that the client sent."""
+    """A request for the application, with the path that the client sent."""
 
     def get_environment(self) -> dict[str, Any]:
-        """The WSGI environment. waitress would make `/v1/x` of `//v1/x`."""
+        """Return the WSGI environment. waitress would turn `//v1/x` into `/v1/x`."""
         environ: dict[str, Any] = super().get_environment()
         environ["PATH_INFO"] = self.request.path
         return environ
 
 
 class Waiting:
-    """The requests that wait for a thread. Those whose path is in `patient` let the others pass.
+    """The requests that wait for a thread. Those whose path is in `patient` let others go first.
 
-    So that a flood of logins, however fast each is refused, does not stand before all else. Every
-    fourth turn is theirs, or they might wait for ever.
+    This keeps a flood of logins, however fast each is refused, from blocking everything. Every
+    fourth turn is theirs, so that they do not wait indefinitely.
     """
 
     def __init__(self, patient: Collection[str]) -> None:
@@ -132,12 +135,12 @@ class Waiting:
         return sum(map(len, self._lanes))
 
     def append(self, channel: Any) -> None:
-        """Have the connection's next request wait."""
-        path = getattr(channel.requests[0], "path", "")  # what cannot be parsed has none
+        """Queue the connection's next request."""
+        path = getattr(channel.requests[0], "path", "")  # an unparsable request has no path
         self._lanes[path in self._patient].append(channel)
 
     def popleft(self) -> Any:
-        """The connection whose turn it is; IndexError if none waits."""
+        """Remove and return the connection whose turn it is. Raises IndexError if none waits."""
         self._turn += 1
         others, patient = self._lanes
         first, second = (others, patient) if self._turn % 4 else (patient, others)
@@ -145,11 +148,11 @@ class Waiting:
 
 
 def channel_class(draining: threading.Event, waiting: Waiting, threads: int) -> type[HTTPChannel]:
-    """waitress's connection, stricter.
+    """Return a stricter subclass of waitress's connection.
 
-    It ends after a large answer, of which many in a queue would hold the thread that makes them
-    until the client reads, and while draining, so that clients go elsewhere. While too many
-    requests are `waiting`, further ones are answered 503 without asking the application.
+    It closes after a large response, because a queue of them would hold a thread until the client
+    reads them, and while draining, so that clients go elsewhere. While too many requests are
+    `waiting`, it answers further ones with 503 without asking the application.
     """
     about = {
         "draining": draining,

@@ -1,6 +1,6 @@
-"""What the servers share: where they listen, what ends them, and how they end.
+"""Code that all servers share: listening, signals, and ending without resetting any client.
 
-No client that has connected is reset.
+Skip it on a first reading.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from flask import Flask
 from ..core.paths import ROOT
 from ..core.settings import Settings
 
-if TYPE_CHECKING:  # gunicorn's configuration imports this before it says where metrics are shared
+if TYPE_CHECKING:  # gunicorn's configuration imports this before it sets where metrics are shared
     from ..services import Services
 
 log = logging.getLogger(__name__)
 
 
 def addresses(host: str) -> list[str]:
-    """The numeric addresses of a host; `*` and `::` are all addresses, of IPv6 and IPv4.
+    """Return a host's numeric addresses; `*` and `::` mean all, both IPv6 and IPv4.
 
-    OSError if there are none.
+    Raises OSError if there are none.
     """
     host = host.strip("[]")
     if host in {"*", "::"}:
@@ -41,7 +41,7 @@ def addresses(host: str) -> list[str]:
 
 
 def listen(settings: Settings) -> list[socket.socket]:
-    """Bind HOST and PORT; OSError if that fails."""
+    """Bind HOST and PORT; return the sockets. Raises OSError if that fails."""
     return [
         socket.create_server(
             (address, settings.port),
@@ -54,16 +54,16 @@ def listen(settings: Settings) -> list[socket.socket]:
 
 
 def announce(settings: Settings) -> None:
-    """Log where the service answers, once it listens there."""
+    """Log the service's address, once it listens there."""
     docs = f", documentation at {settings.public_url}/v1/docs" if settings.docs_enabled else ""
     log.info("serving on %s port %s%s", settings.host, settings.port, docs)
 
 
 def on_end(act: Callable[[], object]) -> None:
-    """Have this done once when the process is to end: by SIGTERM, or its terminal is closed."""
+    """Call `act` once when the process is asked to end: by SIGTERM, or a closed terminal."""
     hangup = getattr(signal, "SIGHUP", None)  # not on Windows
     ending = [signal.SIGTERM]
-    if hangup and signal.getsignal(hangup) is not signal.SIG_IGN:  # under nohup it is
+    if hangup and signal.getsignal(hangup) is not signal.SIG_IGN:  # as under nohup
         ending.append(hangup)
 
     def end(*_: object) -> None:
@@ -76,7 +76,7 @@ def on_end(act: Callable[[], object]) -> None:
 
 
 def use_temporary_folder() -> None:
-    """Put temporary files into instance/ where the usual folders cannot be written."""
+    """Put temporary files into instance/ if the usual folders are not writable."""
     try:
         tempfile.gettempdir()
     except FileNotFoundError:
@@ -87,26 +87,26 @@ def use_temporary_folder() -> None:
 
 
 def begin(app: Flask) -> None:
-    """Do what there is to do once the server listens."""
+    """Start the background work once the server listens."""
     use_temporary_folder()
     service: Services = app.extensions["backend"]
-    service.sender.start()  # mail that waits from before a crash
+    service.sender.start()  # mail left over from before a crash
     announce(service.settings)
 
 
 def finish(app: Flask) -> None:
-    """Do what is left to do before the process ends."""
+    """Do the remaining background work before the process ends."""
     service: Services = app.extensions["backend"]
     for lane in (service.tasks, service.lookups, service.sender, service.periodic_tasks):
         lane.close()
 
 
 def stop_listening(listener: socket.socket, accept: Callable[[], object]) -> None:
-    """Close the listener when nobody waits to be accepted.
+    """Close the listener once no client is waiting to be accepted.
 
-    Who connects between the last look and the close is reset, and a proxy cannot send a write
-    again. Python's own calls give the interpreter to other threads, which makes milliseconds of
-    that moment under load; those of PyDLL do not.
+    A client that connects between the last check and the close is reset, and a proxy cannot repeat
+    a write. Python's own calls let other threads run in between, which takes milliseconds under
+    load; PyDLL's do not.
     """
     if os.name != "posix":
         accept()
@@ -121,7 +121,7 @@ def stop_listening(listener: socket.socket, accept: Callable[[], object]) -> Non
 
 
 def has_input(connection: socket.socket) -> bool:
-    """True if something has come that was not read yet, be it the end."""
+    """True if there is unread input, including the end of the stream."""
     if not hasattr(select, "poll"):  # Windows
         return bool(select.select([connection], [], [], 0)[0])
     poll = select.poll()

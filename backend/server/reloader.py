@@ -1,4 +1,7 @@
-"""The server of development: it starts again when a file changes, and survives mistakes in them."""
+"""The development server: it restarts when a file changes, and survives errors in the files.
+
+Skip it on a first reading.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from .listeners import begin, finish, on_end
 
 log = logging.getLogger(__name__)
 
-INTERVAL = 0.5  # seconds between two looks at the files
+INTERVAL = 0.5  # seconds between two checks of the files
 ENDING_SECONDS = 10
 
 Stamps = dict[Path, tuple[int, int]]
@@ -35,10 +38,10 @@ Stamps = dict[Path, tuple[int, int]]
 def serve_and_reload(sockets: list[socket.socket]) -> None:
     """Serve on the sockets until SIGTERM or Ctrl-C, in a process that is replaced on a change.
 
-    The sockets stay open meanwhile: who connects waits for the next process.
+    The sockets stay open meanwhile: clients that connect wait for the next process.
     """
     on_end(sys.exit)
-    signal.signal(signal.SIGINT, lambda *_: sys.exit())  # a background job has it ignored
+    signal.signal(signal.SIGINT, lambda *_: sys.exit())  # background jobs start with it ignored
     while True:
         before = _stamps()
         server = multiprocessing.get_context("spawn").Process(target=_serve, args=(sockets,))
@@ -53,7 +56,7 @@ def serve_and_reload(sockets: list[socket.socket]) -> None:
 
 
 def _wait_for_change(server: SpawnProcess, before: Stamps) -> Path | None:
-    """The first file that changes; None if the server ends meanwhile, as it was asked to."""
+    """Return the first file that changes; None if the server ends first, as it was asked to."""
     has_failed = False
     while True:
         time.sleep(INTERVAL)
@@ -66,7 +69,7 @@ def _wait_for_change(server: SpawnProcess, before: Stamps) -> Path | None:
         if server.exitcode is not None and not has_failed:
             has_failed = True
             log.error(
-                "the server ended with exit code %s, and starts again when a file changes",
+                "the server ended with exit code %s; it starts again when a file changes",
                 server.exitcode,
             )
 
@@ -82,7 +85,7 @@ def _end(server: SpawnProcess) -> None:
 
 
 def _stamps() -> Stamps:
-    """Time and size of each file that the service may have read: code and settings."""
+    """Return time and size of each file that the service may have read: code and settings."""
     return dict(_stamps_below(ROOT))
 
 
@@ -103,10 +106,10 @@ def _stamps_below(top: Path) -> Iterator[tuple[Path, tuple[int, int]]]:
 
 
 def _serve(sockets: list[socket.socket]) -> None:
-    """Serve, in a process of its own, until a signal or the end of the first process."""
+    """Serve, in a child process, until a signal or the end of the first process."""
     on_end(sys.exit)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the first process decides
-    # As it is now; by name, because the entry point imports the servers.
+    # The current code; by name, because the entry point imports the servers.
     app = import_module(f"{__package__.partition('.')[0]}.wsgi").app
     servers = [_server_on(listener, app) for listener in sockets]
     begin(app)
@@ -127,17 +130,17 @@ def _server_on(listener: socket.socket, app: WSGIApplication) -> BaseWSGIServer:
 
 
 class _Quiet(WSGIRequestHandler):
-    """Names no version, and leaves the line per request to the application."""
+    """Hides the version, and leaves the log line per request to the application."""
 
     def version_string(self) -> str:
-        """What the Server header says."""
+        """Return the value of the Server header."""
         return "development"
 
     def log_request(self, *args: Any) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def make_environ(self) -> WSGIEnvironment:
-        """The WSGI environment. The library makes `/v1/x` of `//v1/x`."""
+        """Return the WSGI environment. The library would turn `//v1/x` into `/v1/x`."""
         environ = super().make_environ()
         if self.requestline.split()[1].startswith("//"):
             environ["PATH_INFO"] = f"/{environ['PATH_INFO']}"

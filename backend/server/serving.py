@@ -1,4 +1,7 @@
-"""The server of `python wsgi.py`: waitress, or one that reloads in development."""
+"""The server of `python wsgi.py`: waitress, or one that reloads in development.
+
+Skip it on a first reading.
+"""
 
 from __future__ import annotations
 
@@ -26,23 +29,23 @@ from .reloader import serve_and_reload
 
 log = logging.getLogger(__name__)
 
-DRAIN_SECONDS = 25  # within the 30 s that Kubernetes grants; Docker's own 10 s are too few
-LINGER_SECONDS = 1.0  # for what is on its way on connections that a proxy keeps
+DRAIN_SECONDS = 25  # within the 30 s that Kubernetes grants; Docker's default of 10 s is too short
+LINGER_SECONDS = 1.0  # for requests on their way on connections that a proxy keeps open
 
 
 def serve(app: Flask, settings: Settings) -> None:
     """Serve until SIGTERM, SIGHUP or Ctrl-C."""
     try:
         sockets = listen(settings)
-    except OSError as error:  # the port is taken, the address is not ours
+    except OSError as error:  # the port is taken, or the address is not ours
         sys.exit(f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}")
     if settings.environment == "development":
         serve_and_reload(sockets)
         return
-    # Under a flood many threads want to run: each then waits for its turn behind all others, which
-    # at Python's 5 ms is the 50 ms that the tenth waits (make attack measures it).
+    # In a flood many threads want to run, and each waits for all others: with Python's 5 ms, the
+    # tenth thread waits 50 ms (make attack measures it).
     sys.setswitchinterval(0.0005)
-    # What is here by now stays: to look through it for garbage took 30 ms, once in 250 pages.
+    # All present objects stay: searching them for garbage took 30 ms, once in 250 pages.
     gc.freeze()
     _serve(app, settings, sockets)
     finish(app)
@@ -56,9 +59,9 @@ def _serve(app: Flask, settings: Settings, sockets: list[socket.socket]) -> None
         sockets=sockets,
         threads=settings.threads,
         ident=None,  # no Server header
-        # Idle connections cost a descriptor each, not a thread; 100, the default, is an outage.
+        # An idle connection costs a descriptor, not a thread; the default, 100, fills up soon.
         connection_limit=_most_connections(),
-        asyncore_use_poll=hasattr(select, "poll"),  # select() ends at 1,024 descriptors
+        asyncore_use_poll=hasattr(select, "poll"),  # select() is limited to 1,024 descriptors
         channel_timeout=60,
         max_request_body_size=2 * MAX_BODY,  # bodies above MAX_BODY get our own 413
         max_request_header_size=64 * 1024,
@@ -71,22 +74,22 @@ def _serve(app: Flask, settings: Settings, sockets: list[socket.socket]) -> None
         listener.channel_class = channel_class(draining, waiting, settings.threads)
     stop = threading.Event()
     on_end(stop.set)
-    # A shell starts what runs in the background with SIGINT ignored, and the drain ends with one.
+    # Shells start background jobs with SIGINT ignored, but the drain ends with a SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_drain, args=(polled, stop, draining), daemon=True).start()
     begin(app)
     server.run()
-    # What is left to do takes seconds, in which nobody answers on connections that are kept.
+    # The remaining work takes seconds, in which no request on a kept connection would be answered.
     wasyncore.close_all(polled, ignore_all=True)
 
 
 def _listeners(polled: dict[int, Any]) -> list[BaseWSGIServer]:
-    """One for each address of the host name."""
+    """Return the listeners, one for each address of the host name."""
     return [each for each in polled.values() if isinstance(each, BaseWSGIServer)]
 
 
 def _most_connections() -> int:
-    """4000, or what the limit of descriptors leaves beside databases and files."""
+    """Return 4000, or what the limit on descriptors leaves after databases and files."""
     try:
         import resource
     except ImportError:  # Windows
@@ -96,13 +99,13 @@ def _most_connections() -> int:
 
 
 def _drain(polled: dict[int, Any], stop: threading.Event, draining: threading.Event) -> None:
-    """Once `stop` is set: take no new connection, finish the requests that began, end the server.
+    """When `stop` is set: refuse new connections, finish the requests that began, end the server.
 
-    waitress by itself drops requests that run or wait when it is told to end.
+    Plain waitress drops running and waiting requests when it is asked to end.
     """
     stop.wait()
     draining.set()
-    log.info("draining: no new connections; requests that have begun are finished")
+    log.info("draining: no new connections; finishing the requests that have begun")
     listeners = _listeners(polled)
 
     def unlisten() -> None:
@@ -117,7 +120,7 @@ def _drain(polled: dict[int, Any], stop: threading.Event, draining: threading.Ev
                 if not _is_busy(channel):
                     channel.handle_close()
 
-    trigger = listeners[0].trigger  # what it is given is done in the thread that polls
+    trigger = listeners[0].trigger  # runs functions in the polling thread
     trigger.pull_trigger(unlisten)
     deadline = time.monotonic() + DRAIN_SECONDS
     time.sleep(LINGER_SECONDS)
@@ -128,6 +131,6 @@ def _drain(polled: dict[int, Any], stop: threading.Event, draining: threading.Ev
 
 
 def _is_busy(channel: Any) -> bool:
-    """True if something is left to read, to do or to write. Closing it would reset the client."""
+    """True if there is anything left to read, do or write: closing would reset the client."""
     left = channel.request or channel.requests or channel.total_outbufs_len
     return bool(left) or has_input(channel.socket)
