@@ -123,7 +123,9 @@ def test_doctor_warns_of_a_database_whose_locale_folds_no_case_beyond_ascii(
         migrate(url)
         told = flask_of(app_on(url))("doctor")
         assert told.exit_code == 0
-        assert "warning: LC_CTYPE ignores case only for a to z, and so does `?search=`" in told.stdout
+        assert (
+            "warning: LC_CTYPE ignores case only for a to z, and so does `?search=`" in told.stdout
+        )
 
 
 def test_options_in_the_url_choose_the_schema(app_on: Callable[..., Flask]) -> None:
