@@ -50,7 +50,7 @@ class WriteBehind:
         return 0 if since is None else clock.monotonic() - since
 
     def flush(self) -> None:
-        """Write all notes. Keeps them while the database is down; errors are raised."""
+        """Write all notes, or raise the error. Keeps the notes only if the database is down."""
         with self._lock:
             notes, self._notes = self._notes, {}
         if not notes:

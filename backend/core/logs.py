@@ -127,7 +127,7 @@ class TextFormatter(logging.Formatter):
 def printable(text: str) -> str:
     """Escape control characters, which terminals obey.
 
-    So are characters that change the writing direction or end a line.
+    Also escape characters that change the writing direction or end a line.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 

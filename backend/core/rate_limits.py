@@ -1,4 +1,4 @@
-"""Rate limits: how often something may happen in a period, per process or, with Redis, in all.
+"""Rate limits: how often something may happen in a period, in one process or, with Redis, in all.
 
 A sliding window counter over two windows: the uses in the current one, plus those in the previous
 one, weighted by how much of it is within the last `seconds`. The first use opens the window, so

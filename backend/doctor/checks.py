@@ -24,7 +24,7 @@ from ..db.sqlite import sqlite_path
 from ..services import Services
 
 PROBE_SECONDS = 3  # for each server to answer
-CLOCK_SECONDS = 2  # difference from the database's clock from which on it is reported
+CLOCK_SECONDS = 2  # difference from the database's clock that is worth reporting
 
 
 def findings(settings: Settings, database: pw.Database) -> tuple[list[str], list[str]]:

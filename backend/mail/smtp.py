@@ -52,7 +52,7 @@ def probe(url: str, *, name: str, seconds: float) -> None:
 
 @contextmanager
 def _session(url: str, name: str, seconds: float) -> Iterator[smtplib.SMTP]:
-    """Open an encrypted connection and sign in. Raises NotSent for anything that fails."""
+    """Connect, encrypt and sign in as the URL asks. Raises NotSent for anything that fails."""
     try:
         with closing(_connect(url, name, seconds)) as server:
             yield server

@@ -63,7 +63,7 @@ def on_end(act: Callable[[], object]) -> None:
     """Call `act` once when the process is asked to end: by SIGTERM, or a closed terminal."""
     hangup = getattr(signal, "SIGHUP", None)  # not on Windows
     ending = [signal.SIGTERM]
-    if hangup and signal.getsignal(hangup) is not signal.SIG_IGN:  # as under nohup
+    if hangup and signal.getsignal(hangup) is not signal.SIG_IGN:  # nohup ignores it
         ending.append(hangup)
 
     def end(*_: object) -> None:
