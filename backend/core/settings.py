@@ -121,7 +121,7 @@ def _list(text: str) -> tuple[str, ...]:
 
 
 def _host(text: str) -> str:
-    """Accept a host name or an IP address, in brackets if it is an IPv6 address before a port."""
+    """Accept a host name or an IP address; an IPv6 address may be in brackets."""
     address = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     if ":" in address:
         ipaddress.IPv6Address(address)
