@@ -370,7 +370,7 @@ def test_the_user_is_told_by_mail_when_it_goes_on_or_off(
     settle(app)
     service = service_of(app)
     told = [(str(mail["To"]), str(mail["Subject"])) for mail in service.mailer.outbox]
-    on, off = (f"Second step at Backend switched {way}" for way in ("on", "off"))
+    on, off = (f"Second factor at Backend switched {way}" for way in ("on", "off"))
     assert told == [("alice@example.com", subject) for subject in (on, off, on, off)]
     by = ["An administrator" in str(mail.get_body(("plain",))) for mail in service.mailer.outbox]
     assert by == [False, False, False, True]

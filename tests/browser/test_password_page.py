@@ -58,7 +58,7 @@ def test_a_forgotten_password_is_set_anew(page: Chromium, client: FlaskClient) -
     page.open(link)
     says(page, "Choose a password")
     choose(page, PASSWORD, PASSWORD)
-    says(page, "This link is not valid any more")
+    says(page, "This link is no longer valid")
     assert sign_in(client, "alice", ANOTHER)
 
 
