@@ -1,7 +1,7 @@
-"""API keys that come as the secret of an OAuth client (RFC 6749 section 2.3.1).
+"""API keys sent as the secret of an OAuth client (RFC 6749 section 2.3.1).
 
-Libraries that introspect tokens send a client's id and secret, by HTTP Basic or in the form, and
-cannot be brought to send anything else. The secret is an API key; the id may be any text.
+Libraries that introspect tokens can only send a client's id and secret, by HTTP Basic or in the
+form. The secret is an API key; the id may be any text.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from .guard import by_api_key, identify_caller
 def identify_client(
     environ: WSGIEnvironment, scopes: Sequence[str] = (), *, cost: int = 1
 ) -> Identity:
-    """The identity behind the request's credential, as `identify_caller`, or behind its secret.
+    """Return the identity behind the request's client secret, or as `identify_caller` does.
 
-    Failure `ambiguous_credentials` if credentials came in more than one way.
+    Raises Failure `ambiguous_credentials` if credentials were sent in more than one way.
     """
     basic, posted = _basic(environ), _posted()
     if basic is None and not posted:
@@ -42,7 +42,7 @@ def identify_client(
 
 
 def _basic(environ: WSGIEnvironment) -> str | None:
-    """The secret that was sent by HTTP Basic, empty if it cannot be read; None if none was."""
+    """Return the secret sent by HTTP Basic: empty if unreadable, None if there is none."""
     scheme, _, text = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     if scheme.lower() != "basic":
         return None
@@ -54,13 +54,13 @@ def _basic(environ: WSGIEnvironment) -> str | None:
 
 
 def _posted() -> str:
-    """The `client_secret` of the form; empty if there is none, or no form that can be read."""
-    # A larger form is read once its sender is known, which it is by its headers alone.
+    """Return the form's `client_secret`; empty if there is none, or the form is unreadable."""
+    # A larger form is read only after its sender has been identified by the headers.
     if request.mimetype != FORM or (request.content_length or 0) > MAX_PUBLIC_BODY:
         return ""
     try:
         raw = request.get_data()
-    except Exception:  # of a server's own, or 413: `parsing` meets it again
+    except Exception:  # a server's own error, or 413: `parsing` raises it again
         return ""
     if len(raw) > MAX_PUBLIC_BODY:
         return ""

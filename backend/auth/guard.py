@@ -1,6 +1,6 @@
-"""Who is calling, by what credential, and may they pass: the same at every door.
+"""Who is calling, with which credential, and whether they may: the same for every entrance.
 
-What was presented is read from the WSGI environ, so that no door needs Flask for it.
+The credential is read from the WSGI environ, so that no entrance needs Flask.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ log = logging.getLogger(__name__)
 _ACCESS_TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _SCOPE = re.compile(rules.PATTERN)
 
-# What is decided of a key that is nobody's, or nobody's any more.
+# The decisions that mean a key is not valid at all, or not any more.
 _NOT_GOOD = frozenset({"not_found", "revoked", "disabled", "expired", "owner_inactive"})
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a door of another service asks of a caller. ValueError for what nobody could have."""
+    """What another service requires of a caller. Raises ValueError for unknown scopes or roles."""
 
     scopes: tuple[str, ...] = ()
     role: str | None = None
@@ -53,9 +53,9 @@ class Asked:
 
 
 def admit(environ: WSGIEnvironment, asked: Asked) -> Identity:
-    """The identity behind the request's credential, if it may do what is asked; else Failure.
+    """Return the identity behind the request's credential if it may do this; else raise Failure.
 
-    A session may do what its role may; see `identify_caller` for what a key may.
+    A session may do what its role may; for keys see `identify_caller`.
     """
     identity = identify_caller(environ, asked.scopes, asked.role)
     if identity.method == "session":
@@ -69,9 +69,9 @@ def admit(environ: WSGIEnvironment, asked: Asked) -> Identity:
 
 
 def denied(error: Exception) -> Failure:
-    """The failure by which the door of another service refuses.
+    """Return the failure with which to refuse a request to another service.
 
-    It stands in the log alone: a row for each would make a flood of requests one of writes.
+    It is only logged: an audit row for each would turn a flood of requests into a flood of writes.
     """
     failure, call = problems.failure_of(error), context.current_call()
     about = {"code": failure.code, "who": call.who, "ip": call.address}
@@ -88,12 +88,12 @@ def require_enrolment(identity: Identity) -> None:
 def identify_caller(
     environ: WSGIEnvironment, scopes: Sequence[str] = (), role: str | None = None, *, cost: int = 1
 ) -> Identity:
-    """The identity behind the request's credential (RFC 6750 section 2.1, or X-API-Key).
+    """Return the identity behind the request's credential (RFC 6750 section 2.1, or X-API-Key).
 
-    Failure `unauthenticated` if nothing was sent, InvalidCredentials if it is not good. Scopes and
-    role are asked of a key alone: Forbidden if it lacks them or may not be used from here. A key
-    that passes has been used; Failure `rate_limited` or `usage_exceeded` if it is used up. At a
-    `cost` of 0 it is not used, and refused for its address alone.
+    Raises Failure `unauthenticated` if nothing was sent, and InvalidCredentials if it is not valid.
+    Scopes and role are checked for keys only: Forbidden if the key lacks them or may not be used
+    from here. A key that passes counts as used; Failure `rate_limited` or `usage_exceeded` if it is
+    used up. A `cost` of 0 does not count as a use, and only checks the key's address.
     """
     bearer, key = _presented(environ)
     try:
@@ -101,7 +101,7 @@ def identify_caller(
             try:
                 return _known(identify.by_access_token(bearer))
             except InvalidCredentials:
-                if not key:  # in both headers: an imported key may look like an access token
+                if not key:  # in both headers, since an imported key may look like an access token
                     raise
         return by_api_key(key or bearer, scopes, role, cost)
     except InvalidCredentials as refusal:
@@ -110,7 +110,7 @@ def identify_caller(
 
 
 def _presented(environ: WSGIEnvironment) -> tuple[str, str]:
-    """The texts that were sent as a bearer token and as X-API-Key; both if they are equal."""
+    """Return what was sent as (bearer token, X-API-Key). Both may be sent if they are equal."""
     bearer = bearer_of(environ)
     key = environ.get("HTTP_X_API_KEY", "").strip(" \t")
     if bearer and key and bearer != key:
@@ -121,12 +121,12 @@ def _presented(environ: WSGIEnvironment) -> tuple[str, str]:
 
 
 def by_api_key(text: str, scopes: Sequence[str], role: str | None, cost: int) -> Identity:
-    """The identity behind the API key with this text; see `identify_caller`."""
+    """Return the identity behind the API key with this text; see `identify_caller`."""
     call = context.current_call()
     decision = verification.verify(text, scopes, call.address, role=role, cost=cost)
     key = decision.key
     if key is None or decision.code in _NOT_GOOD:
-        raise InvalidCredentials  # one answer for all that is wrong with a key
+        raise InvalidCredentials  # one answer, whatever makes the key invalid
     call.rate = decision.rate
     identity = _known(key.identity)
     if decision.code != VALID and (cost or decision.code == "ip_not_allowed"):
@@ -135,7 +135,7 @@ def by_api_key(text: str, scopes: Sequence[str], role: str | None, cost: int) ->
 
 
 def _refused(decision: Decision, scopes: Sequence[str], role: str | None) -> Failure:
-    """Why a good key may not pass."""
+    """Return the failure that says why a valid key may not do this."""
     if decision.code == "ip_not_allowed":
         return Forbidden("ip_not_allowed", "The API key may not be used from this address.")
     if decision.code == "forbidden":
@@ -144,12 +144,12 @@ def _refused(decision: Decision, scopes: Sequence[str], role: str | None) -> Fai
         return _lacks("The API key", scopes)
     after = decision.retry_after
     if decision.code == "rate_limited":
-        return Failure("rate_limited", "The API key's limit is reached.", retry_after=after)
+        return Failure("rate_limited", "The API key's rate limit is reached.", retry_after=after)
     return Failure("usage_exceeded", "The API key's quota is used up.", retry_after=after)
 
 
 def _wrong_role(role: str | None) -> Failure:
-    return Forbidden("forbidden", f"This takes the role {role}.")
+    return Forbidden("forbidden", f"This requires the role {role}.")
 
 
 def _lacks(what: str, scopes: Sequence[str]) -> Failure:
@@ -162,7 +162,7 @@ def _lacks(what: str, scopes: Sequence[str]) -> Failure:
 
 
 def _known(identity: Identity) -> Identity:
-    """The identity, noted for the log and as the actor of the call."""
+    """Return the identity, after noting it for the log and as the actor of the call."""
     call = context.current_call()
     call.identity = identity
     call.who = f"user:{identity.user_id}"

@@ -1,7 +1,7 @@
-"""The page that a link in mail opens: it sets a password, or confirms an e-mail address.
+"""The page that links in e-mails open, to set a password or confirm an e-mail address.
 
-The token stands behind the # of the link, so that only the page's script sees it; that sends it
-when a button is pressed. The text of the page is `config/password.html`.
+The token comes after the # in the link, so that only the page's script sees it. The script sends it
+when the user presses a button. The text of the page is `config/password.html`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..web.access import public
 
 
 def init_app(app: Flask) -> None:
-    """Register the page, with a policy that allows the code in it and no other."""
+    """Register the page, with a CSP that allows only the code in it."""
     name = app.extensions["backend"].settings.service_name
     html = (DATA / "config" / "password.html").read_text("utf-8")
     html = html.replace("{{ service }}", escape(name))
@@ -39,7 +39,7 @@ def init_app(app: Flask) -> None:
 
 
 def _digests(html: str, element: str) -> str:
-    """The sources that allow what stands in these elements (CSP Level 3 section 2.3.1)."""
+    """Return the CSP sources that allow what these elements contain (CSP Level 3 section 2.3.1)."""
     texts = re.findall(f"<{element}>(.*?)</{element}>", html, re.DOTALL)
     digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()) for text in texts)
     return " ".join(f"'sha256-{digest.decode()}'" for digest in digests) or "'none'"

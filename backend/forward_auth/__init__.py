@@ -1,4 +1,4 @@
-"""Forward-auth: proxies, WSGI applications and single views ask who is calling, and may they.
+"""Forward-auth: lets proxies, WSGI applications and single views check who is calling.
 
-Skip it on a first reading.
+You can skip it on a first reading.
 """

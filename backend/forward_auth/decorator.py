@@ -1,11 +1,11 @@
-"""The guard before single views of a Flask application other than the service's own.
+"""Guards single views of a Flask application other than the service itself.
 
     @app.get("/reports")
     @guarded(service, "reports:read")
     def reports() -> ...:
         caller = request.environ["backend.identity"]
 
-Who is calling is left where the middleware leaves it.
+The caller is stored where the middleware stores it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ View = Callable[..., ResponseReturnValue]
 
 
 def guarded(service: Services, *scopes: str, role: str | None = None) -> Callable[[View], View]:
-    """Decorator, under `route`: only for callers who hold all of `scopes`, and `role`.
+    """Decorator, under `route`: allow only callers with all of `scopes` and with `role`.
 
-    Others are refused as the service refuses. ValueError if there are no such scopes or role.
+    Others are refused as the service refuses. Raises ValueError for unknown scopes or roles.
     """
     door = Door(service, scopes, role)
 

@@ -1,8 +1,8 @@
-"""The guard before any WSGI application, with the settings and the database of a service.
+"""Guards any WSGI application, with the settings and the database of a service.
 
     application = Middleware(application, create_service(), scopes=["reports:read"])
 
-Neither the application nor this needs Flask's context, and the service does not run its code.
+Neither the application nor this needs a Flask context, and the service runs no application code.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from ..web.middleware import call_of, see_through_proxies
 
 IDENTITY = "backend.identity"
 
-# The application might take /static/../reports for /reports.
+# The application might treat /static/../reports as /reports.
 _CROOKED = re.compile(r"//|/\.\.?(/|$)")
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is calling, as the application finds it in `environ["backend.identity"]`.
+    """Who is calling; the application finds it in `environ["backend.identity"]`.
 
     `method` is session or api_key; `scopes` is None for a session.
     """
@@ -48,9 +48,9 @@ class Caller:
 
 
 class Door:
-    """Asks a service who is calling, and whether they hold all of `scopes`, and `role`.
+    """Asks a service who is calling, and whether they have all of `scopes` and `role`.
 
-    ValueError if there are no such scopes or role.
+    Raises ValueError for unknown scopes or roles.
     """
 
     def __init__(self, service: Services, scopes: Iterable[str], role: str | None) -> None:
@@ -59,12 +59,12 @@ class Door:
         self._complete = completer(service.settings)
 
     def ask(self, environ: WSGIEnvironment) -> tuple[Response | None, list[tuple[str, str]]]:
-        """(the refusal, if it is one; how the key's limit stands, for the headers of the answer).
+        """Return (the refusal or None, rate-limit headers to add to the application's answer).
 
-        The caller is left in the environ.
+        Stores the caller in the environ.
         """
         forget(environ)
-        told = dict(environ)  # whom to believe in these matters is for the application to decide
+        told = dict(environ)  # a copy: the application decides for itself which proxies to trust
         see_through_proxies(told, self._service.settings.trusted_proxies)
         call = call_of(told)
         token = context.call.set(call)
@@ -93,11 +93,11 @@ class Door:
 
 
 class Middleware:
-    """The application, for callers who hold all of `scopes`, and `role`; others are refused.
+    """Runs the application for callers with all of `scopes` and with `role`, and refuses others.
 
-    `open_paths` are open to all, who are not looked at; one that ends in `/*` stands for all below
-    it. OPTIONS is asked about too, since an application may answer it as it does GET: what answers
-    the preflights of browsers (CORS) stands before this.
+    `open_paths` are open to everyone, without a check; a path that ends in `/*` includes all below
+    it. OPTIONS is checked too, since an application may answer it like GET: put what answers the
+    preflights of browsers (CORS) in front of this.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Middleware:
 
 
 def forget(environ: WSGIEnvironment) -> None:
-    """Take out of the environ what looks as if we had said who is calling."""
+    """Remove from the environ what a client could forge to look like our answer."""
     environ.pop(IDENTITY, None)
     for name in [name for name in environ if name.startswith("HTTP_X_AUTH_")]:
         del environ[name]

@@ -1,7 +1,7 @@
-"""/v1/verify: a proxy asks whether a request may pass on to the service behind it.
+"""/v1/verify: a proxy asks whether a request may pass to the service behind it.
 
-The answer is in the status and the headers. It is asked at each request to other services: no
-schema, no body read, no row written for a refusal.
+The answer is in the status and the headers. Since every request to other services leads here, this
+uses no schema, reads no body, and writes no row for a refusal.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from ..web.application import Empty
 
 MOST_PARAMETERS = 64
 
-# To nginx all but 2xx, 401 and 403 are faults of the service that it asks.
+# nginx treats all but 2xx, 401 and 403 as an error of this service.
 _STATUS = {"ambiguous_credentials": 401, "bad_request": 403}
 
 
 class _Anything(BaseConverter):
-    """The rest of a path, whatever it holds: several slashes, line feeds, nothing."""
+    """The rest of a path, whatever it contains: several slashes, line feeds, nothing."""
 
     regex = r"[\s\S]*"
     part_isolating = False
 
 
 def init_app(app: Flask, api: Api) -> None:
-    """Answer at /v1/verify and below, whatever the method is."""
+    """Answer at /v1/verify and below, for every method."""
     app.url_map.converters["anything"] = _Anything
     rule, below = (
         Rule(path, endpoint="forward_auth.verify", methods=None)
@@ -50,9 +50,9 @@ def init_app(app: Flask, api: Api) -> None:
 
 @by_itself
 def verify(rest: str | None = None) -> Response:
-    """200 and who is calling, if they may pass; else why not. There is no body.
+    """Return 200 with the caller in the headers, or a refusal. There is no body.
 
-    Below /v1/verify/ the path and the query are those of the proxy's client and are ignored.
+    Below /v1/verify/, path and query come from the proxy's client and are ignored.
     """
     query = request.environ.get("QUERY_STRING", "") if rest is None else ""
     says_429 = True
@@ -63,9 +63,9 @@ def verify(rest: str | None = None) -> Response:
         return _refusal(denied(error), says_429=says_429)
 
 
-@functools.lru_cache(256)  # a proxy always asks the same
+@functools.lru_cache(256)  # a proxy always sends the same query
 def _question(query: str) -> tuple[Asked, bool]:
-    """(what is asked of the caller, whether 429 may be said)."""
+    """Return (what is required of the caller, whether the proxy accepts 429)."""
     try:
         given = parse_qs(
             query,
@@ -80,7 +80,7 @@ def _question(query: str) -> tuple[Asked, bool]:
             raise ValueError
         return Asked(tuple(scopes), role), limited is None
     except ValueError:
-        raise Failure("bad_request", "Not what /v1/verify may be asked.") from None
+        raise Failure("bad_request", "These parameters are not valid for /v1/verify.") from None
 
 
 def _headers(identity: Identity) -> dict[str, str]:
@@ -104,12 +104,18 @@ def _refusal(failure: Failure, *, says_429: bool) -> Response:
     return Empty(status=f"{status} {problems.title(status)}", headers=headers)
 
 
-# --- what the documentation says of it ---
+# --- documentation ---
 
 _PARAMETERS = {
-    "scope": ("Each must be held.", {"type": "string", "pattern": f"^({PATTERN})$"}),
-    "role": ("An administrator passes for `user` too.", {"$ref": "#/components/schemas/Role"}),
-    "limited": ("Say 403 in place of 429, for nginx.", {"type": "string", "pattern": "^(403)$"}),
+    "scope": (
+        "A scope that the caller must have; repeat it for several.",
+        {"type": "string", "pattern": f"^({PATTERN})$"},
+    ),
+    "role": (
+        "The role that the caller must have; an `admin` also passes as `user`.",
+        {"$ref": "#/components/schemas/Role"},
+    ),
+    "limited": ("Return 403 instead of 429, for nginx.", {"type": "string", "pattern": "^(403)$"}),
 }
 _CODES = (
     "ambiguous_credentials",
@@ -126,24 +132,24 @@ _CODES = (
     "unavailable",
 )
 _ABOUT = {
-    "X-Auth-User-Id": "The id of the user.",
-    "X-Auth-Username": "Percent-encoded.",
-    "X-Auth-Role": "`user` or `admin`.",
-    "X-Auth-Method": "`session` or `api_key`.",
-    "X-Auth-Key-Id": "With a key: its id.",
-    "X-Auth-Scopes": "With a key: what its owner's role allows now, by blanks.",
+    "X-Auth-User-Id": "The user's id.",
+    "X-Auth-Username": "The username, percent-encoded.",
+    "X-Auth-Role": "The role: `user` or `admin`.",
+    "X-Auth-Method": "The credential: `session` or `api_key`.",
+    "X-Auth-Key-Id": "API keys only: the key's id.",
+    "X-Auth-Scopes": "API keys only: scopes that the owner's role allows now, separated by spaces.",
 }
 
 
 def _documentation() -> dict[str, Any]:
-    """The operation, of which OpenAPI can show but one method."""
+    """Return the operation. OpenAPI can show it for one method only."""
 
     def header(about: str) -> dict[str, Any]:
         return {"description": about, "schema": {"type": "string"}}
 
     responses: dict[str, Any] = {
         "200": {
-            "description": "The request may pass on.",
+            "description": "The request may pass.",
             "headers": {name: header(about) for name, about in _ABOUT.items()},
         }
     }
@@ -162,10 +168,10 @@ def _documentation() -> dict[str, Any]:
     return {
         "tags": ["forward_auth"],
         "operationId": "forward_auth_verify",
-        "summary": "Tell a proxy whether a request may pass on, whatever its method; no body",
-        "description": "Below it, at `/v1/verify/` and any path that follows, only authentication"
-        " is asked for: proxies such as Envoy append the path and the query of their client there,"
-        " and both are ignored.",
+        "summary": "Check whether a proxied request may pass",
+        "description": "Call it with any method; the answer has no body. At `/v1/verify/` and any"
+        " path below, only authentication is checked: proxies such as Envoy append the path and"
+        " query of their client there, and both are ignored.",
         "security": [{"session": []}, {"apiKey": []}],
         "parameters": parameters,
         "responses": responses,
