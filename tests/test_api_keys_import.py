@@ -275,7 +275,7 @@ def test_one_faulty_line_is_told_and_nothing_is_taken_over(app: Flask, alice: Pe
         ('{"name": "x", "name": "y"}', "that is not a JSON object."),
         (line(DJANGO, owner="nobody"), "There is no such user."),
         (line(DJANGO, name=""), "name: Length must be between 1 and 100."),
-        (line(DJANGO, name="a\u0007"), "name: Holds control characters."),
+        (line(DJANGO, name="a\u0007"), "name: Contains control characters."),
         (line(DJANGO, owner_id=alice.id), "owner_id: Unknown field."),
         (line(DJANGO, key="x"), "key: Unknown field."),
         (line(DJANGO, expires_at="2020-01-01T00:00:00Z"), "expires_at: Must lie in the future."),

@@ -1,8 +1,8 @@
-"""The documentation, from this process alone: the OpenAPI document, Swagger UI and Redoc.
+"""The documentation pages: the OpenAPI document, Swagger UI and Redoc, served by this process.
 
-All addresses in the pages are relative, so that they are right under any prefix. The pages' CSP
-lets them load from here only; their libraries set styles from scripts, which takes unsafe-inline
-for styles and nothing else.
+All addresses in the pages are relative, so that they work under any prefix. The pages' CSP lets
+them load only from here. Their libraries set styles from scripts, so it allows unsafe-inline for
+styles.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _SCRIPTS = {
   }}}}],
 });
 """,
-    # Without its search, which would start a worker from a blob.
+    # Search is off because it would start a worker from a blob, which the CSP forbids.
     "redoc.js": """Redoc.init(
   "openapi.json",
   {disableSearch: true},
@@ -79,13 +79,13 @@ _LIBRARIES = {
 
 _TYPES = {"js": "text/javascript", "css": "text/css", "txt": "text/plain"}
 
-# Redoc shows one picture, which it would fetch from elsewhere; an empty one takes its place.
+# Redoc would fetch one picture from another host; replace it with an empty one.
 _OUTSIDE = b"https://cdn.redoc.ly/redoc/logo-mini.svg"
 _EMPTY = b"data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
 
 
 def init_app(app: Flask, api: Api) -> None:
-    """Register the pages. To be called after all blueprints of the API."""
+    """Register the pages. Call this after registering all blueprints of the API."""
     blueprint = Blueprint("docs", __name__)
     document = functools.cache(openapi.document)  # it never changes once the app is built
 

@@ -1,9 +1,8 @@
-"""What a request must be before its schema looks at it: size, type, JSON or form, known parameters.
+"""Checks before a request reaches its schema: size, type, JSON or form, known parameters.
 
-Webargs takes a body of another type for an empty one, keeps the last of duplicate keys, ignores
-unknown query parameters, and lets texts through that a database cannot store. So the body is read
-and judged here, in the order in which the API promises its refusals, and the parser is handed the
-result.
+Webargs treats a body of another type as empty, keeps the last of duplicate keys, ignores unknown
+query parameters, and accepts texts that a database cannot store. So the body is read and checked
+here, in the order in which the API promises its errors, and the parser only gets the result.
 """
 
 from __future__ import annotations
@@ -25,23 +24,23 @@ from ..core.errors import Failure
 from . import strict_json
 
 MAX_BODY = 1024 * 1024  # bytes
-MAX_PUBLIC_BODY = 32 * 1024  # bytes, where anybody may send one
-MAX_NAME = 64  # characters of a faulty field's name that are repeated
-MAX_FAULTS = 20  # that one refusal names
-MAX_FAULTS_TEXT = 15 * 1024  # bytes that they take, which leaves 1 KiB for the rest of a refusal
-MAX_PARAMETERS = 100  # of a form, or a query
+MAX_PUBLIC_BODY = 32 * 1024  # bytes, on routes that need no credential
+MAX_NAME = 64  # characters of a faulty field's name that an error repeats
+MAX_FAULTS = 20  # that one error reports
+MAX_FAULTS_TEXT = 15 * 1024  # bytes of those, which leaves 1 KiB for the rest of an error
+MAX_PARAMETERS = 100  # in a form or a query
 
 FORM = "application/x-www-form-urlencoded"
 
-# Control characters and lone surrogates: PostgreSQL refuses some, logs and terminals suffer.
+# Control characters and lone surrogates: PostgreSQL refuses some, and they garble logs.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_CONTROL = "Holds control characters."
+_CONTROL = "Contains control characters."
 
 _NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
 def admit(view: Any, environ: WSGIEnvironment) -> None:
-    """Raise the refusal that the body or the query of the current request deserves, if any."""
+    """Raise an error if the body or the query of the current request is not acceptable."""
     limit = MAX_PUBLIC_BODY if view.access.public else MAX_BODY
     if environ.get("CONTENT_LENGTH") and (request.content_length or 0) > limit:
         raise RequestEntityTooLarge
@@ -56,35 +55,35 @@ def admit(view: Any, environ: WSGIEnvironment) -> None:
 
 
 def _read(limit: int) -> bytes:
-    """The body, of which at most a byte more than `limit` is read: that shows it is too large."""
+    """Return the body. Reads at most one byte beyond `limit`, to detect that it is too large."""
     request.max_content_length = limit + 1
     try:
         raw = request.get_data()
     except HTTPException:
         raise
-    except Exception:  # what a server raises for broken chunks
+    except Exception:  # servers raise various errors for broken chunks
         raise BadRequest from None
     if len(raw) > limit:
         raise RequestEntityTooLarge
     if len(raw) < (request.content_length or 0):
-        raise BadRequest  # the client went away in the middle (RFC 9112 section 8)
+        raise BadRequest  # the client disconnected early (RFC 9112 section 8)
     return raw
 
 
 def _body(limit: int, *, needed: bool) -> dict[str, Any]:
-    """The JSON object that is the request's body; an empty one if there is none."""
+    """Return the JSON object in the request's body; an empty one if there is none."""
     raw = _read(limit)
     if not raw and not needed:
         return {}
     if not raw:
-        _invalid("json", {"_schema": ["A body is needed."]})
+        _invalid("json", {"_schema": ["A body is required."]})
     _require_type("application/json")
     body, holds_control_characters = _parse(raw)
     if not isinstance(body, dict):
         _invalid("json", {"_schema": ["Must be an object."]})
     if holds_control_characters:
         require_printable(body)
-        _invalid("json", {"_schema": [_CONTROL]})  # it is too deep inside of a large body
+        _invalid("json", {"_schema": [_CONTROL]})  # too deep in a large body to name
     return body
 
 
@@ -98,10 +97,10 @@ def _require_type(media_type: str) -> None:
 
 
 def _form(limit: int, schema: ma.Schema) -> dict[str, str]:
-    """The parameters of a form, as OAuth has them (RFC 6749 section 3.2).
+    """Return the parameters of an OAuth form (RFC 6749 section 3.2).
 
-    One without a value counts as missing. Failure `bad_request`, with the `error` that the RFC
-    names (section 5.2), if the form cannot be read, repeats a parameter or lacks one.
+    A parameter without a value counts as missing. Raises Failure `bad_request`, with the RFC's
+    `error` (section 5.2), if the form cannot be read, repeats a parameter or lacks one.
     """
     raw = _read(limit)
     if raw:
@@ -129,7 +128,7 @@ def _parse_form(raw: bytes) -> list[tuple[str, str]]:
 
 
 def _unquote(part: bytes) -> str:
-    """As `urllib.parse.unquote_plus`, at the speed of C: for quoted-printable the sign is `=`."""
+    """As `urllib.parse.unquote_plus`, but in C: quoted-printable is the same with `=` for `%`."""
     plain = part.replace(b"+", b" ").replace(b"=", b"=3D").replace(b"%", b"=")
     return binascii.a2b_qp(plain).decode("utf-8")
 
@@ -139,7 +138,7 @@ def _invalid_request(detail: str) -> Failure:
 
 
 def parse_json(raw: bytes) -> Any:
-    """The value of a JSON text (RFC 8259), strictly; Failure `malformed_json` otherwise."""
+    """Return the value of a strict JSON text (RFC 8259), or raise Failure `malformed_json`."""
     return _parse(raw)[0]
 
 
@@ -151,9 +150,9 @@ def _parse(raw: bytes) -> tuple[Any, bool]:
 
 
 def require_printable(body: dict[str, Any], location: str = "json") -> None:
-    """Raise Failure `validation_error` for each member that holds control characters.
+    """Raise Failure `validation_error` naming each member that contains control characters.
 
-    Looks at no more values than any schema lets pass: metadata of 4,096 bytes has 2,048.
+    Checks no more values than any schema accepts: metadata of 4,096 bytes has 2,048.
     """
     texts = ((name, text) for name, value in body.items() for text in _texts(name, value))
     faults = {name: [_CONTROL] for name, text in islice(texts, 10_000) if _UNPRINTABLE.search(text)}
@@ -162,7 +161,7 @@ def require_printable(body: dict[str, Any], location: str = "json") -> None:
 
 
 def _texts(*values: Any) -> Iterator[str]:
-    """For each of the first 2,500 values, and of those inside, the text it is, or an empty one."""
+    """Yield each text among the first 2,500 values, nested ones included; "" for other values."""
     todo = list(values)
     for _ in range(2_500):
         if not todo:
@@ -192,7 +191,7 @@ def _check_query(text: str, known: frozenset[str]) -> None:
 
 
 def _invalid(location: str, faults: dict[str, Any]) -> NoReturn:
-    """Raise Failure `validation_error` with the first of these faults, in our own form."""
+    """Raise Failure `validation_error` with the first of these faults, in the API's format."""
     named: dict[str, list[str]] = {}
     left = MAX_FAULTS_TEXT
     sentences = ((str(name), text) for name, said in faults.items() for text in flat(said))
@@ -200,11 +199,11 @@ def _invalid(location: str, faults: dict[str, Any]) -> NoReturn:
         left -= len(json.dumps([name[:MAX_NAME], text]))
         if left >= 0:
             named.setdefault(name[:MAX_NAME], []).append(text)
-    raise Failure("validation_error", "The input is not acceptable.", errors={location: named})
+    raise Failure("validation_error", "The input is not valid.", errors={location: named})
 
 
 def flat(said: Any, place: str = "") -> Iterator[str]:
-    """Marshmallow's messages as sentences; those about a part of a field name the part."""
+    """Yield marshmallow's messages as sentences, each with the part of the field it is about."""
     if isinstance(said, dict):
         for part, inner in said.items():
             yield from flat(inner, f"{place}{str(part)[:MAX_NAME]}: ")
@@ -213,15 +212,15 @@ def flat(said: Any, place: str = "") -> Iterator[str]:
 
 
 class RequestParser(FlaskParser):
-    """Hands on what was admitted, and tells faults in our own form."""
+    """Passes on what `admit` read, and reports faults in the API's format."""
 
     def load_json(self, req: Any, schema: Any) -> Any:
-        """The object, or the form, that `admit` read."""
+        """Return the object or form that `admit` read."""
         return g.body
 
     load_form = load_json
 
     def handle_error(self, error: Any, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refuse with the field errors that marshmallow found."""
+        """Raise Failure with the field errors that marshmallow found."""
         [(location, faults)] = error.messages.items()
         _invalid(location, faults)

@@ -1,4 +1,4 @@
-"""Errors as HTTP tells them: RFC 9457 problem details, from one table of codes."""
+"""Errors as HTTP problem details (RFC 9457), from one table of codes."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
-# Each stable code: its status, and what it means to a programmer who reads the documentation.
+# Each stable code with its status and its meaning, as the API documentation shows it.
 CODES: dict[str, tuple[int, str]] = {
-    "malformed_json": (400, "The body is not JSON as RFC 8259 has it, in UTF-8."),
+    "malformed_json": (400, "The body is not valid JSON (RFC 8259) in UTF-8."),
     "ambiguous_credentials": (400, "Two different credentials were sent."),
-    "invalid_token": (400, "The link is not valid: used, replaced by a newer one, or too old."),
+    "invalid_token": (400, "The link was already used, replaced by a newer one, or is too old."),
     "bad_request": (400, "The request cannot be understood."),
     "unauthenticated": (401, "No credential was sent."),
     "invalid_credentials": (401, "The credentials are not valid."),
-    "mfa_required": (401, "The password is right; `mfa_token` takes the second step."),
-    "forbidden": (403, "This takes another role."),
+    "mfa_required": (401, "The password is right; send `mfa_token` and a code to sign in."),
+    "forbidden": (403, "You are not allowed to do this."),
     "insufficient_scope": (403, "The API key lacks the scope for this."),
-    "session_required": (403, "This takes a signed-in person, not an API key."),
+    "session_required": (403, "This requires a signed-in person, not an API key."),
     "ip_not_allowed": (403, "The API key may not be used from this address."),
     "wrong_password": (403, "The current password is wrong."),
     "wrong_code": (403, "The one-time or recovery code is wrong, used or too old."),
-    "mfa_enrolment_required": (403, "This takes a second factor: set one up first."),
+    "mfa_enrolment_required": (403, "This requires a second factor: set one up first."),
     "not_found": (404, "There is no such resource."),
-    "method_not_allowed": (405, "The resource has no such method."),
+    "method_not_allowed": (405, "The resource does not support this method."),
     "username_taken": (409, "That username is taken."),
     "email_taken": (409, "That e-mail address is taken."),
     "last_admin": (409, "The last administrator cannot be removed."),
-    "limit_reached": (409, "There are as many as are allowed."),
-    "conflict": (409, "The present state does not allow this."),
+    "limit_reached": (409, "The maximum number has been reached."),
+    "conflict": (409, "The current state does not allow this."),
     "precondition_failed": (412, "The resource has changed: `If-Match` names another version."),
     "payload_too_large": (413, "The body is larger than 32 KiB (public routes) or 1 MiB (others)."),
     "unsupported_media_type": (415, "The body must be of the documented type, in UTF-8."),
-    "validation_error": (422, "The input is not acceptable; `errors` says what and where."),
+    "validation_error": (422, "The input is not valid; `errors` shows what and where."),
     "password_too_weak": (422, "The password does not meet the policy."),
-    "precondition_required": (428, "This takes `If-Match`, with the `ETag` that was read."),
+    "precondition_required": (428, "This requires `If-Match` with the `ETag` that you read."),
     "rate_limited": (429, "Too many attempts or uses; try again after `Retry-After` seconds."),
     "usage_exceeded": (429, "The API key's quota is used up."),
-    "internal_error": (500, "A fault of ours."),
-    "unavailable": (503, "Not now; try again after `Retry-After` seconds."),
+    "internal_error": (500, "Unexpected server error."),
+    "unavailable": (503, "Temporarily unavailable; try again after `Retry-After` seconds."),
 }
 
-# Those by which somebody known is kept from what they may not do.
+# Codes that deny an authenticated caller something; each denial is audited.
 DENIALS = frozenset(
     {
         "forbidden",
@@ -65,7 +65,7 @@ DENIALS = frozenset(
     }
 )
 
-# The codes of what Werkzeug raises by itself, or a view with `abort`.
+# The codes for errors raised by Werkzeug, or by a view with `abort`.
 _OF_STATUS = {
     400: "bad_request",
     401: "invalid_credentials",
@@ -86,14 +86,14 @@ _TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
 
 def title(status: int) -> str:
-    """The phrase of a status (RFC 9110 section 15)."""
+    """Return the reason phrase of a status (RFC 9110 section 15)."""
     return _TITLES.get(status) or HTTPStatus(status).phrase
 
 
 def problem(
     code: str, detail: str | None = None, errors: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The members of the problem document for `code`."""
+    """Return the members of the problem document for `code`."""
     status, meaning = CODES[code]
     call = context.call.get()
     members: dict[str, Any] = {
@@ -110,7 +110,7 @@ def problem(
 
 
 def answer(failure: Failure) -> Response:
-    """The response that tells of `failure`."""
+    """Return the response for `failure`."""
     status = CODES[failure.code][0]
     body = json.dumps(
         problem(failure.code, failure.detail, failure.errors) | dict(failure.members or {})
@@ -120,7 +120,7 @@ def answer(failure: Failure) -> Response:
 
 
 def headers_of(failure: Failure, status: int) -> dict[str, str]:
-    """The headers that tell of `failure`, where its status is this one."""
+    """Return the headers that describe `failure`, sent with this status."""
     headers = {}
     if failure.retry_after is not None:
         headers["Retry-After"] = str(failure.retry_after)
@@ -132,12 +132,12 @@ def headers_of(failure: Failure, status: int) -> dict[str, str]:
 
 
 def from_http(error: HTTPException) -> Response:
-    """The response for what Werkzeug raised, with the headers it set (`Allow` of a 405)."""
-    if error.code == 304:  # no failure: what the client has is good
+    """Return the response for a Werkzeug error, with the headers it set (such as `Allow`)."""
+    if error.code == 304:  # not an error: the client's copy is current
         return Response(status=304, headers=error.get_headers())
     code = _OF_STATUS.get(error.code or 500)
     if code is None:
-        log.error("no error code stands for HTTP %s", error.code)
+        log.error("no error code for HTTP %s", error.code)
         code = "internal_error"
     response = answer(Failure(code, CODES[code][1]))
     for name, value in error.get_headers():
@@ -147,9 +147,9 @@ def from_http(error: HTTPException) -> Response:
 
 
 def init_app(app: Flask, on_denied: Callable[..., None]) -> None:
-    """Answer every failure with a problem document.
+    """Answer every error with a problem document.
 
-    `on_denied(identity, code=, method=, route=)` records that access was denied, before the answer.
+    `on_denied(identity, code=, method=, route=)` records a denial before it is answered.
     """
 
     def refuse(failure: Failure) -> Response:
@@ -167,12 +167,12 @@ def init_app(app: Flask, on_denied: Callable[..., None]) -> None:
 
 
 def unexpected(error: Exception) -> Response:
-    """The response to what no service expects."""
+    """Return the response for an exception that nothing else handles."""
     return answer(failure_of(error))
 
 
 def failure_of(error: Exception) -> Failure:
-    """The failure that tells of `error`; what no service expects goes to the log alone."""
+    """Return the failure for `error`. Details of an unexpected one go to the log only."""
     if isinstance(error, Failure):
         return error
     if is_unavailable(error):

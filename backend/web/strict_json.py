@@ -1,8 +1,8 @@
-"""JSON as RFC 8259 defines it, with limits, at little more than the cost of `json.loads`.
+"""Strict JSON (RFC 8259) with limits, at little more than the cost of `json.loads`.
 
-A Python callback for each number, text and object makes a body of small ones cost twenty times what
-parsing it costs. So most of what the parser lets pass is looked for in the bytes, at the speed of
-C; a callback is used only where the bytes show that it may be needed.
+A Python callback for each number, text and object would make a body of small values cost twenty
+times as much to parse. So most of what the parser accepts too generously is searched for in the
+bytes, at the speed of C; a callback is used only if the bytes show that it may be needed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _AS_DIGITS = bytes(ord("0") if byte in b"0123456789.eE+-" else ord(" ") for byte
 _TOO_LONG = b"0" * (MAX_DIGITS + 1)
 _AS_EXPONENTS = bytes.maketrans(b"123456789E", b"000000000e")
 _INFINITIES = (math.inf, -math.inf)
-# Up to this many, a callback for each is faster than searching all values for infinity.
+# Up to this many floats, a callback for each is faster than searching all values for infinity.
 _FEW_FLOATS = 100_000
 _AS_BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NO_STRUCTURE = bytes(set(range(256)) - set(b'"[]{},:.eE'))
@@ -31,10 +31,10 @@ for _ in range(MAX_DEPTH):
     _nested = rf"(?:\[{_nested}\])*+"
 _NESTED = re.compile(_nested.encode())
 
-# marshal's text of an infinite float, whatever its sign: all but the last byte.
+# An infinite float of either sign as marshal writes it, without the last byte.
 _INFINITE = b"g" + struct.pack("<d", math.inf)[:-1]
 
-# Control characters and lone surrogates, as escapes; raw ones of these two kinds are valid JSON.
+# Escaped control characters and lone surrogates. Raw ones of the kinds below are valid JSON.
 _CONTROL_ESCAPE = re.compile(
     rb"\\(?:[bfnrt]|u(?:00(?:[0189]|7[fF])|[dD](?:"
     rb"[89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..\\u[dD])[c-fC-F])))"
@@ -44,12 +44,12 @@ _DELETE = b"\x7f"
 
 
 def loads(raw: bytes) -> tuple[Any, bool]:
-    """(the value of a JSON text in UTF-8, whether it holds control characters or lone surrogates).
+    """Parse a JSON text in UTF-8: (value, whether it has control characters or lone surrogates).
 
-    ValueError or RecursionError for anything else, including NaN and infinite numbers, a member
-    given twice, and what exceeds MAX_DEPTH or MAX_DIGITS.
+    Raises ValueError or RecursionError for anything else, including NaN and infinite numbers,
+    duplicate members, and what exceeds MAX_DEPTH or MAX_DIGITS.
     """
-    text = _without_escaped(raw + b" ")  # which ends a number, if there is nothing else
+    text = _without_escaped(raw + b" ")  # the space ends a text that is only a number
     structure = _outside_strings(text.translate(_AS_BRACKETS, _NO_STRUCTURE))
     members, floats = _count_members(), _finite_floats()
     next(members), next(floats)
@@ -74,20 +74,20 @@ def loads(raw: bytes) -> tuple[Any, bool]:
 
 
 def _without_escaped(raw: bytes) -> bytes:
-    """The text with other characters in place of escaped backslashes and quotes."""
+    """Return the text with escaped backslashes and quotes replaced by other characters."""
     return raw.replace(rb"\\", b"__").replace(rb"\"", b"__") if b"\\" in raw else raw
 
 
 def _outside_strings(text: bytes) -> bytes:
-    """What stands outside of the quotes."""
-    text = text.replace(b'""', b"")  # leaves the rest inside or outside as it is
+    """Return what is outside the quotes."""
+    text = text.replace(b'""', b"")  # does not change what is inside and outside
     return b"".join(text.split(b'"')[::2]) if b'"' in text else text
 
 
 def _count_members() -> Generator[Any, Any, None]:
-    """Hands back each object that is sent; None is answered with how many members all have.
+    """Yield back each object that is sent; for None, yield the number of all their members.
 
-    Empty ones are handed back as one and the same, which saves more time than the counting takes.
+    All empty objects become the same one, which saves more time than the counting takes.
     """
     count, empty, each = 0, {}, (yield)  # type: ignore[var-annotated]
     while each is not None:
@@ -100,7 +100,7 @@ def _count_members() -> Generator[Any, Any, None]:
 
 
 def _finite_floats() -> Generator[Any, Any, None]:
-    """Answers the text of a number with its value; ValueError if that is infinite."""
+    """Yield the value of each text that is sent; raises ValueError if it is infinite."""
     value = None
     while True:
         value = float((yield value))
@@ -109,7 +109,7 @@ def _finite_floats() -> Generator[Any, Any, None]:
 
 
 def _may_overflow(text: bytes) -> bool:
-    """False unless an exponent has three digits, or a number as many as this takes besides."""
+    """Return False unless an exponent has three digits, or a number has enough to overflow."""
     exponents = text.translate(_AS_EXPONENTS, b"+")
     return b"e000" in exponents or b"0" * 200 in exponents
 
