@@ -88,6 +88,29 @@ def test_each_operation_says_what_it_is(document: dict[str, Any]) -> None:
     assert len(names) == len(set(names))
 
 
+def test_each_operation_has_a_summary_and_a_description(document: dict[str, Any]) -> None:
+    for path, item in document["paths"].items():
+        for method in set(item) & set(METHODS):
+            operation = item[method]
+            assert operation["summary"].strip(), (method, path)
+            assert operation["description"].strip(), (method, path)
+            for parameter in operation.get("parameters", []):
+                assert parameter["description"].strip(), (method, path, parameter["name"])
+
+
+def test_each_property_of_a_schema_has_a_description(document: dict[str, Any]) -> None:
+    """Of its own, or that of the schema it refers to."""
+    schemas = document["components"]["schemas"]
+    described = {name for name, schema in schemas.items() if schema.get("description")}
+    without = [
+        f"{name}.{member}"
+        for name, schema in schemas.items()
+        for member, of in schema.get("properties", {}).items()
+        if not of.get("description") and of.get("$ref", "").rpartition("/")[2] not in described
+    ]
+    assert without == []
+
+
 def test_each_operation_says_who_may_call_it(document: dict[str, Any], bare: FlaskClient) -> None:
     schemes = document["components"]["securitySchemes"]
     for method, path, operation in operations(document):

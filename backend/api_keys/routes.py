@@ -1,4 +1,4 @@
-"""/v1/api-keys: a user's keys."""
+"""/v1/api-keys: creating, changing, revoking and verifying API keys."""
 
 from typing import Any
 from uuid import UUID
@@ -33,7 +33,11 @@ blp = Blueprint("api_keys", __name__, url_prefix="/api-keys", description="API k
 @blp.response(201, NewApiKeySchema)
 @blp.fails("limit_reached", "forbidden", "insufficient_scope", "not_found")
 def create_key(wanted: dict[str, Any]) -> tuple[ApiKey, int, dict[str, str]]:
-    """Create an API key; its text is in this answer only"""
+    """Create an API key
+
+    The answer contains the key's text, which is never shown again. A key made with another key
+    cannot exceed it in scopes, addresses, lifetime, rate limit or quota.
+    """
     key = service.issue(actor(), **wanted)
     return key, 201, {"Location": url_for("api_keys.get_key", key_id=key.id)}
 
@@ -44,7 +48,11 @@ def create_key(wanted: dict[str, Any]) -> tuple[ApiKey, int, dict[str, str]]:
 @blp.response(200, page_of(ApiKeySchema))
 @blp.fails("forbidden")
 def list_keys(query: dict[str, Any]) -> dict[str, Any]:
-    """List API keys, newest first"""
+    """List API keys, newest first
+
+    Returns a page of your own keys. An administrator's session can list those of another user, or
+    of all, with `owner_id`. A key sees itself and the keys whose scopes are within its own.
+    """
     return page(service.list_keys(actor(), **query))
 
 
@@ -52,7 +60,10 @@ def list_keys(query: dict[str, Any]) -> dict[str, Any]:
 @session_or_key("keys:read")
 @blp.response(200, ApiKeySchema)
 def get_key(key_id: UUID) -> ApiKey:
-    """Get an API key"""
+    """Get an API key
+
+    The answer does not contain the key's text, which was shown once, when the key was made.
+    """
     return service.get(actor(), key_id)
 
 
@@ -62,7 +73,12 @@ def get_key(key_id: UUID) -> ApiKey:
 @blp.response(200, ApiKeySchema)
 @blp.fails("forbidden", "insufficient_scope", "session_required", "conflict")
 def change_key(changes: dict[str, Any], key_id: UUID) -> ApiKey:
-    """Change an API key"""
+    """Change an API key
+
+    Members that you do not send stay as they are, also inside `rate_limit` and `quota`. A revoked
+    key cannot be changed. What is in `locked_by_admin` can only be made narrower, except by an
+    administrator.
+    """
     return service.change(actor(), key_id, **changes)
 
 
@@ -72,7 +88,11 @@ def change_key(changes: dict[str, Any], key_id: UUID) -> ApiKey:
 @blp.response(204)
 @blp.fails("session_required", "conflict")
 def delete_key(query: dict[str, bool], key_id: UUID) -> None:
-    """Delete an API key; 409 if it has made others that are not revoked, unless they go with it"""
+    """Delete an API key
+
+    Removes the key and its secrets. If the key has made others that are not revoked, the answer is
+    `conflict`, unless you delete those too with `cascade=true`.
+    """
     service.delete(actor(), key_id, **query)
 
 
@@ -81,7 +101,11 @@ def delete_key(query: dict[str, bool], key_id: UUID) -> None:
 @blp.arguments(CascadeSchema, required=False)
 @blp.response(200, ApiKeySchema)
 def revoke_key(wanted: dict[str, bool], key_id: UUID) -> ApiKey:
-    """Revoke an API key, for good"""
+    """Revoke an API key permanently
+
+    The key is never accepted again; revoking it twice changes nothing. Keys that were made with it
+    are refused too, but keep their own status unless you revoke them with `cascade`.
+    """
     return service.revoke(actor(), key_id, **wanted)
 
 
@@ -91,7 +115,12 @@ def revoke_key(wanted: dict[str, bool], key_id: UUID) -> ApiKey:
 @blp.response(200, NewApiKeySchema)
 @blp.fails("forbidden", "insufficient_scope", "session_required", "conflict")
 def rotate_key(wanted: dict[str, int], key_id: UUID) -> ApiKey:
-    """Give an API key a new secret, which is in this answer only; the old one ends later"""
+    """Give an API key a new secret
+
+    The answer contains the key's new text, which is never shown again. The old text works until the
+    new one is first used, and for `grace_seconds` after that. Rotating again replaces a new secret
+    that has not been used yet.
+    """
     return service.rotate(actor(), key_id, **wanted)
 
 
@@ -100,7 +129,11 @@ def rotate_key(wanted: dict[str, int], key_id: UUID) -> ApiKey:
 @blp.arguments(UsageQuery, location="query")
 @blp.response(200, UsageSchema)
 def get_usage(query: dict[str, Any], key_id: UUID) -> dict[str, Any]:
-    """Tell how often an API key was used and refused, by the hour or day"""
+    """Count the uses and refusals of an API key by hour or day
+
+    Returns the intervals in which the key was presented, oldest first. Counts are kept for 400
+    days.
+    """
     return {"items": usage.list_usage(actor(), key_id, **query)}
 
 
@@ -109,7 +142,11 @@ def get_usage(query: dict[str, Any], key_id: UUID) -> dict[str, Any]:
 @blp.arguments(RevokeKeySchema)
 @blp.response(204)
 def revoke_held_key(body: dict[str, str]) -> None:
-    """Revoke an API key that you hold, and all that came of it: for whoever finds a leaked one"""
+    """Revoke an API key whose text you have
+
+    Use this if you find a leaked key; you need not sign in. It revokes the key and all keys made
+    with it, and notifies the owner by e-mail. The answer is the same if there is no such key.
+    """
     service.revoke_by_possession(body["key"])
 
 
@@ -118,7 +155,11 @@ def revoke_held_key(body: dict[str, str]) -> None:
 @blp.arguments(VerifySchema)
 @blp.response(200, VerifiedSchema)
 def verify_key(asked: dict[str, Any]) -> dict[str, Any]:
-    """Verify an API key; the answer is 200 whatever is decided"""
+    """Verify an API key
+
+    The status is always 200: read the decision from `valid` and `code`. If the key is valid, this
+    counts as a use, unless `cost` is 0 or `explain` is true.
+    """
     return answers.verify(actor(), **asked)
 
 
@@ -127,5 +168,8 @@ def verify_key(asked: dict[str, Any]) -> dict[str, Any]:
 @blp.arguments(ExplainSchema, required=False)
 @blp.response(200, VerifiedSchema)
 def explain_key(asked: dict[str, Any], key_id: UUID) -> dict[str, Any]:
-    """Tell what would be decided of an API key, check by check; it is no use of the key"""
+    """Explain what would be decided about an API key
+
+    Runs every check and returns the outcome of each in `checks`. Does not count as a use.
+    """
     return answers.explain(actor(), key_id, **asked)

@@ -1,4 +1,4 @@
-"""What goes in and out of the API key routes."""
+"""Schemas of the API key routes."""
 
 import json
 from typing import Any
@@ -33,7 +33,7 @@ KEY = "bt_2mVq8Zr4KxY7nB1cWd9sLf3gHj6kPt5u0Q9mZc"
 def _name(**kwargs: object) -> fields.String:
     return fields.String(
         validate=validate.Length(1, 100),
-        metadata={"example": "deploys"},
+        metadata={"example": "deploys", "description": "A name for people to read."},
         **kwargs,  # type: ignore[arg-type]
     )
 
@@ -42,18 +42,21 @@ def _description(**kwargs: object) -> fields.String:
     return fields.String(
         validate=validate.Length(max=500),
         allow_none=True,
-        metadata={"example": "Used by the deployment pipeline"},
+        metadata={
+            "example": "Used by the deployment pipeline",
+            "description": "Notes about the key.",
+        },
         **kwargs,  # type: ignore[arg-type]
     )
 
 
-def scopes(**kwargs: object) -> List:
+def scopes(description: str = "What the key may do.", **kwargs: object) -> List:
     """The field for scopes."""
     scope = fields.String(validate=Pattern(PATTERN, "Not of the form area:act or area:*."))
     return List(
         scope,
         most=50,
-        metadata={"example": ["reports:read"], "description": "What the key may do."},
+        metadata={"example": ["reports:read"], "description": description},
         **kwargs,
     )
 
@@ -76,7 +79,7 @@ class Metadata(fields.Dict):
 
 
 class CIDR(fields.String):
-    """An address block, IPv4 or IPv6, without host bits; a single address is a block of one."""
+    """An IPv4 or IPv6 address block without host bits; a single address is a block of one."""
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
         try:
@@ -97,29 +100,37 @@ class Address(fields.String):
 
 def metadata() -> Metadata:
     """The field for metadata."""
-    about = {"example": {"team": "search"}, "description": "Yours: at most 4096 bytes of JSON."}
+    about = {
+        "example": {"team": "search"},
+        "description": "Any data of yours: at most 4096 bytes of JSON.",
+    }
     return Metadata(metadata=about)
 
 
 def _allowed_ips() -> List:
     about = {
         "example": [],
-        "description": "Address blocks such as 192.0.2.0/24; empty: from anywhere.",
+        "description": "Address blocks such as 192.0.2.0/24 that may use the key; empty: all.",
     }
     return List(CIDR(), most=50, metadata=about)
 
 
 def _expires_at() -> Timestamp:
-    about = {"example": None, "description": "A time such as 2027-11-23T09:00:00Z; null: never."}
+    about = {
+        "example": None,
+        "description": "When the key expires, such as 2027-11-23T09:00:00Z; null: never.",
+    }
     return Timestamp(allow_none=True, metadata=about)
 
 
 def _uses(**kwargs: Any) -> StrictInteger:
-    return StrictInteger(validate=validate.Range(1, 1_000_000), metadata={"example": 100}, **kwargs)
+    about = {"example": 100, "description": "How many uses are allowed in a window."}
+    return StrictInteger(validate=validate.Range(1, 1_000_000), metadata=about, **kwargs)
 
 
 def _window(**kwargs: Any) -> StrictInteger:
-    return StrictInteger(validate=validate.Range(1, 86_400), metadata={"example": 60}, **kwargs)
+    about = {"example": 60, "description": "How long a window is, in seconds."}
+    return StrictInteger(validate=validate.Range(1, 86_400), metadata=about, **kwargs)
 
 
 class RateLimitSchema(Schema):
@@ -130,14 +141,14 @@ class RateLimitSchema(Schema):
 
 
 class ChangeRateLimitSchema(Schema):
-    """How often a key may be used; a member that is not sent stays as it is."""
+    """How often a key may be used; members that you do not send stay as they are."""
 
     limit = _uses()
     window_seconds = _window()
 
 
 def _rate_limit(schema: type[Schema] = RateLimitSchema) -> fields.Nested:
-    about = {"description": "Null: none of its own. RATE_LIMIT_DEFAULT and RATE_LIMIT_MAX count."}
+    about = {"description": "Null: none of its own; RATE_LIMIT_DEFAULT and RATE_LIMIT_MAX apply."}
     return fields.Nested(schema(), allow_none=True, metadata=about)
 
 
@@ -150,16 +161,16 @@ def _amount(least: int, description: str, **kwargs: object) -> StrictInteger:
 
 
 def _refill_interval() -> EnumString:
-    about = "Refilled at 00:00 UTC, daily or on the first of the month."
+    about = "When it is refilled, at 00:00 UTC: every day, or on the first of the month."
     example = {"example": "monthly", "description": about}
     return EnumString("RefillInterval", INTERVALS, allow_none=True, metadata=example)
 
 
 class ChangeQuotaSchema(Schema):
-    """How much of a key may be used; a member that is not sent stays as it is."""
+    """How much of a key may be used; members that you do not send stay as they are."""
 
-    remaining = _amount(0, "What is left now; a new quota has refill_amount without it.")
-    refill_amount = _amount(1, "What it is set to at each refill.", allow_none=True)
+    remaining = _amount(0, "How much is left now; a new quota starts at refill_amount without it.")
+    refill_amount = _amount(1, "How much is left after each refill.", allow_none=True)
     refill_interval = _refill_interval()
 
 
@@ -176,32 +187,48 @@ class SetQuotaSchema(ChangeQuotaSchema):
 class QuotaSchema(ResponseSchema):
     """How much of a key is left to use."""
 
-    remaining = _amount(0, "What is left now.")
-    refill_amount = _amount(1, "What it is set to at each refill.", allow_none=True)
+    remaining = _amount(0, "How much is left now.")
+    refill_amount = _amount(1, "How much is left after each refill.", allow_none=True)
     refill_interval = _refill_interval()
 
 
 def _quota(schema: type[Schema] | type[ResponseSchema] = SetQuotaSchema) -> fields.Nested:
-    return fields.Nested(schema(), allow_none=True, metadata={"description": "Null: none."})
+    about = {"description": "How much of the key may be used; null: any amount."}
+    return fields.Nested(schema(), allow_none=True, metadata=about)
 
 
 class RotationSchema(ResponseSchema):
-    """A secret that takes another's place; both are accepted meanwhile."""
+    """A new secret that is replacing an old one; both are accepted until the old one ends."""
 
     state = EnumString(
         "RotationState",
         ("pending", "grace"),
         metadata={
             "example": "pending",
-            "description": "Pending until the new secret is used, grace from then on.",
+            "description": "`pending` until the new secret is first used, then `grace`.",
         },
     )
-    hint = fields.String(metadata={"example": "bt_...Qw3r", "description": "Of the new secret."})
-    created_at = Timestamp(metadata={"example": "2026-11-23T09:00:00Z"})
-    grace_seconds = fields.Integer(metadata={"example": 86_400})
+    hint = fields.String(
+        metadata={
+            "example": "bt_...Qw3r",
+            "description": "Prefix and last four characters of the new secret.",
+        }
+    )
+    created_at = Timestamp(
+        metadata={
+            "example": "2026-11-23T09:00:00Z",
+            "description": "When the new secret was made.",
+        }
+    )
+    grace_seconds = fields.Integer(
+        metadata={
+            "example": 86_400,
+            "description": "How long the old secret works after the first use of the new one.",
+        }
+    )
     old_expires_at = Timestamp(
         allow_none=True,
-        metadata={"example": None, "description": "When the old secret ends; null: not yet set."},
+        metadata={"example": None, "description": "When the old secret ends; null while pending."},
     )
 
 
@@ -212,7 +239,7 @@ class RotateKeySchema(Schema):
         validate=validate.Range(0, 604_800),
         metadata={
             "example": 86_400,
-            "description": "How long the old secret goes on after the first use of the new one.",
+            "description": "How long the old secret works after the first use of the new one.",
         },
     )
 
@@ -220,13 +247,18 @@ class RotateKeySchema(Schema):
 class ApiKeySchema(ResponseSchema):
     """An API key, without its text."""
 
-    id = Id(metadata={"example": "0192d3a4-8888-7d8e-9f01-23456789abcd"})
+    id = Id(
+        metadata={
+            "example": "0192d3a4-8888-7d8e-9f01-23456789abcd",
+            "description": "The key's id, which is not secret.",
+        }
+    )
     name = _name()
     description = _description()
     hint = fields.String(
         metadata={
             "example": "bt_...mVqZ",
-            "description": "Prefix and last four characters, of the secret accepted longest.",
+            "description": "Prefix and last four characters of the oldest secret still accepted.",
         },
     )
     scopes = scopes()
@@ -235,42 +267,67 @@ class ApiKeySchema(ResponseSchema):
     rate_limit = _rate_limit()
     quota = _quota(QuotaSchema)
     expires_at = _expires_at()
-    disabled = fields.Boolean(metadata={"example": False})
+    disabled = fields.Boolean(
+        metadata={"example": False, "description": "Whether the key is refused for now."}
+    )
     status = EnumString(
         "KeyStatus",
         STATUSES,
         metadata={
             "example": "active",
-            "description": "Revoked, disabled, expired come in that order.",
+            "description": "The first that applies: `revoked`, `disabled`, `expired`, `active`.",
         },
     )
-    created_at = Timestamp(metadata={"example": "2026-11-23T09:00:00Z"})
-    updated_at = Timestamp(metadata={"example": "2026-11-23T09:00:00Z"})
-    last_used_at = Timestamp(
-        allow_none=True, metadata={"example": None, "description": "A few seconds late."}
+    created_at = Timestamp(
+        metadata={"example": "2026-11-23T09:00:00Z", "description": "When the key was made."}
     )
-    last_used_ip = fields.String(allow_none=True, metadata={"example": None})
-    owner_id = Id(metadata={"example": "0192d3a4-5b6c-7d8e-9f01-23456789abcd"})
+    updated_at = Timestamp(
+        metadata={"example": "2026-11-23T09:00:00Z", "description": "When the key last changed."}
+    )
+    last_used_at = Timestamp(
+        allow_none=True,
+        metadata={
+            "example": None,
+            "description": "When the key was last used, stored a few seconds later; null: never.",
+        },
+    )
+    last_used_ip = fields.String(
+        allow_none=True,
+        metadata={"example": None, "description": "The address it was last used from, if known."},
+    )
+    owner_id = Id(
+        metadata={
+            "example": "0192d3a4-5b6c-7d8e-9f01-23456789abcd",
+            "description": "The id of the user whose key it is.",
+        }
+    )
     parent_id = Id(
         allow_none=True,
-        metadata={"example": None, "description": "The key that made this one; null: none did."},
+        metadata={
+            "example": None,
+            "description": "The id of the key that made this one; null if none did.",
+        },
     )
     locked_by_admin = fields.List(
         EnumString("LockedByAdmin", LOCKABLE),
         metadata={
             "example": [],
-            "description": "What an administrator has set, and only an administrator may widen.",
+            "description": "What an administrator has set; only an administrator can widen it.",
         },
     )
     rotation = fields.Nested(
-        RotationSchema(), allow_none=True, metadata={"description": "Null: one secret."}
+        RotationSchema(),
+        allow_none=True,
+        metadata={"description": "A new secret that is replacing the old one; null: none."},
     )
 
 
 class NewApiKeySchema(ApiKeySchema):
-    """An API key with its text, which is shown this once."""
+    """An API key with its text, which is never shown again."""
 
-    key = fields.String(metadata={"example": KEY})
+    key = fields.String(
+        metadata={"example": KEY, "description": "The text to present; keep it secret."}
+    )
 
 
 class CreateKeySchema(Schema):
@@ -283,13 +340,22 @@ class CreateKeySchema(Schema):
     allowed_ips = _allowed_ips()
     rate_limit = _rate_limit()
     quota = _quota()
-    owner_id = Id(metadata={"description": "A service account, for an administrator's session."})
+    owner_id = Id(
+        metadata={
+            "description": "The service account to own the key; for an administrator's session."
+        }
+    )
     expires_in_days = StrictInteger(
         validate=validate.Range(1, 3650),
         allow_none=True,
-        metadata={"example": 90, "description": "Instead of expires_at. Null: never."},
+        metadata={
+            "example": 90,
+            "description": "In how many days the key expires, instead of expires_at; null: never.",
+        },
     )
-    expires_at = Timestamp(allow_none=True, metadata={"description": "Null: never."})
+    expires_at = Timestamp(
+        allow_none=True, metadata={"description": "When the key expires; null: never."}
+    )
 
     @validates_schema
     def _one_expiry(self, data: dict, **kwargs: object) -> None:
@@ -298,7 +364,7 @@ class CreateKeySchema(Schema):
 
 
 class Digest(fields.String):
-    """What another system keeps of a key; see tokens.read_digest."""
+    """The digest that another system keeps of a key; see keyring.read_digest."""
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
         try:
@@ -310,15 +376,20 @@ class Digest(fields.String):
 
 
 class ImportKeySchema(CreateKeySchema):
-    """Take over a key of another system, of whose text only a digest is known."""
+    """Import a key from another system, which knows only a digest of its text."""
 
     class Meta(Schema.Meta):
         exclude = ("owner_id",)
 
-    owner = fields.String(required=True)
-    digest = Digest(required=True)
-    hint = fields.String(validate=validate.Length(1, 32))
-    created_at = Timestamp()
+    owner = fields.String(
+        required=True, metadata={"description": "The owner's username or e-mail address."}
+    )
+    digest = Digest(required=True, metadata={"description": "The digest of the key's text."})
+    hint = fields.String(
+        validate=validate.Length(1, 32),
+        metadata={"description": "What helps people to recognise the key."},
+    )
+    created_at = Timestamp(metadata={"description": "When the key was made; by default now."})
 
 
 class ChangeKeySchema(Schema):
@@ -332,19 +403,25 @@ class ChangeKeySchema(Schema):
     rate_limit = _rate_limit(ChangeRateLimitSchema)
     quota = _quota(ChangeQuotaSchema)
     expires_at = _expires_at()
-    disabled = StrictBoolean(metadata={"example": False})
+    disabled = StrictBoolean(
+        metadata={"example": False, "description": "True: refuse the key until it is false again."}
+    )
 
 
 def api_key_text(**kwargs: object) -> fields.String:
     """The field for the text of a key."""
-    return fields.String(metadata={"example": KEY}, **kwargs)  # type: ignore[arg-type]
+    about = {"example": KEY, "description": "The text of the key."}
+    return fields.String(metadata=about, **kwargs)  # type: ignore[arg-type]
 
 
 class CascadeSchema(Schema):
-    """Revoke an API key, and perhaps others with it."""
+    """Revoke an API key, and optionally the keys made with it."""
 
     cascade = StrictBoolean(
-        metadata={"example": False, "description": "Revoke all keys that came of it too."}
+        metadata={
+            "example": False,
+            "description": "Also revoke all keys made with it, directly or indirectly.",
+        }
     )
 
 
@@ -352,18 +429,18 @@ class DeleteQuery(Schema):
     """What to delete with a key."""
 
     cascade = QueryBoolean(
-        metadata={"description": "Delete the keys that came of it and are not revoked too."}
+        metadata={"description": "Also delete all keys made with it that are not revoked."}
     )
 
 
 class RevokeKeySchema(Schema):
-    """Revoke the API key that one holds."""
+    """Revoke an API key by its text."""
 
     key = api_key_text(required=True)
 
 
 class OwnerId(fields.String):
-    """A user's id, or any."""
+    """A user's id, or `any`."""
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
         return "any" if value == "any" else Id().deserialize(value)
@@ -373,50 +450,67 @@ class KeyQuery(PageQuery):
     """Which keys to list."""
 
     owner_id = OwnerId(
-        metadata={"description": "For an administrator's session: a user's id, or any."}
+        metadata={
+            "description": "For an administrator's session: keys of this user; `any`: of all users."
+        }
     )
-    status = EnumString("KeyStatus", STATUSES)
+    status = EnumString("KeyStatus", STATUSES, metadata={"description": "Keys with this status."})
     search = fields.String(
         validate=validate.Length(1, 100),
-        metadata={"description": "Literally, in name and description, in either case."},
+        metadata={"description": "Text to find in name or description, in either case."},
     )
-    expires_before = Timestamp()
+    expires_before = Timestamp(metadata={"description": "Keys that expire before this time."})
     unused_since = Timestamp(
-        metadata={"description": "Not used since then; unused ones by creation."}
+        metadata={
+            "description": "Keys not used since then; for keys never used, not made since then."
+        }
     )
-    never_used = QueryBoolean()
+    never_used = QueryBoolean(
+        metadata={"description": "True: keys never used; false: keys used at least once."}
+    )
 
 
 class UsageQuery(Schema):
-    """Which counts to tell, and how they are summed up."""
+    """Which counts to return, and how to sum them."""
 
     since = Timestamp(
-        metadata={"description": "From the interval that holds it; by default 24 hours or 30 days."}
+        metadata={
+            "description": "Rounded down to an interval; by default the last 24 hours or 30 days."
+        }
     )
-    until = Timestamp(metadata={"description": "To the interval before it ends; by default now."})
+    until = Timestamp(metadata={"description": "Rounded up to an interval; by default now."})
     interval = EnumString(
         "UsageInterval",
         ("hour", "day"),
-        metadata={"description": "In UTC; hour by default, for 31 days at most. Days: 400."},
+        metadata={
+            "description": "In UTC: `hour` (default), for up to 31 days, or `day`, for up to 400."
+        },
     )
 
 
 class UsedSchema(ResponseSchema):
-    """What was decided of a key in an hour or a day."""
+    """The decisions about a key in one hour or day."""
 
-    start = Timestamp(metadata={"example": "2026-11-23T09:00:00Z"})
-    valid = fields.Integer(metadata={"example": 120})
+    start = Timestamp(
+        metadata={"example": "2026-11-23T09:00:00Z", "description": "When the hour or day begins."}
+    )
+    valid = fields.Integer(metadata={"example": 120, "description": "How often it was valid."})
     denied = fields.Dict(
         keys=fields.String(),
         values=fields.Integer(),
-        metadata={"example": {"rate_limited": 3}, "description": "How often, by code."},
+        metadata={
+            "example": {"rate_limited": 3},
+            "description": "How often it was refused, by code.",
+        },
     )
 
 
 class UsageSchema(ResponseSchema):
-    """What was decided of a key."""
+    """The decisions about a key."""
 
     items = fields.List(
         fields.Nested(UsedSchema()),
-        metadata={"description": "The oldest first; without those in which it was not presented."},
+        metadata={
+            "description": "Oldest first, without intervals in which the key was not presented."
+        },
     )

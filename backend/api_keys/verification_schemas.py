@@ -1,4 +1,4 @@
-"""What goes in and out of verifying a key."""
+"""Schemas of verifying a key."""
 
 from marshmallow import fields, validate
 
@@ -21,70 +21,84 @@ _ID = "0192d3a4-8888-7d8e-9f01-23456789abcd"
 def _ip() -> Address:
     about = {
         "example": "192.0.2.1",
-        "description": "Where the key was used from. A key with allowed_ips is not valid without.",
+        "description": "Where the key was used from. Needed for a key with allowed_ips.",
     }
     return Address(metadata=about)
 
 
 class ExplainSchema(Schema):
-    """What a key would be asked for."""
+    """What a key would be used for."""
 
-    scopes = scopes()
+    scopes = scopes("What the key is to be used for; it needs all of them.")
     ip = _ip()
 
 
 class VerifySchema(ExplainSchema):
-    """A key that was shown to a service, and what it is asked for."""
+    """A key that was presented to a service, and what it was presented for."""
 
     key = api_key_text(required=True)
     cost = StrictInteger(
         validate=validate.Range(0, 1_000_000),
-        metadata={"example": 1, "description": "0: only look, it is no use of the key."},
+        metadata={
+            "example": 1,
+            "description": "How much of the quota to spend; 0 does not count as a use.",
+        },
     )
     explain = StrictBoolean(
-        metadata={"example": False, "description": "All checks; no use of the key."}
+        metadata={
+            "example": False,
+            "description": "True: return all checks; does not count as a use.",
+        }
     )
 
 
 class CheckSchema(ResponseSchema):
     """A check and its outcome."""
 
-    code = EnumString("VerifyCode", CODES, metadata={"example": "expired"})
-    passed = fields.Boolean(metadata={"example": True})
+    code = EnumString(
+        "VerifyCode",
+        CODES,
+        metadata={"example": "expired", "description": "The code if this check fails."},
+    )
+    passed = fields.Boolean(
+        metadata={"example": True, "description": "Whether the key passes this check."}
+    )
 
 
 class OwnerSchema(ResponseSchema):
-    """Whose a key is."""
+    """The user whose key it is."""
 
-    id = Id(metadata={"example": _ID})
-    username = fields.String(metadata={"example": "alice"})
+    id = Id(metadata={"example": _ID, "description": "The user's id."})
+    username = fields.String(metadata={"example": "alice", "description": "The user's name."})
     role = role()
     kind = kind()
 
 
 class RateSchema(ResponseSchema):
-    """How a key's limit stands; of several, as for keys made with others, the one that counts."""
+    """The state of a key's rate limit. If keys that made it have one too, the tightest of them."""
 
-    limit = fields.Integer(metadata={"example": 100})
-    remaining = fields.Integer(metadata={"example": 99})
+    limit = fields.Integer(
+        metadata={"example": 100, "description": "How many uses are allowed in a window."}
+    )
+    remaining = fields.Integer(metadata={"example": 99, "description": "How many uses are left."})
     reset_seconds = fields.Integer(
         metadata={
             "example": 60,
-            "description": "Until the window ends, or, if it is used up, until a use passes.",
+            "description": "Seconds until the window ends; if none are left, until the next use.",
         }
     )
 
 
 class RemainingSchema(ResponseSchema):
-    """How a key's quota stands."""
+    """The state of a key's quota."""
 
-    remaining = fields.Integer(metadata={"example": 9_999})
+    remaining = fields.Integer(metadata={"example": 9_999, "description": "How much is left."})
 
 
 class VerifiedSchema(ResponseSchema):
-    """What was decided: the first check that failed, else `valid`.
+    """The decision: the code of the first check that failed, or `valid`.
 
-    What the key is, unless there is none; `checks` only where they were asked for.
+    Describes the key too, if there is one; `checks` only if you ask for them.
     """
 
     sometimes = frozenset(
@@ -92,17 +106,36 @@ class VerifiedSchema(ResponseSchema):
         | {"rate_limit", "quota", "checks"}
     )
 
-    valid = fields.Boolean(metadata={"example": True})
-    code = EnumString("VerifyCode", CODES, metadata={"example": "valid"})
-    key_id = Id(metadata={"example": _ID})
-    owner = fields.Nested(OwnerSchema())
-    name = fields.String(metadata={"example": "deploys"})
+    valid = fields.Boolean(
+        metadata={"example": True, "description": "Whether the key may be used for this."}
+    )
+    code = EnumString(
+        "VerifyCode",
+        CODES,
+        metadata={"example": "valid", "description": "`valid`, or the first check that failed."},
+    )
+    key_id = Id(metadata={"example": _ID, "description": "The key's id."})
+    owner = fields.Nested(OwnerSchema(), metadata={"description": "The user whose key it is."})
+    name = fields.String(metadata={"example": "deploys", "description": "The key's name."})
     scopes = fields.List(
         fields.String(),
-        metadata={"example": ["reports:read"], "description": "What the owner's role allows now."},
+        metadata={
+            "example": ["reports:read"],
+            "description": "The key's scopes that its owner's role allows now.",
+        },
     )
     metadata = metadata()
-    expires_at = Timestamp(allow_none=True, metadata={"example": None})
-    rate_limit = fields.Nested(RateSchema())
-    quota = fields.Nested(RemainingSchema())
-    checks = fields.List(fields.Nested(CheckSchema()))
+    expires_at = Timestamp(
+        allow_none=True,
+        metadata={"example": None, "description": "When the key expires; null: never."},
+    )
+    rate_limit = fields.Nested(
+        RateSchema(), metadata={"description": "The state of its rate limit, if it has one."}
+    )
+    quota = fields.Nested(
+        RemainingSchema(), metadata={"description": "The state of its quota, if it has one."}
+    )
+    checks = fields.List(
+        fields.Nested(CheckSchema()),
+        metadata={"description": "Every check in order, if you asked to explain."},
+    )

@@ -1,4 +1,4 @@
-"""/v1/audit-events: the audit trail, for administrators. Nothing here writes."""
+"""/v1/audit-events: the audit trail, for administrators. Read only."""
 
 from typing import Any
 
@@ -15,5 +15,8 @@ blp = Blueprint("audit", __name__, url_prefix="/audit-events", description="The 
 @blp.arguments(AuditQuery, location="query")
 @blp.response(200, page_of(AuditEventSchema))
 def list_events(query: dict[str, Any]) -> dict[str, Any]:
-    """List audit events, newest first"""
+    """List audit events, newest first
+
+    Returns a page of the events that match all filters. The API cannot change or delete events.
+    """
     return page(service.list_events(actor(), **query))

@@ -1,4 +1,4 @@
-"""/v1/auth: signing in and out, accounts by registration, and who one is."""
+"""/v1/auth: signing in and out, registering accounts, and your own account."""
 
 from typing import Any
 from uuid import UUID
@@ -36,7 +36,7 @@ from .schemas import (
 )
 from .token_schemas import IntrospectionSchema, PresentedTokenSchema
 
-blp = Blueprint("auth", __name__, url_prefix="/auth", description="Signing in, and who one is")
+blp = Blueprint("auth", __name__, url_prefix="/auth", description="Signing in, and your account")
 
 
 @blp.route("/register", methods=["POST"])
@@ -45,7 +45,12 @@ blp = Blueprint("auth", __name__, url_prefix="/auth", description="Signing in, a
 @blp.response(201, UserSchema)
 @blp.fails("session_required", "username_taken", "email_taken", "password_too_weak")
 def register(account: dict[str, Any]) -> tuple[User, int, dict[str, str]]:
-    """Create an account"""
+    """Create an account
+
+    If you send no password for a person, they are mailed a link to choose one. A service account
+    has no password and only uses API keys. Only an administrator's session can create another
+    administrator.
+    """
     user = users.create(actor(), **account)
     return user, 201, {"Location": url_for("users.get_user", user_id=user.id)}
 
@@ -56,7 +61,12 @@ def register(account: dict[str, Any]) -> tuple[User, int, dict[str, str]]:
 @blp.response(200, TokensSchema)
 @blp.fails("invalid_credentials", "mfa_required", "rate_limited")
 def login(credentials: dict[str, str]) -> dict[str, Any]:
-    """Sign in with username or e-mail address, and password"""
+    """Sign in with a username or e-mail address, and a password
+
+    Returns the tokens of a new session. If the account has a second factor, the answer is 401
+    `mfa_required`, with an `mfa_token` for the second step. Beyond MAX_SESSIONS_PER_USER, the least
+    recently used session ends.
+    """
     return service.login(**credentials)
 
 
@@ -66,7 +76,11 @@ def login(credentials: dict[str, str]) -> dict[str, Any]:
 @blp.response(200, TokensSchema)
 @blp.fails("invalid_credentials", "rate_limited")
 def login_mfa(step: dict[str, str]) -> dict[str, Any]:
-    """Sign in: the second step, with a code of the second factor"""
+    """Complete a sign-in with a code of the second factor
+
+    Returns the tokens of a new session. An `mfa_token` works for one sign-in, within five minutes
+    and five attempts. Each code works once.
+    """
     return service.login_mfa(**step)
 
 
@@ -76,7 +90,11 @@ def login_mfa(step: dict[str, str]) -> dict[str, Any]:
 @blp.response(200, TokensSchema)
 @blp.fails("invalid_credentials")
 def refresh(body: dict[str, str]) -> dict[str, Any]:
-    """Exchange a refresh token for fresh tokens"""
+    """Exchange a refresh token for new tokens
+
+    The new refresh token replaces the one you sent, which keeps working for a few seconds so that
+    parallel requests agree. After that, using it ends the session: it may have been stolen.
+    """
     return service.refresh(body["refresh_token"])
 
 
@@ -85,7 +103,10 @@ def refresh(body: dict[str, str]) -> dict[str, Any]:
 @session
 @blp.response(204)
 def logout() -> None:
-    """End the calling session"""
+    """End the calling session
+
+    Its access token and refresh token stop working immediately.
+    """
     service.logout(actor())
 
 
@@ -93,7 +114,10 @@ def logout() -> None:
 @session
 @blp.response(204)
 def logout_all() -> None:
-    """End all of one's sessions"""
+    """End all your sessions
+
+    This includes the calling session. Your API keys keep working.
+    """
     service.logout_all(actor())
 
 
@@ -102,7 +126,10 @@ def logout_all() -> None:
 @blp.arguments(PageQuery, location="query")
 @blp.response(200, page_of(SessionSchema))
 def list_sessions(query: dict[str, Any]) -> dict[str, Any]:
-    """List one's own sessions, newest first"""
+    """List your sessions, newest first
+
+    Returns a page of the sessions that have not ended; `current` marks the calling one.
+    """
     return page(service.sessions(actor(), **query))
 
 
@@ -110,7 +137,10 @@ def list_sessions(query: dict[str, Any]) -> dict[str, Any]:
 @session
 @blp.response(204)
 def end_session(session_id: UUID) -> None:
-    """End one of one's own sessions"""
+    """End one of your sessions
+
+    Its access token and refresh token stop working immediately.
+    """
     service.end_session(actor(), session_id)
 
 
@@ -119,7 +149,10 @@ def end_session(session_id: UUID) -> None:
 @session_or_any_key
 @blp.response(200, MeSchema)
 def me() -> dict[str, Any]:
-    """Who is calling, by session or by API key"""
+    """Get the calling account and credential
+
+    Works with a session and with any API key, whatever its scopes. `auth` describes the credential.
+    """
     return _me(actor())
 
 
@@ -129,7 +162,11 @@ def me() -> dict[str, Any]:
 @blp.response(200, UserSchema)
 @blp.fails("wrong_password", "rate_limited", "username_taken", "conflict")
 def change_me(changes: dict[str, str]) -> User:
-    """Change your own username, three times a day, or e-mail address, which a link confirms"""
+    """Change your username or e-mail address
+
+    You can change your username three times a day. A new e-mail address takes effect when you
+    confirm it with the link that is mailed to it.
+    """
     return service.change_me(actor(), **changes)
 
 
@@ -139,7 +176,10 @@ def change_me(changes: dict[str, str]) -> User:
 @blp.response(204)
 @blp.fails("wrong_password", "rate_limited", "password_too_weak")
 def change_password(passwords: dict[str, str]) -> None:
-    """Change one's own password; all other sessions end"""
+    """Change your password
+
+    All your other sessions end. Your API keys keep working.
+    """
     service.change_password(actor(), **passwords)
 
 
@@ -148,7 +188,11 @@ def change_password(passwords: dict[str, str]) -> None:
 @blp.arguments(ForgotSchema)
 @blp.response(202)
 def forgot_password(body: dict[str, str]) -> None:
-    """Have a link mailed that sets a password; the answer is the same for every address"""
+    """Request a link to set a new password
+
+    If an active account has this address, a link is mailed to it within seconds. The answer is the
+    same for every address.
+    """
     service.forgot_password(body["email"])
 
 
@@ -158,7 +202,11 @@ def forgot_password(body: dict[str, str]) -> None:
 @blp.response(204)
 @blp.fails("invalid_token", "password_too_weak")
 def reset_password(body: dict[str, str]) -> None:
-    """Set a password by the link of a mail; all sessions end"""
+    """Set a password with the link from an e-mail
+
+    A link works once; one whose password was refused as too weak can be used again. All sessions of
+    the account end.
+    """
     service.reset_password(**body)
 
 
@@ -168,7 +216,10 @@ def reset_password(body: dict[str, str]) -> None:
 @blp.response(204)
 @blp.fails("invalid_token", "email_taken")
 def confirm_email(body: dict[str, str]) -> None:
-    """Confirm a new e-mail address by the link that was mailed to it"""
+    """Confirm a new e-mail address with the link that was mailed to it
+
+    A link works once. The former address gets an e-mail about the change.
+    """
     service.confirm_email(body["token"])
 
 
@@ -178,7 +229,12 @@ def confirm_email(body: dict[str, str]) -> None:
 @blp.arguments(PresentedTokenSchema, location="form")
 @blp.response(200, IntrospectionSchema)
 def introspect_token(asked: dict[str, str]) -> dict[str, Any]:
-    """Tell what a token or an API key is, and whether it is active (RFC 7662)"""
+    """Introspect a token or an API key (RFC 7662)
+
+    Returns whether it is active and, if so, what it is. Does not count as a use. A key with
+    `allowed_ips` is never active here, since its caller's address is unknown: verify it with
+    `POST /v1/api-keys/verify`.
+    """
     return tokens.introspect(actor(), asked["token"])
 
 
@@ -187,12 +243,16 @@ def introspect_token(asked: dict[str, str]) -> dict[str, Any]:
 @blp.arguments(PresentedTokenSchema, location="form")
 @blp.response(200)
 def revoke_token(held: dict[str, str]) -> None:
-    """End the session of the token that one holds, or revoke the API key (RFC 7009)"""
+    """Revoke a token or an API key that you have (RFC 7009)
+
+    You need not sign in. An access or refresh token ends its session; an API key is revoked with
+    all keys made with it. The answer is the same if there is no such token.
+    """
     tokens.revoke(held["token"])
 
 
 def _me(identity: Identity) -> dict[str, Any]:
-    """The account with its `auth`; a session's has no key_id, a key's no session_id."""
+    """Return the account and its `auth`, with session_id for a session and key_id for a key."""
     auth: dict[str, Any] = {"method": identity.method, "scopes": None}
     if identity.scopes is None:
         auth["session_id"] = identity.session_id

@@ -1,4 +1,4 @@
-"""What goes in and out of the auth routes."""
+"""Schemas of the auth routes."""
 
 from marshmallow import fields, validate
 
@@ -30,46 +30,65 @@ class LoginSchema(Schema):
         validate=validate.Length(1, 254),
         metadata={"example": "alice", "description": "The username, or the e-mail address."},
     )
-    password = password(required=True)
+    password = password("The password.", required=True)
 
 
 class LoginMfaSchema(Schema):
-    """Sign in: the second step."""
+    """Complete a sign-in with a second factor."""
 
-    mfa_token = _token("What signing in answered with `mfa_required`.", _MFA_TOKEN)
+    mfa_token = _token("The `mfa_token` from the answer `mfa_required`.", _MFA_TOKEN)
     code = fields.String(
         required=True,
         validate=validate.Length(6, 40),
-        metadata={"example": "123456", "description": "Of the app, or a recovery code."},
+        metadata={
+            "example": "123456",
+            "description": "The code that the app shows, or a recovery code.",
+        },
     )
 
 
 class RefreshSchema(Schema):
     """Exchange a refresh token."""
 
-    refresh_token = _token("Of the last sign-in or refresh.", _REFRESH_TOKEN)
+    refresh_token = _token("The one from the last sign-in or refresh.", _REFRESH_TOKEN)
 
 
 class TokensSchema(ResponseSchema):
     """The tokens of a session."""
 
-    access_token = fields.String(metadata={"example": _ACCESS_TOKEN})
-    refresh_token = fields.String(metadata={"example": _REFRESH_TOKEN})
-    token_type = fields.String(metadata={"example": "Bearer"})
-    expires_in = fields.Integer(
-        metadata={"example": 600, "description": "Seconds for which the access token is good."}
+    access_token = fields.String(
+        metadata={
+            "example": _ACCESS_TOKEN,
+            "description": "Send it as `Authorization: Bearer <token>`.",
+        }
     )
-    user = fields.Nested(UserSchema())
+    refresh_token = fields.String(
+        metadata={"example": _REFRESH_TOKEN, "description": "Exchange it for new tokens, once."}
+    )
+    token_type = fields.String(metadata={"example": "Bearer", "description": "Always `Bearer`."})
+    expires_in = fields.Integer(
+        metadata={"example": 600, "description": "Seconds until the access token expires."}
+    )
+    user = fields.Nested(UserSchema(), metadata={"description": "The account."})
 
 
 class AuthSchema(ResponseSchema):
-    """The credential that a request was made with: a session, or a key."""
+    """The credential of a request: a session or an API key."""
 
     sometimes = frozenset({"session_id", "key_id"})
 
-    method = EnumString("AuthMethod", ("session", "api_key"), metadata={"example": "session"})
-    session_id = Id(metadata={"example": "0192d3a4-7777-7d8e-9f01-23456789abcd"})
-    key_id = Id()
+    method = EnumString(
+        "AuthMethod",
+        ("session", "api_key"),
+        metadata={"example": "session", "description": "The kind of the credential."},
+    )
+    session_id = Id(
+        metadata={
+            "example": "0192d3a4-7777-7d8e-9f01-23456789abcd",
+            "description": "The session's id; only for a session.",
+        }
+    )
+    key_id = Id(metadata={"description": "The key's id; only for an API key."})
     scopes = fields.List(
         fields.String(),
         allow_none=True,
@@ -78,63 +97,87 @@ class AuthSchema(ResponseSchema):
 
 
 class MeSchema(UserSchema):
-    """The caller's account, and the credential it was called with."""
+    """The caller's account and credential."""
 
-    auth = fields.Nested(AuthSchema())
+    auth = fields.Nested(AuthSchema(), metadata={"description": "The credential of this request."})
 
 
 class SessionSchema(ResponseSchema):
     """A session."""
 
-    id = Id(metadata={"example": "0192d3a4-7777-7d8e-9f01-23456789abcd"})
-    created_at = Timestamp(metadata={"example": "2026-11-23T09:00:00Z"})
-    last_used_at = Timestamp(
-        metadata={"example": "2026-11-23T09:30:00Z", "description": "The last refresh."}
+    id = Id(
+        metadata={
+            "example": "0192d3a4-7777-7d8e-9f01-23456789abcd",
+            "description": "The session's id.",
+        }
     )
-    ip = fields.String(allow_none=True, metadata={"example": "192.0.2.1"})
-    user_agent = fields.String(allow_none=True, metadata={"example": "curl/8.11"})
+    created_at = Timestamp(
+        metadata={"example": "2026-11-23T09:00:00Z", "description": "When you signed in."}
+    )
+    last_used_at = Timestamp(
+        metadata={
+            "example": "2026-11-23T09:30:00Z",
+            "description": "When its tokens were last refreshed.",
+        }
+    )
+    ip = fields.String(
+        allow_none=True,
+        metadata={
+            "example": "192.0.2.1",
+            "description": "The address of the last refresh or sign-in.",
+        },
+    )
+    user_agent = fields.String(
+        allow_none=True,
+        metadata={"example": "curl/8.11", "description": "The user agent of that request."},
+    )
     grace_used_at = Timestamp(
         allow_none=True,
         metadata={
             "example": None,
-            "description": "When an earlier refresh token was last used from another address or"
-            " user agent than the refresh that replaced it. If that was not you, end the session.",
+            "description": "When a replaced refresh token was last used from an address or user"
+            " agent other than that of the refresh that replaced it. If it was not you, end the"
+            " session.",
         },
     )
     current = fields.Boolean(
-        metadata={"example": True, "description": "Whether it is the calling one."}
+        metadata={"example": True, "description": "True for the calling session."}
     )
 
 
 class ChangeMeSchema(Schema):
-    """Change one's own account; a new address waits until it is confirmed."""
+    """Change your account; a new address is pending until you confirm it."""
 
     username = username()
     email = email()
-    current_password = password(required=True)
+    current_password = password("Your password.", required=True)
 
 
 class ChangePasswordSchema(Schema):
-    """Change one's own password."""
+    """Change your password."""
 
-    current_password = password(required=True)
-    new_password = password("purple elephants drink tea", required=True)
+    current_password = password("Your password so far.", required=True)
+    new_password = password(
+        "The password to use from now on.", "purple elephants drink tea", required=True
+    )
 
 
 class ForgotSchema(Schema):
-    """Ask for a link to set a password."""
+    """Request a link to set a password."""
 
     email = email(required=True)
 
 
 class ResetSchema(Schema):
-    """Set a password by a link."""
+    """Set a password with a link."""
 
-    token = _token("The token in the link.", _PASSWORD_LINK)
-    new_password = password("purple elephants drink tea", required=True)
+    token = _token("The token from the link.", _PASSWORD_LINK)
+    new_password = password(
+        "The password to use from now on.", "purple elephants drink tea", required=True
+    )
 
 
 class ConfirmEmailSchema(Schema):
-    """Confirm a new address by a link."""
+    """Confirm a new address with a link."""
 
-    token = _token("The token in the link.", _EMAIL_LINK)
+    token = _token("The token from the link.", _EMAIL_LINK)

@@ -1,4 +1,4 @@
-"""What goes in and out of introspection and revocation."""
+"""Schemas of token introspection and revocation."""
 
 from marshmallow import EXCLUDE, fields
 
@@ -13,7 +13,7 @@ TOKEN_TYPES = ("access_token", "refresh_token", "api_key")
 
 
 class PresentedTokenSchema(Schema):
-    """A token that one holds, or was shown. Other parameters are ignored (RFC 6749 section 3.2)."""
+    """A token to introspect or revoke. Unknown parameters are ignored (RFC 6749 section 3.2)."""
 
     class Meta:
         unknown = EXCLUDE
@@ -23,34 +23,51 @@ class PresentedTokenSchema(Schema):
         metadata={"example": KEY, "description": "An access token, refresh token or API key."},
     )
     token_type_hint = fields.String(
-        metadata={"example": "api_key", "description": "Not needed: a token says its kind."}
+        metadata={"example": "api_key", "description": "Ignored: the token itself shows its type."}
     )
-    client_id = fields.String(metadata={"description": "Any text: what OAuth clients send."})
+    client_id = fields.String(
+        metadata={"description": "Any text, as OAuth clients send it; it is ignored."}
+    )
     client_secret = fields.String(
-        metadata={"description": "To introspect as an OAuth client: an API key."}
+        metadata={"description": "An API key, to introspect as an OAuth client."}
     )
 
 
 class IntrospectionSchema(ResponseSchema):
-    """What a token is. Only `active` is told of one that is not active."""
+    """What a token is. If it is not active, `active` is the only member."""
 
     sometimes = frozenset(
         {"token_type", "sub", "username", "role", "scope", "client_id", "sid"}
         | {"iat", "exp", "iss", "aud", "jti"}
     )
 
-    active = fields.Boolean(metadata={"example": True})
-    token_type = EnumString("TokenType", TOKEN_TYPES, metadata={"example": "api_key"})
+    active = fields.Boolean(
+        metadata={"example": True, "description": "Whether the token would be accepted now."}
+    )
+    token_type = EnumString(
+        "TokenType",
+        TOKEN_TYPES,
+        metadata={"example": "api_key", "description": "What kind of token it is."},
+    )
     sub = Id(metadata={"example": _USER, "description": "The user's id."})
-    username = fields.String(metadata={"example": "alice"})
+    username = fields.String(metadata={"example": "alice", "description": "The user's name."})
     role = role()
     scope = fields.String(
-        metadata={"example": "reports:read", "description": "Of a key: what it may do, by spaces."}
+        metadata={
+            "example": "reports:read",
+            "description": "API keys only: the scopes, separated by spaces.",
+        }
     )
-    client_id = Id(metadata={"example": _ID, "description": "The key's id."})
-    sid = Id(metadata={"description": "The session's id."})
-    iat = fields.Integer(metadata={"example": 1795424400, "description": "Made, in Unix seconds."})
-    exp = fields.Integer(metadata={"example": 1803200400, "description": "Ends, in Unix seconds."})
-    iss = fields.String(metadata={"example": "https://accounts.example.com"})
-    aud = fields.String(metadata={"description": "Of an access token."})
-    jti = fields.String(metadata={"description": "Of an access token."})
+    client_id = Id(metadata={"example": _ID, "description": "API keys only: the key's id."})
+    sid = Id(metadata={"description": "Access and refresh tokens only: the session's id."})
+    iat = fields.Integer(
+        metadata={"example": 1795424400, "description": "When it was made, in Unix seconds."}
+    )
+    exp = fields.Integer(
+        metadata={"example": 1803200400, "description": "When it expires, in Unix seconds."}
+    )
+    iss = fields.String(
+        metadata={"example": "https://accounts.example.com", "description": "The issuer."}
+    )
+    aud = fields.String(metadata={"description": "Access tokens only: the audience."})
+    jti = fields.String(metadata={"description": "Access tokens only: the token's id."})

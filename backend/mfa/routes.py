@@ -1,4 +1,4 @@
-"""/v1/auth/mfa: one's own second factor; /v1/users/{id}/mfa: that of others, for administrators."""
+"""/v1/auth/mfa: your second factor; /v1/users/{id}/mfa: other people's, for administrators."""
 
 from typing import Any
 from uuid import UUID
@@ -19,7 +19,7 @@ blp = Blueprint(
     "mfa",
     __name__,
     url_prefix="",
-    description="The second factor: codes of an authenticator app (TOTP, RFC 6238)",
+    description="The second factor: codes from an authenticator app (TOTP, RFC 6238)",
 )
 
 
@@ -28,7 +28,10 @@ blp = Blueprint(
 @session
 @blp.response(200, SecondFactorStateSchema)
 def get_state() -> dict[str, Any]:
-    """Whether one has a second factor, and how many recovery codes are left"""
+    """Get the state of your second factor
+
+    Returns whether it is on, and how many recovery codes are left.
+    """
     return service.state(actor())
 
 
@@ -39,7 +42,11 @@ def get_state() -> dict[str, Any]:
 @blp.response(201, SecondFactorSchema)
 @blp.fails("wrong_password", "rate_limited", "conflict")
 def start(body: dict[str, str]) -> dict[str, str]:
-    """Begin to set up a second factor: what the authenticator app needs; confirm it with a code"""
+    """Start to set up a second factor
+
+    Returns what your authenticator app needs, which is never shown again. Confirm it with a code to
+    switch it on; starting again replaces one that you have not confirmed.
+    """
     return service.start(actor(), **body)
 
 
@@ -50,7 +57,10 @@ def start(body: dict[str, str]) -> dict[str, str]:
 @blp.response(200, NewRecoveryCodesSchema)
 @blp.fails("wrong_code", "rate_limited", "conflict")
 def confirm(body: dict[str, str]) -> dict[str, list[str]]:
-    """Switch the second factor on with a code of the app; the recovery codes are shown this once"""
+    """Switch your second factor on with a code from the app
+
+    Returns ten recovery codes, which are never shown again. From now on, signing in takes a code.
+    """
     return {"recovery_codes": service.confirm(actor(), **body)}
 
 
@@ -61,7 +71,10 @@ def confirm(body: dict[str, str]) -> dict[str, list[str]]:
 @blp.response(204)
 @blp.fails("wrong_password", "wrong_code", "rate_limited", "conflict")
 def disable(proof: dict[str, str]) -> None:
-    """Switch the second factor off"""
+    """Switch your second factor off
+
+    This also deletes your recovery codes. You get an e-mail about it.
+    """
     service.disable(actor(), **proof)
 
 
@@ -72,7 +85,10 @@ def disable(proof: dict[str, str]) -> None:
 @blp.response(200, NewRecoveryCodesSchema)
 @blp.fails("wrong_password", "wrong_code", "rate_limited", "conflict")
 def new_recovery_codes(proof: dict[str, str]) -> dict[str, list[str]]:
-    """Get ten new recovery codes, which void the earlier ones"""
+    """Replace your recovery codes
+
+    Returns ten new recovery codes, which are never shown again. The earlier ones stop working.
+    """
     return {"recovery_codes": service.new_recovery_codes(actor(), **proof)}
 
 
@@ -81,8 +97,9 @@ def new_recovery_codes(proof: dict[str, str]) -> dict[str, list[str]]:
 @blp.response(204)
 @blp.fails("session_required")
 def clear(user_id: UUID) -> None:
-    """Remove the second factor of another user, who has lost it
+    """Remove another user's second factor
 
-    To disable your own, use `POST /v1/auth/mfa/disable`.
+    Use this if the user has lost it; they get an e-mail about it. To switch your own off, use
+    `POST /v1/auth/mfa/disable`.
     """
     service.clear(actor(), user_id)

@@ -1,4 +1,4 @@
-"""What goes in and out of the routes of the second factor."""
+"""Schemas of the second-factor routes."""
 
 import pyotp
 from marshmallow import fields, validate
@@ -22,41 +22,47 @@ def code(description: str) -> fields.String:
 
 
 class SecondFactorStateSchema(ResponseSchema):
-    """Whether there is a second factor."""
+    """Whether the user has a second factor."""
 
-    enabled = fields.Boolean(metadata={"example": True})
-    recovery_codes_left = fields.Integer(metadata={"example": 10})
+    enabled = fields.Boolean(
+        metadata={"example": True, "description": "Whether signing in takes a code."}
+    )
+    recovery_codes_left = fields.Integer(
+        metadata={"example": 10, "description": "How many recovery codes have not been used."}
+    )
 
 
 class SetUpSecondFactorSchema(Schema):
     """Set up a second factor."""
 
-    current_password = password(required=True)
+    current_password = password("Your password.", required=True)
 
 
 class SecondFactorSchema(ResponseSchema):
-    """What an authenticator app needs, three times the same. Shown once."""
+    """What an authenticator app needs, in three forms. Shown once."""
 
-    secret = fields.String(metadata={"example": _SECRET, "description": "Base32, for typing in."})
+    secret = fields.String(
+        metadata={"example": _SECRET, "description": "The secret in Base32, to type in."}
+    )
     otpauth_uri = fields.String(
-        metadata={"example": _URI, "description": "A link that opens the app on the same device."}
+        metadata={"example": _URI, "description": "A link that opens the app on this device."}
     )
     qr_svg = fields.String(
-        metadata={"example": _SVG, "description": "An SVG element: the link as a QR code to scan."}
+        metadata={"example": _SVG, "description": "The link as a QR code to scan: an SVG element."}
     )
 
 
 class ConfirmSecondFactorSchema(Schema):
     """Confirm a second factor."""
 
-    code = code("What the authenticator app shows.")
+    code = code("The code that the authenticator app shows.")
 
 
 class ProveSecondFactorSchema(Schema):
-    """Prove who is there, by both factors."""
+    """Prove who you are with both factors."""
 
-    current_password = password(required=True)
-    code = code("What the authenticator app shows, or a recovery code.")
+    current_password = password("Your password.", required=True)
+    code = code("The code that the authenticator app shows, or a recovery code.")
 
 
 class NewRecoveryCodesSchema(ResponseSchema):
@@ -66,6 +72,6 @@ class NewRecoveryCodesSchema(ResponseSchema):
         fields.String(),
         metadata={
             "example": ["MFRGGZD-FMZTWQ2-LKNNWG2-3TPOI"],
-            "description": "Each is good once, in place of the authenticator app.",
+            "description": "Each replaces the authenticator app once.",
         },
     )

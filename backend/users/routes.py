@@ -17,7 +17,10 @@ blp = Blueprint("users", __name__, url_prefix="/users", description="Accounts, f
 @blp.arguments(UserQuery, location="query")
 @blp.response(200, page_of(UserSchema))
 def list_users(query: dict[str, Any]) -> dict[str, Any]:
-    """List accounts, newest first"""
+    """List accounts, newest first
+
+    Returns a page of the accounts that match all filters.
+    """
     return page(service.list_users(actor(), **query))
 
 
@@ -25,7 +28,10 @@ def list_users(query: dict[str, Any]) -> dict[str, Any]:
 @admin("users:read")
 @blp.response(200, UserSchema)
 def get_user(user_id: UUID) -> User:
-    """Get an account"""
+    """Get an account
+
+    Returns the account, whether it is active or not.
+    """
     return service.get(actor(), user_id)
 
 
@@ -35,9 +41,11 @@ def get_user(user_id: UUID) -> User:
 @blp.response(200, UserSchema)
 @blp.fails("session_required", "username_taken", "email_taken", "last_admin")
 def change_user(changes: dict[str, Any], user_id: UUID) -> User:
-    """Change an account; disabling it ends its sessions for good
+    """Change an account
 
-    You cannot change your own e-mail address here: use `PATCH /v1/auth/me`.
+    Members that you do not send stay as they are. Disabling an account ends its sessions
+    permanently, and its API keys are refused until you enable it again. You cannot change your own
+    e-mail address here: use `PATCH /v1/auth/me`.
     """
     return service.change(actor(), user_id, **changes)
 
@@ -49,7 +57,8 @@ def change_user(changes: dict[str, Any], user_id: UUID) -> User:
 def end_sessions(user_id: UUID) -> None:
     """End all sessions of another account
 
-    To end your own, use `POST /v1/auth/logout-all`.
+    The user must sign in again; their API keys keep working. To end your own sessions, use
+    `POST /v1/auth/logout-all`.
     """
     service.end_sessions_of(actor(), user_id)
 
@@ -59,7 +68,11 @@ def end_sessions(user_id: UUID) -> None:
 @blp.response(202)
 @blp.fails("session_required", "conflict")
 def send_password_link(user_id: UUID) -> None:
-    """Mail another user a link to set a password"""
+    """Mail another user a link to set a password
+
+    The link replaces earlier ones; the current password works until it is used. The answer is
+    `conflict` for a service account, a disabled account, or if there is no mail.
+    """
     service.send_password_link(actor(), user_id)
 
 
@@ -68,5 +81,8 @@ def send_password_link(user_id: UUID) -> None:
 @blp.response(204)
 @blp.fails("session_required", "last_admin")
 def delete_user(user_id: UUID) -> None:
-    """Delete another account with its sessions and keys"""
+    """Delete another account with its sessions and keys
+
+    This cannot be undone. You cannot delete your own account, or the last administrator.
+    """
     service.delete(actor(), user_id)

@@ -1,6 +1,6 @@
-"""Our Api, Blueprint, Schema and fields: flask-smorest and marshmallow, made strict.
+"""Api, Blueprint, Schema and fields: flask-smorest and marshmallow, made strict.
 
-A subject's routes and schemas are written with what stands here.
+Every subject writes its routes and schemas with these.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ _RFC3339 = re.compile(
 
 
 class Schema(ma.Schema):
-    """The base of what comes in. Fields that are not declared are refused."""
+    """Base of request schemas. Refuses fields that are not declared."""
 
     class Meta:
         unknown = ma.RAISE
 
     def on_bind_field(self, field_name: str, field_obj: fields.Field) -> None:
-        """TypeError for a list that may have any number of items."""
+        """Raise TypeError for a list without a maximum number of items."""
         if isinstance(field_obj, fields.List) and not isinstance(field_obj, List):
             raise TypeError(
-                f"{field_name}: what comes in is a List, with the most items it may have"
+                f"{field_name}: in a request, use List with the maximum number of items"
             )
 
     def load(self, data: Any, **kwargs: Any) -> Any:
-        """Marshmallow's, which would find fault with each of 100,000 unknown members."""
+        """As marshmallow's, which would report each of 100,000 unknown members."""
         known = self.fields
         if isinstance(data, dict) and len(data) > len(known) + MAX_FAULTS:
             unknown = itertools.filterfalse(known.__contains__, data)
@@ -63,14 +63,14 @@ class Schema(ma.Schema):
         try:
             return super().load(data, **kwargs)
         except ma.ValidationError as error:
-            # Marshmallow's frames hold the error, which holds them, and the body with them.
+            # Break the reference cycle of error and traceback, which would keep the body in memory.
             raise error.with_traceback(None) from None
 
 
 class ResponseSchema(ma.Schema):
-    """The base of what goes out. All members are always there, but for those in `sometimes`.
+    """Base of response schemas. All members are always present, except those in `sometimes`.
 
-    Clients are told nothing of other members, so that one may be added.
+    The documentation does not exclude other members, so that new ones can be added.
     """
 
     sometimes: frozenset[str] = frozenset()
@@ -79,14 +79,14 @@ class ResponseSchema(ma.Schema):
         unknown = ma.EXCLUDE
 
     def on_bind_field(self, field_name: str, field_obj: fields.Field) -> None:
-        """Document the field as one that is there. TypeError for what `_serialize` leaves out."""
+        """Document the field as required. Raises TypeError for what `_serialize` cannot do."""
         computed = not field_obj._CHECK_ATTRIBUTE  # a Function, Method or Constant
         if computed or field_obj.data_key or field_obj.dump_default is not ma.missing:
-            raise TypeError(f"{field_name}: an answer has plain members of what a view returns")
+            raise TypeError(f"{field_name}: use a plain member of what the view returns")
         field_obj.required = field_name not in self.sometimes
 
     def _serialize(self, obj: Any, *, many: bool = False) -> Any:
-        """Marshmallow's, without what no field has here: data keys, defaults, functions."""
+        """As marshmallow's, without data keys, defaults and functions, which no field here uses."""
         if many:
             return [self._serialize(each) for each in obj]
         read = obj.get if isinstance(obj, dict) else functools.partial(getattr, obj)
@@ -99,27 +99,27 @@ class ResponseSchema(ma.Schema):
 
     @functools.cached_property
     def _members(self) -> list[tuple[str, str, Callable[..., Any]]]:
-        """(name, the attribute it is read from, what makes JSON of it)."""
+        """Return (name, attribute to read, function that serializes it) for each field."""
         named = self.dump_fields.items()
         return [(name, field.attribute or name, field._serialize) for name, field in named]
 
 
 class Pattern(validate.Regexp):
-    """The whole text matches `pattern`, which is documented as every reader understands it."""
+    """Validates that the whole text matches `pattern`, documented with ^ and $ for all readers."""
 
     def __init__(self, pattern: str, error: str) -> None:
         super().__init__(f"^({pattern})$", error=error)
         self._whole = re.compile(pattern)
 
     def __call__(self, value: Any) -> Any:
-        """The value, else ValidationError."""
+        """Return the value, or raise ValidationError."""
         if not self._whole.fullmatch(value):  # $ would let a line feed pass
             raise ma.ValidationError(str(self.error))
         return value
 
 
 class List(fields.List):
-    """A list of at most `most` items, which are looked at only if there are no more."""
+    """A list of at most `most` items, which are validated only if there are no more."""
 
     def __init__(self, inner: fields.Field, *, most: int, **kwargs: Any) -> None:
         self._count = validate.Length(max=most)
@@ -132,7 +132,7 @@ class List(fields.List):
 
 
 class EnumString(fields.String):
-    """One of a few texts, which are documented once, as a schema called `title`."""
+    """One of a few texts, documented once as a schema called `title`."""
 
     def __init__(self, title: str, choices: Iterable[str], **kwargs: Any) -> None:
         self.title = title
@@ -140,7 +140,7 @@ class EnumString(fields.String):
 
 
 class StrictBoolean(fields.Boolean):
-    """true or false; no "yes", no 1."""
+    """true or false, not "yes" or 1."""
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> bool:
         if not isinstance(value, bool):
@@ -149,7 +149,7 @@ class StrictBoolean(fields.Boolean):
 
 
 class QueryBoolean(fields.Boolean):
-    """The texts true and false."""
+    """The text true or false."""
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> bool:
         if value not in ("true", "false"):
@@ -158,7 +158,7 @@ class QueryBoolean(fields.Boolean):
 
 
 class StrictInteger(fields.Integer):
-    """A whole number; no 1.0, no "1", no true."""
+    """A whole number, not 1.0, "1" or true."""
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> int:
         if type(value) is not int:
@@ -185,7 +185,7 @@ class Id(fields.UUID):
 
 
 class Timestamp(fields.AwareDateTime):
-    """A time as RFC 3339 writes it; in answers always UTC, with Z."""
+    """A time (RFC 3339); in answers always in UTC, with Z."""
 
     def _serialize(self, value: Any, *args: Any, **kwargs: Any) -> str | None:
         return None if value is None else value.isoformat().replace("+00:00", "Z")
@@ -200,7 +200,7 @@ class Timestamp(fields.AwareDateTime):
 
 
 class Cursor(fields.String):
-    """The id after which a page goes on, as 22 characters that mean nothing to the client."""
+    """The id after which the next page starts, as 22 characters that are opaque to clients."""
 
     def _serialize(self, value: Any, *args: Any, **kwargs: Any) -> str | None:
         if value is None:
@@ -223,32 +223,37 @@ class PageQuery(Schema):
     limit = QueryInteger(
         load_default=50,
         validate=validate.Range(1, 100),
-        metadata={"description": "How many at most.", "example": 50},
+        metadata={"description": "The maximum number of items on a page.", "example": 50},
     )
-    cursor = Cursor(metadata={"description": "`next` of the page before."})
+    cursor = Cursor(metadata={"description": "`next` from the previous page."})
 
 
 def page_of(schema: type[ResponseSchema]) -> type[ResponseSchema]:
-    """The schema of a list of `schema`: `items`, newest first, and `next`."""
+    """Return the schema of a page of `schema`: `items`, newest first, and `next`."""
     name = schema.__name__.removesuffix("Schema")
     members: dict[str, Any] = {
-        "items": fields.List(fields.Nested(schema())),
+        "items": fields.List(
+            fields.Nested(schema()), metadata={"description": "The items, newest first."}
+        ),
         "next": Cursor(
             allow_none=True,
-            metadata={"description": "Cursor of the next page; null on the last.", "example": None},
+            metadata={
+                "description": "The cursor for the next page; null on the last.",
+                "example": None,
+            },
         ),
     }
     return ResponseSchema.from_dict(members, name=f"{name}Page")  # type: ignore[return-value]
 
 
 def page(result: tuple[list[Any], UUID | None]) -> dict[str, Any]:
-    """What `page_of` dumps, from what a service's listing returns."""
+    """Return what `page_of` dumps, from what a service's listing returns."""
     items, after = result
     return {"items": items, "next": after}
 
 
 def example(schema: ma.Schema) -> dict[str, Any]:
-    """An example of what the schema describes, from the `example` in its fields' metadata."""
+    """Return an example of the schema, from the `example` in its fields' metadata."""
     examples = {name: _field_example(field) for name, field in schema.fields.items()}
     return {name: value for name, value in examples.items() if value is not ma.missing}
 
@@ -262,16 +267,16 @@ def _field_example(field: fields.Field) -> Any:
 
 
 class Blueprint(flask_smorest.Blueprint):
-    """A subject's routes. Requests are parsed strictly, examples come from the schemas."""
+    """A subject's routes. Parses requests strictly, and takes examples from the schemas."""
 
     ARGUMENTS_PARSER = RequestParser()
 
     def arguments(
         self, schema: type[ma.Schema], *, location: str = "json", required: bool = True
     ) -> Callable[[View], View]:
-        """Decorator: validate the body, JSON or form, or the query, and hand it on as a dict.
+        """Decorator: validate the body (JSON or form) or the query and pass it on as a dict.
 
-        A JSON body that is not `required` may be missing.
+        A JSON body may be missing if it is not `required`.
         """
         instance = schema()  # once, not for each request
         shown = {} if location == "query" else {"example": example(instance)}
@@ -304,7 +309,7 @@ class Blueprint(flask_smorest.Blueprint):
 
             @functools.wraps(documented)
             def wrapper(*args: Any, **kwargs: Any) -> BaseResponse:
-                # As flask-smorest's, which makes a response first and then changes it thrice.
+                # As flask-smorest, but without making a response first and changing it three times.
                 result, code, headers = unpack_tuple_response(view(*args, **kwargs))
                 if isinstance(result, BaseResponse):
                     set_status_and_headers_in_response(result, code, headers)
@@ -332,7 +337,7 @@ class Blueprint(flask_smorest.Blueprint):
 
     @staticmethod
     def fails(*codes: str) -> Callable[[View], View]:
-        """Decorator: the codes that the view's service answers with, for the documentation."""
+        """Decorator: document the error codes that the view's service raises."""
         unknown = set(codes) - set(problems.CODES)
         if unknown:
             raise ValueError(f"unknown error codes: {unknown}")
@@ -345,7 +350,7 @@ class Blueprint(flask_smorest.Blueprint):
 
 
 class IdConverter(BaseConverter):
-    """The part of a path that is an id: a UUID in lower case. Anything else is another path."""
+    """A UUID in lower case as part of a path. Anything else does not match the route."""
 
     regex = _ID
 
@@ -354,9 +359,9 @@ class IdConverter(BaseConverter):
 
 
 class Api(flask_smorest.Api):
-    """flask-smorest's, which answers errors as problem documents, and documents when it is asked.
+    """flask-smorest's Api with problem documents as errors, and with documentation on demand.
 
-    Documenting all routes takes longer than all else at the start of a process.
+    Documenting all routes would take most of the time that a process needs to start.
     """
 
     def __init__(self, app: Flask) -> None:
@@ -372,7 +377,7 @@ class Api(flask_smorest.Api):
         self._undocumented.append((blp, name))
 
     def complete(self) -> None:
-        """Document the routes of all blueprints in `spec`."""
+        """Add the routes of all blueprints to `spec`."""
         with self._lock:
             for blp, name in self._undocumented:
                 blp.register_views_in_doc(self, self._app, self.spec, name=name, parameters=None)
@@ -380,8 +385,8 @@ class Api(flask_smorest.Api):
             self._undocumented.clear()
 
     def _register_responses(self) -> None:
-        """None of flask-smorest's own, one for each status of HTTP: nothing refers to them."""
+        """Register none: nothing would refer to flask-smorest's own, one for each HTTP status."""
 
     def handle_http_exception(self, error: HTTPException) -> Any:
-        """A problem document instead of flask-smorest's own form, headers kept."""
+        """Return a problem document instead of flask-smorest's own format, with the headers."""
         return problems.from_http(error)

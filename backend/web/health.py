@@ -1,4 +1,4 @@
-"""What the service says of itself: its name, that it lives, that it is ready."""
+"""The front page, and whether the service is alive and ready."""
 
 from __future__ import annotations
 
@@ -28,28 +28,38 @@ READY_SECONDS = 0.5
 
 
 class RootSchema(ResponseSchema):
-    """Where to go from here."""
+    """The service and its links."""
 
-    name = fields.String(metadata={"example": "backend"})
-    version = fields.String(metadata={"example": "0.1.0"})
+    name = fields.String(metadata={"example": "backend", "description": "Always `backend`."})
+    version = fields.String(
+        metadata={"example": "0.1.0", "description": "The version of the service."}
+    )
     links = fields.Dict(
         keys=fields.String(),
         values=fields.String(),
-        metadata={"example": {"healthz": "/healthz", "docs": "/v1/docs"}},
+        metadata={
+            "example": {"healthz": "/healthz", "docs": "/v1/docs"},
+            "description": "Paths by name, of what is enabled.",
+        },
     )
 
 
 class HealthSchema(ResponseSchema):
-    """A state in one word."""
+    """The state of the service in one word."""
 
-    status = fields.String(metadata={"example": "ok"})
+    status = fields.String(
+        metadata={"example": "ok", "description": "`ok` if alive, `ready` if ready."}
+    )
 
 
 @blp.route("/")
 @public
 @blp.response(200, RootSchema)
 def root() -> dict[str, Any]:
-    """Name, version and links of the service"""
+    """Get the name, version and links of the service
+
+    `links` contains only what is enabled.
+    """
     links = {"healthz": url_for("service.healthz"), "readyz": url_for("service.readyz")}
     if services.current().access_tokens.public_keys:
         links |= {"jwks": url_for("jwks.public_keys")}
@@ -66,7 +76,10 @@ def root() -> dict[str, Any]:
 @public
 @blp.response(200, HealthSchema)
 def healthz() -> dict[str, str]:
-    """The process lives"""
+    """Check that the process is alive
+
+    Always returns 200; does not use the database.
+    """
     return {"status": "ok"}
 
 
@@ -74,7 +87,11 @@ def healthz() -> dict[str, str]:
 @public
 @blp.response(200, HealthSchema)
 def readyz() -> dict[str, str]:
-    """The process can serve: its database answers and all migrations are applied"""
+    """Check that the process can serve requests
+
+    Returns 200 if the database answers and all migrations are applied, and 503 otherwise or while
+    the process is shutting down.
+    """
     service = services.current()
     if service.draining.is_set():
         raise Unavailable("Shutting down.")
@@ -84,10 +101,10 @@ def readyz() -> dict[str, str]:
 
 
 def _database_is_ready(service: Services) -> bool:
-    """True if the database says within READY_SECONDS that all migrations are applied.
+    """Return True if the database reports within READY_SECONDS that all migrations are applied.
 
-    Asked in a thread of its own, since no timeout of a driver is that short; one at a time, so
-    that a frozen database does not gather threads.
+    Asks in a separate thread, since no driver has such a short timeout. There is one such thread at
+    a time, so that threads do not pile up while a database hangs.
     """
     verdict: list[bool] = []
 

@@ -1,4 +1,4 @@
-"""What is counted and measured, for Prometheus."""
+"""The metrics endpoint for Prometheus."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .access import public
 from .api import Blueprint
 from .headers import bearer_of
 
-blp = Blueprint("metrics", __name__, description="What is counted and measured")
+blp = Blueprint("metrics", __name__, description="Metrics for Prometheus")
 
 _EXAMPLE = """# HELP backend_verifications_total Decisions about API keys by their code
 # TYPE backend_verifications_total counter
@@ -33,7 +33,10 @@ backend_verifications_total{code="valid"} 1027.0
     success=True,
 )
 def metrics() -> Response:
-    """Metrics for Prometheus; where METRICS_TOKEN is set, it is needed as a bearer token"""
+    """Get metrics for Prometheus
+
+    If METRICS_TOKEN is set, send it as a bearer token.
+    """
     service = services.current()
     if service.settings.metrics_token:
         _require(service.settings.metrics_token)
@@ -41,10 +44,10 @@ def metrics() -> Response:
 
 
 def _require(token: str) -> None:
-    """Raise a Failure unless the request brings `token`."""
+    """Raise Failure unless the request carries `token`."""
     sent = bearer_of(request.environ)
     if not sent:
         raise Failure("unauthenticated", "No credential was sent.")
-    # Bytes as they came: WSGI has them as Latin-1.
+    # Compare the bytes as sent: WSGI decodes headers as Latin-1.
     if not hmac.compare_digest(sent.encode("latin-1"), token.encode()):
         raise InvalidCredentials(challenge=INVALID_TOKEN)

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what flask-smorest gathers, completed from the marks of the views."""
+"""The OpenAPI document: what flask-smorest collects, completed from the marks on the views."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ TITLE = "Backend"
 DESCRIPTION = """Accounts, sessions and API keys for your services.
 
 Sign in with `POST /v1/auth/login` and send the access token as `Authorization: Bearer <token>`, or
-make an API key and send it as `X-API-Key: <key>`. Errors are problem documents (RFC 9457) with a
-stable `code`; each operation lists its own."""
+create an API key and send it as `X-API-Key: <key>`. Errors are problem documents (RFC 9457) with a
+stable `code`; each operation lists the codes it may return."""
 
 SECURITY_SCHEMES = {
     "session": {
@@ -31,13 +31,13 @@ SECURITY_SCHEMES = {
         "type": "apiKey",
         "in": "header",
         "name": "X-API-Key",
-        "description": "An API key; it may also be sent as a bearer token.",
+        "description": "An API key; you can also send it as a bearer token.",
     },
     "client": {
         "type": "http",
         "scheme": "basic",
         "description": "An API key as the secret of an OAuth client, whose id may be any text."
-        " It may also be sent in the form, as `client_secret` (RFC 6749 section 2.3.1).",
+        " You can also send it in the form as `client_secret` (RFC 6749 section 2.3.1).",
     },
 }
 
@@ -50,30 +50,32 @@ class ProblemSchema(ResponseSchema):
     sometimes = frozenset({"errors", "mfa_token", "error"})
 
     type = fields.String(metadata={"description": "Always about:blank."})
-    title = fields.String(metadata={"description": "The phrase of the status."})
-    status = fields.Integer()
+    title = fields.String(metadata={"description": "The reason phrase of the status."})
+    status = fields.Integer(metadata={"description": "The HTTP status."})
     code = EnumString(
         "ProblemCode",
         sorted(problems.CODES),
-        metadata={"description": "What happened, for programs."},
+        metadata={"description": "The error, for programs to check."},
     )
-    detail = fields.String(metadata={"description": "What happened, for people."})
-    request_id = fields.String(metadata={"description": "Find it in the log."})
+    detail = fields.String(metadata={"description": "The error, explained to people."})
+    request_id = fields.String(
+        metadata={"description": "The id of the request, to find it in the log."}
+    )
     errors = fields.Dict(
         keys=fields.String(),
         values=fields.Dict(keys=fields.String(), values=fields.List(fields.String())),
-        metadata={"description": "{location: {field: [sentence]}}"},
+        metadata={"description": "The faulty fields: {location: {field: [sentence]}}."},
     )
     mfa_token = fields.String(
-        metadata={"description": "With `mfa_required` alone: what takes the second step."}
+        metadata={"description": "Only with `mfa_required`: send it with a code to sign in."}
     )
     error = fields.String(
-        metadata={"description": "Of forms alone: invalid_request (RFC 6749 section 5.2)."}
+        metadata={"description": "Only for forms: invalid_request (RFC 6749 section 5.2)."}
     )
 
 
 def init_app(app: Flask, version: str) -> Api:
-    """The Api that the blueprints are registered with."""
+    """Return the Api to register the blueprints with."""
     app.url_map.converters["id"] = IdConverter
     app.config.update(
         API_TITLE=TITLE,
@@ -97,7 +99,7 @@ def init_app(app: Flask, version: str) -> Api:
 
 
 def document(api: Api, app: Flask) -> dict[str, Any]:
-    """The whole document, with the security and the error codes of each operation."""
+    """Return the whole document, with the security and error codes of each operation."""
     api.complete()
     spec: dict[str, Any] = api.spec.to_dict()
     spec["components"]["schemas"].pop("PaginationMetadata")  # flask-smorest's own
@@ -114,7 +116,7 @@ def document(api: Api, app: Flask) -> dict[str, Any]:
 def _refer_to_choices(
     converter: OpenAPIConverter, field: fields.Field, *, ret: dict[str, Any]
 ) -> dict[str, Any]:
-    """In place of a Choice's texts, the schema that lists them, so that they have one name."""
+    """Replace the choices of an EnumString with a reference to the schema that lists them."""
     if not isinstance(field, EnumString):
         return {}
     texts = [each for each in ret.pop("enum") if each is not None]
@@ -127,7 +129,7 @@ def _refer_to_choices(
 
 
 def codes_of(view: Any, *, has_id: bool) -> list[str]:
-    """All error codes that an operation may answer with, in the order of the table."""
+    """Return all error codes that an operation may return, in the order of the table."""
     codes = {"bad_request", "payload_too_large", "validation_error"}
     codes |= {"internal_error", "unavailable"}
     codes.update(view.access.codes(), getattr(view, "fails", ()))
