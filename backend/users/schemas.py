@@ -171,4 +171,6 @@ class UserQuery(PageQuery):
     )
     role = role()
     kind = kind()
-    is_active = QueryBoolean(metadata={"description": "False: disabled accounts only."})
+    is_active = QueryBoolean(
+        metadata={"description": "True: active accounts only; false: disabled ones only."}
+    )
