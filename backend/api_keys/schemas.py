@@ -52,7 +52,7 @@ def _description(**kwargs: object) -> fields.String:
 
 def scopes(description: str = "What the key may do.", **kwargs: object) -> List:
     """The field for scopes."""
-    scope = fields.String(validate=Pattern(PATTERN, "Not of the form area:act or area:*."))
+    scope = fields.String(validate=Pattern(PATTERN, "Must have the form area:act or area:*."))
     return List(
         scope,
         most=50,
@@ -85,7 +85,7 @@ class CIDR(fields.String):
         try:
             return str(parse_network(value if isinstance(value, str) else ""))
         except ValueError:
-            raise ValidationError("Not an address block such as 192.0.2.0/24.") from None
+            raise ValidationError("Must be an address block such as 192.0.2.0/24.") from None
 
 
 class Address(fields.String):
@@ -95,7 +95,7 @@ class Address(fields.String):
         try:
             return str(parse_address(value if isinstance(value, str) else ""))
         except ValueError:
-            raise ValidationError("Not an IP address.") from None
+            raise ValidationError("Must be an IP address.") from None
 
 
 def metadata() -> Metadata:
@@ -360,7 +360,7 @@ class CreateKeySchema(Schema):
     @validates_schema
     def _one_expiry(self, data: dict, **kwargs: object) -> None:
         if "expires_in_days" in data and "expires_at" in data:
-            raise ValidationError("Not together with expires_in_days.", "expires_at")
+            raise ValidationError("Cannot be combined with expires_in_days.", "expires_at")
 
 
 class Digest(fields.String):
@@ -371,7 +371,7 @@ class Digest(fields.String):
             return read_digest(value if isinstance(value, str) else "")
         except ValueError:
             raise ValidationError(
-                "Not the SHA-256 of a key, in hex or base64url, nor sha512$$ and its SHA-512."
+                "Must be the SHA-256 of a key in hex or base64url, or sha512$$ and its SHA-512."
             ) from None
 
 

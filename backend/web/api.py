@@ -54,7 +54,7 @@ class Schema(ma.Schema):
             )
 
     def load(self, data: Any, **kwargs: Any) -> Any:
-        """As marshmallow's, which would report each of 100,000 unknown members."""
+        """As marshmallow's, but does not report each of 100,000 unknown members."""
         known = self.fields
         if isinstance(data, dict) and len(data) > len(known) + MAX_FAULTS:
             unknown = itertools.filterfalse(known.__contains__, data)

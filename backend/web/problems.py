@@ -81,7 +81,7 @@ _OF_STATUS = {
     503: "unavailable",
 }
 
-# RFC 9110 renamed two phrases; Python follows with 3.13.
+# Python uses these two phrases of RFC 9110 only from 3.13 on.
 _TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
 
