@@ -189,7 +189,7 @@ def test_a_key_that_moved_to_a_new_secret_is_known_again_and_stays_revoked(
     def assert_known(*apps: Flask) -> None:
         for app in apps:
             again = take_over(app, line(text))
-            assert again.stderr == "Error: line 1: That key is there already.\n"
+            assert again.stderr == "Error: line 1: This key already exists.\n"
 
     assert_known(first, between)
     assert me(there, text).status_code == 200
@@ -249,7 +249,7 @@ def test_a_text_taken_over_in_both_forms_is_refused_once_it_was_revoked(
     assert root.post("/v1/api-keys/verify", {"key": DJANGO}).json["code"] == "revoked"
     for form in forms:
         again = take_over(app, line(DJANGO, digest=form(DJANGO)))
-        assert again.stderr == "Error: line 1: That key is there already.\n"
+        assert again.stderr == "Error: line 1: This key already exists.\n"
 
 
 def test_a_key_taken_over_again_where_its_secret_was_not_known_is_no_fault_of_ours(
@@ -278,14 +278,14 @@ def test_one_faulty_line_is_told_and_nothing_is_taken_over(app: Flask, alice: Pe
         (line(DJANGO, name="a\u0007"), "name: Contains control characters."),
         (line(DJANGO, owner_id=alice.id), "owner_id: Unknown field."),
         (line(DJANGO, key="x"), "key: Unknown field."),
-        (line(DJANGO, expires_at="2020-01-01T00:00:00Z"), "expires_at: Must lie in the future."),
+        (line(DJANGO, expires_at="2020-01-01T00:00:00Z"), "expires_at: Must be in the future."),
         (
             line(DJANGO, created_at="2999-01-01T00:00:00Z"),
-            "created_at: Must not lie in the future.",
+            "created_at: Must not be in the future.",
         ),
         (line(DJANGO, scopes=["users:write"]), "The owner's role does not allow these scopes."),
-        (good, "That key is there already."),
-        (line(PLAIN, digest=sha256_base64url(PLAIN)), "That key is there already."),
+        (good, "This key already exists."),
+        (line(PLAIN, digest=sha256_base64url(PLAIN)), "This key already exists."),
     ]:
         result = take_over(app, good, "", fault)
         assert (result.exit_code, result.stdout) == (1, ""), fault
@@ -330,7 +330,7 @@ def test_a_key_is_taken_over_once_also_when_it_was_used_or_revoked(
         assert me(alice, text).status_code == 200
         alice.post(f"/v1/api-keys/{key['id']}/revoke")
         again = take_over(app, line(text))
-        assert again.stderr == "Error: line 1: That key is there already.\n"
+        assert again.stderr == "Error: line 1: This key already exists.\n"
         assert_problem(me(alice, text), 401, "invalid_credentials")
 
 
@@ -341,7 +341,10 @@ def test_at_most_as_many_are_taken_over_as_their_owner_may_have(
     add_user(client_of(app), "alice")
     alice = sign_in(client_of(app), "alice")
     result = take_over(app, *[line(f"text-{number}") for number in range(4)])
-    assert result.stderr == "Error: line 4: At most 3 keys, without revoked ones.\n"
+    assert (
+        result.stderr
+        == "Error: line 4: An owner may have at most 3 keys, not counting revoked ones.\n"
+    )
     assert alice.get("/v1/api-keys").json["items"] == []
     result = take_over(app, *[line(f"text-{number}") for number in range(3)])
     assert result.stdout == "3 keys imported.\n"

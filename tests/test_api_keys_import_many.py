@@ -30,7 +30,7 @@ from .test_api_keys_import import line, me, take_over
 from .test_api_keys_races import at_once, path_of, statuses
 
 TEXTS = [f"text-{number}" for number in range(5)]
-THERE = "That key is there already."
+THERE = "This key already exists."
 
 
 def numbered(texts: list[str], **more: Any) -> list[dict[str, Any]]:
@@ -141,8 +141,8 @@ def test_what_changes_while_lines_are_judged_is_told_and_the_others_are_stored(
         result = take_over(app, *lines)
     assert (result.exit_code, result.stdout) == (1, "2 keys imported.\n")
     assert result.stderr.splitlines() == [
-        "Error: line 2: At most 2 keys, without revoked ones.",
-        "Error: line 3: There is no such owner.",
+        "Error: line 2: An owner may have at most 2 keys, not counting revoked ones.",
+        "Error: line 3: The owner does not exist.",
     ]
     assert set(names(alice)) == {"test", TEXTS[0]}
     assert me(alice, "root's").status_code == 200
@@ -169,7 +169,10 @@ def test_an_import_beside_creations_makes_exactly_as_many_as_are_allowed(
         assert len(kept) == 10
     else:  # the creations were there when the lines were judged, and left too little room
         assert set(kept) == {"x"}
-    assert "At most 10 keys, without revoked ones." in result.stderr or result.exit_code == 0
+    assert (
+        "An owner may have at most 10 keys, not counting revoked ones." in result.stderr
+        or result.exit_code == 0
+    )
 
 
 @ON_POSTGRES

@@ -417,7 +417,7 @@ def test_faults_name_the_event_and_are_told_up_to_twenty(service: Services) -> N
     execute(service, "UPDATE audit_events SET ip = '192.0.2.1' WHERE sequence = 7")
     [sentence] = verified(service).faults
     [(name,)] = execute(service, "SELECT id FROM audit_events WHERE sequence = 7")
-    assert sentence.startswith(f"Sequence 7 (event {name}) is not as it was sealed")
+    assert sentence.startswith(f"Sequence 7 (event {name}) does not match its seal")
     execute(service, "UPDATE audit_events SET ip = '192.0.2.1'")
     report = verified(service)
     assert (len(report.faults), report.more, report.checked) == (20, 10, 30)
@@ -620,8 +620,8 @@ def test_what_processes_record_and_seal_is_listed_exported_and_verified_by_other
     told = flask("audit", "verify")
     assert told.exit_code == 1
     assert re.fullmatch(
-        r"Error: Sequence 3 .+ is not as it was sealed.+\n"
-        r"Error: Sequence 6 .+ stands where 5 should\.\n",
+        r"Error: Sequence 3 .+ does not match its seal.+\n"
+        r"Error: Sequence 6 .+ is in the place of sequence 5\.\n",
         told.stderr,
     )
     assert "sequence 6" in told.stdout

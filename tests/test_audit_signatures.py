@@ -218,7 +218,7 @@ def test_an_index_that_leaves_events_out_hides_none(sealed: Services) -> None:
     )
     sealed.database.close_all()
     [sentence] = verified(sealed).faults
-    assert sentence.startswith("Only 5 of 6 events could be found to check")
+    assert sentence.startswith("Only 5 of 6 events could be checked")
 
 
 # --- the order of time ---

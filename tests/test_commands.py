@@ -322,7 +322,7 @@ def test_users_create_refuses_in_sentences(flask: Flasks, alice: Person) -> None
 
 def test_a_person_needs_an_address_and_a_password(flask: Flasks) -> None:
     nowhere = flask("users", "create", "bob", "--password-stdin", stdin=f"{PASSWORD}\n")
-    needed = "Required for a person."
+    needed = "A person needs an e-mail address."
     assert_refused(nowhere, f"email: {needed}")
     empty = flask("users", "create", "bob", "b@example.com", "--password-stdin", stdin="\n")
     assert_refused(empty, "password: 1 to 1024 characters.")
@@ -520,7 +520,9 @@ def test_keys_create_refuses_in_sentences(make_app: Callable[..., Flask]) -> Non
     assert_misused(create("robot"), "Missing argument 'NAME'")
     assert_done(flask("keys", "list"))
     assert create("robot", "first").exit_code == 0
-    assert_refused(create("robot", "second"), "At most 1 key, without revoked ones.")
+    assert_refused(
+        create("robot", "second"), "An owner may have at most 1 key, not counting revoked ones."
+    )
 
 
 def test_a_name_of_a_key_holds_no_control_characters(flask: Flasks, alice: Person) -> None:

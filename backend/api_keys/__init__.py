@@ -1,1 +1,1 @@
-"""API keys: long-lived credentials that a user makes for programs."""
+"""API keys: long-lived credentials that users create for programs."""

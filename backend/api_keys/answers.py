@@ -1,4 +1,4 @@
-"""What is told of a key to a service that was shown it, or to its owner."""
+"""What a service that presents a key, or the key's owner, learns about it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ def verify(
     cost: int = 1,
     explain: bool = False,
 ) -> dict[str, Any]:
-    """What is decided of the key with this text, and what it is. A valid one has been used then.
+    """Verify the key with this text, and describe it. If it is valid, this counts as a use.
 
-    With `explain`, all checks and their outcomes; then, and at a cost of 0, it is no use.
+    With `explain`, the answer lists all checks and their outcomes. Then, and at a cost of 0, it
+    does not count as a use.
     """
     if explain:
         return _explained(*verification.explain(lookup.key_of(key), scopes or [], ip, cost=cost))
@@ -33,7 +34,7 @@ def verify(
 def explain(
     actor: Identity, key_id: UUID, *, scopes: list[str] | None = None, ip: str | None = None
 ) -> dict[str, Any]:
-    """As `verify`, of a key that the actor may see, with all checks. It is no use of the key."""
+    """Like `verify` with all checks, for a key that the actor may see. Does not count as a use."""
     keys.get(actor, key_id)
     return _explained(*verification.explain(lookup.key_by_id(key_id), scopes or [], ip))
 

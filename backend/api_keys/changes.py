@@ -1,4 +1,4 @@
-"""What a key may be changed to: members that are not sent, RATE_LIMIT_MAX, what an admin locked."""
+"""What a key may be changed to: partial changes, RATE_LIMIT_MAX, administrators' locks."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ LOCKABLE = ("disabled", "quota", "rate_limit", "allowed_ips")
 
 
 def merged(key: ApiKey, wanted: dict[str, Any]) -> dict[str, Any]:
-    """`wanted`, with those members of quota and rate limit that it lacks as the key has them.
+    """Return `wanted`, with missing members of quota and rate limit filled in from the key.
 
-    Invalid if they make no quota or rate limit together.
+    Invalid if they do not form a quota or rate limit together.
     """
     whole = dict(wanted)
     for name, fault_of in (("quota", quotas.fault), ("rate_limit", rate_limits.fault)):
@@ -30,7 +30,7 @@ def merged(key: ApiKey, wanted: dict[str, Any]) -> dict[str, Any]:
 
 
 def require_below_maximum(actor: Identity, rate_limit: dict[str, int] | None) -> None:
-    """Invalid for more than RATE_LIMIT_MAX, at once or in the long run, unless an admin asks."""
+    """Raise Invalid for more than RATE_LIMIT_MAX, in a burst or over time, unless an admin asks."""
     limit, highest = as_limit(rate_limit), context.settings().rate_limit_max
     if (
         limit
@@ -39,19 +39,21 @@ def require_below_maximum(actor: Identity, rate_limit: dict[str, int] | None) ->
         and not rate_limits.within(limit, highest)
     ):
         most = f"{counted(highest.most, 'use')} in {counted(highest.seconds, 'second')}"
-        raise Invalid("rate_limit", f"At most {most}, and no more than that at once.")
+        raise Invalid("rate_limit", f"At most {most} are allowed, and no larger burst.")
 
 
 def respect_locks(actor: Identity, key: ApiKey, wanted: dict[str, Any]) -> None:
     """Lock what an administrator sets on another's key, and unlock what one of them lifts.
 
-    Forbidden for anybody else who would widen what is locked.
+    Forbidden for anyone else who would widen what is locked.
     """
     locked = set(key.locked_by_admin)
     if not actor.is_admin_in_person:
         for name in locked & wanted.keys():
             if not _NARROWS[name](wanted[name], getattr(key, name)):
-                raise Forbidden("forbidden", f"An administrator has set {name}.")
+                raise Forbidden(
+                    "forbidden", f"An administrator set {name}; you can only narrow it."
+                )
         return
     for name in wanted.keys() & set(LOCKABLE):
         if not wanted[name]:
@@ -63,18 +65,18 @@ def respect_locks(actor: Identity, key: ApiKey, wanted: dict[str, Any]) -> None:
 
 
 def require_not_disabled_by_admin(actor: Identity, key: ApiKey) -> None:
-    """Forbidden if an administrator has disabled the key, for anybody else."""
+    """Raise Forbidden if an administrator has disabled the key and the actor is not one."""
     if key.disabled and "disabled" in key.locked_by_admin and not actor.is_admin_in_person:
-        raise Forbidden("forbidden", "An administrator has disabled the key.")
+        raise Forbidden("forbidden", "An administrator has disabled this key.")
 
 
 def as_limit(rate_limit: dict[str, int] | None) -> Limit | None:
-    """A key's `rate_limit` in the form in which limits are compared."""
+    """Return a key's `rate_limit` in the form in which limits are compared."""
     return Limit(rate_limit["limit"], rate_limit["window_seconds"]) if rate_limit else None
 
 
 def _quota_narrows(new: dict[str, Any] | None, old: dict[str, Any]) -> bool:
-    """Not from monthly to daily: this month's is spent, perhaps, and a day's would come on top."""
+    """False also from monthly to daily: this month's may be spent, a day's would come on top."""
     if new is None or (old["refill_interval"], new["refill_interval"]) == ("monthly", "daily"):
         return False
     return quotas.within(new, old)

@@ -1,4 +1,4 @@
-"""Keys that another system made, taken over by their digests: judged first, stored afterwards."""
+"""Importing keys of another system by their digests: checked first, then stored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BATCH = 200  # keys at a time
 
 
 class Draft(NamedTuple):
-    """A key that is not stored yet, its secret, and all digests by which it would be found."""
+    """A key that is not stored yet, its secret, and all digests by which it can be found."""
 
     key: ApiKey
     secret: ApiKeySecret
@@ -38,13 +38,13 @@ def draft(
     created_at: datetime | None = None,
     **wanted: Any,
 ) -> Draft:
-    """A key of the owner's, of whose text `digest` is known: see tokens.read_digest.
+    """Draft a key for the owner, whose text is known only by `digest`: see keyring.read_digest.
 
-    Refuses as `keys.issue` does what can be judged without regard to other keys.
+    Makes those checks of `keys.issue` that do not depend on other keys.
     """
     key, now = keys.draft(actor, owner, **wanted), clock.now()
     if created_at is not None and created_at > now:
-        raise Invalid("created_at", "Must not lie in the future.")
+        raise Invalid("created_at", "Must not be in the future.")
     key.created_at, key.enabled_at = created_at or now, now
     sealed = services.current().keyring.seal(digest)
     secret = keys.secret_of(hint, *sealed[0])
@@ -53,13 +53,13 @@ def draft(
 
 
 def refusals(drafts: Mapping[int, Draft]) -> dict[int, Failure]:
-    """The drafts that cannot be stored after those before them, by their numbers, and why.
+    """Return the drafts that cannot be stored after those before them, by number, and why.
 
-    Conflict `conflict` if the key is there already, `limit_reached` as for `keys.issue`.
+    Conflict `conflict` if the key already exists, `limit_reached` as for `keys.issue`.
     """
     there: set[str] = set()
     kept: Counter[UUID] = Counter()
-    # A few at a time: the number of a statement's parameters has a limit.
+    # A few at a time, because the number of a statement's parameters is limited.
     for some in pw.chunked(drafts.values(), BATCH):
         digests = [digest for each in some for digest in each.digests]
         found = ApiKeySecret.select(ApiKeySecret.digest).where(ApiKeySecret.digest.in_(digests))
@@ -70,7 +70,7 @@ def refusals(drafts: Mapping[int, Draft]) -> dict[int, Failure]:
     for number, each in drafts.items():
         try:
             if not there.isdisjoint(each.digests):
-                raise Conflict("conflict", "That key is there already.")
+                raise Conflict("conflict", "This key already exists.")
             keys.require_room(kept[each.key.owner_id])
         except Conflict as refusal:
             refused[number] = refusal
@@ -81,13 +81,13 @@ def refusals(drafts: Mapping[int, Draft]) -> dict[int, Failure]:
 
 
 def adopt(actor: Identity, drafts: Mapping[int, Draft]) -> dict[int, Failure]:
-    """Store the drafts, all that are not refused; the refusals, by their numbers, and why.
+    """Store all drafts that are not refused; return the refusals, by number, and why.
 
-    In one transaction, which others wait behind: not more than BATCH at a time.
+    Runs in one transaction, which others wait for: pass at most BATCH drafts.
     """
     try:
         return _adopt(actor, drafts)
-    except pw.IntegrityError:  # one was just taken over for another owner; now that is seen
+    except pw.IntegrityError:  # another import has just stored one; now that is seen
         return _adopt(actor, drafts)
 
 
@@ -95,7 +95,7 @@ def adopt(actor: Identity, drafts: Mapping[int, Draft]) -> dict[int, Failure]:
 def _adopt(actor: Identity, drafts: Mapping[int, Draft]) -> dict[int, Failure]:
     present = keys.hold_owners({each.key.owner_id for each in drafts.values()})
     refused: dict[int, Failure] = {
-        number: NotFound("There is no such owner.")
+        number: NotFound("The owner does not exist.")
         for number, each in drafts.items()
         if each.key.owner_id not in present
     }

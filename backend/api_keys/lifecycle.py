@@ -1,4 +1,4 @@
-"""Keys that nobody uses are disabled; owners are told of keys that soon expire or have leaked."""
+"""Disabling unused keys, and notifying owners of keys that soon expire or have leaked."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from .models import ApiKey
 
 log = logging.getLogger(__name__)
 
-MOST_CHILDREN = 20  # that a mail names
+MOST_CHILDREN = 20  # named in one mail
 NOTICES = (3, 14)  # days before a key expires, the last notice first
-_LATE = timedelta(hours=1)  # by then, what another process has noted of a use is written
+_LATE = timedelta(hours=1)  # by then, other processes have written the uses they noted
 
 
 def disable_unused(limit: int) -> int:
-    """Disable at most `limit` keys not used for DISABLE_KEYS_UNUSED_DAYS; returns how many.
+    """Disable at most `limit` keys unused for DISABLE_KEYS_UNUSED_DAYS; return how many.
 
-    A key that was never used counts from its creation, one that was enabled again from then. The
-    use of a key is one of those that led to it: without them it would be refused.
+    A key that was never used counts from its creation, and one that was enabled again from then.
+    Using a key is also a use of its ancestors: without them it would be refused.
     """
     days = context.settings().disable_keys_unused_days
     if not days:
@@ -48,9 +48,9 @@ def _disable(key: ApiKey) -> None:
 
 
 def notify_of_expiry(limit: int) -> int:
-    """Tell the owners of at most `limit` keys that expire within 14 or 3 days; returns how many.
+    """Notify owners of at most `limit` keys expiring within 14 or 3 days; return how many.
 
-    Each is told of either once. Who made a key for less time than that knows already.
+    Each notice is sent once, and not for keys made for less time than that: their owners know.
     """
     return sum(_tell_of_expiry(days, limit) for days in NOTICES)
 
@@ -70,7 +70,7 @@ def _tell_of_expiry(days: int, limit: int) -> int:
 def notify_owner(
     key: ApiKey, what: str, *, children: Sequence[ApiKey] = (), **facts: object
 ) -> None:
-    """Log `what` happens to the key, and mail its owner the template of that name, after commit.
+    """After the commit, log `what` happens to the key, and mail its owner that template.
 
     `children` are the keys to which it happens as well. Service accounts and disabled users get no
     mail.
@@ -89,11 +89,11 @@ def notify_owner(
 
 
 def _change_some(due: Any, limit: int, act: Callable[[ApiKey], None]) -> int:
-    """Let `act` change at most `limit` keys that are due, whose number comes back.
+    """Let `act` change at most `limit` keys that are due; return how many it changed.
 
-    Of several processes, one gets each: a row that another has changed is not due any more.
+    Of several processes, only one gets each: a row that another has changed is no longer due.
     """
-    # Looked for before the transaction begins: SQLite has one at a time.
+    # Found before the transaction begins: SQLite allows one at a time.
     ids = [key.id for key in ApiKey.select(ApiKey.id).where(due).limit(limit)]
     return _change(ids, due, act) if ids else 0
 

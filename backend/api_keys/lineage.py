@@ -1,6 +1,6 @@
-"""Keys that were made with other keys: which of them came of a key, and which led to it.
+"""Keys that were made with other keys: the descendants and the ancestors of a key.
 
-All keys of a line have one owner.
+All keys of a line have the same owner.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from .models import ApiKey
 
 
 def living(keys: Collection[UUID], beside: Collection[UUID] = ()) -> pw.ModelSelect:
-    """The query for these keys and all that came of them, however far, in the order of their ids.
+    """Query these keys and all their descendants, in the order of their ids.
 
-    Without those that are revoked, except for `keys` themselves. `beside` are further keys.
+    Leaves out revoked keys, except for `keys` themselves. `beside` are further keys to include.
     """
     line = ApiKey.select(ApiKey.id).where(ApiKey.id.in_(keys)).cte("line", recursive=True)
     child = ApiKey.alias()
@@ -29,18 +29,18 @@ def living(keys: Collection[UUID], beside: Collection[UUID] = ()) -> pw.ModelSel
 
 
 def ancestors(key_id: UUID) -> list[UUID]:
-    """The ids of all keys that led to this one."""
+    """Return the ids of all ancestors of this key."""
     first = ApiKey.select(ApiKey.parent).where(ApiKey.id == key_id)
     return [found for (found,) in _upwards(first).tuples()]
 
 
 def in_use(last_use: Any, since: Any) -> pw.Select:
-    """The query for the ids of all keys that led to one which was used since then."""
+    """Query the ids of all ancestors of keys that were used since then."""
     return _upwards(ApiKey.select(ApiKey.parent).where(last_use >= since))
 
 
 def _upwards(first: pw.ModelSelect) -> pw.Select:
-    """The parents that `first` selects, and theirs."""
+    """Query the parents that `first` selects, and all of theirs."""
     line = first.cte("line", recursive=True, columns=("id",))
     above = ApiKey.alias()
     line = line.union(above.select(above.parent).join(line, on=above.id == line.c.id))

@@ -1,8 +1,8 @@
-"""The statement by which a key is found, at each request that brings one.
+"""The statement that finds a key, run by each request that presents one.
 
-It is written by hand because building a query costs more than running it. Everything that can end
-a key is read at each request, so that a revoked key and a disabled owner count at once, in every
-process.
+It is written by hand because building a query costs more than running it. Everything that can end a
+key is read each time, so that revoking a key or disabling its owner takes effect immediately, in
+every process.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from . import scopes as rules
 
 _OF_USER = len(UserRow._fields)  # the first columns of a key's row
 
-# What bounds the uses of a key, and, of those that made it, the uses of all that came of them.
+# What limits the uses of a key, and of all its descendants.
 _BOUNDS = (
     "k.parent_id, k.id, k.scopes, k.allowed_ips, k.expires_at, k.disabled, k.revoked_at,"
     " k.rate_limit_uses, k.rate_limit_seconds, k.quota_remaining, k.refill_amount,"
@@ -46,17 +46,18 @@ _BY_ID = f"{_KEY} WHERE k.id = ? AND s.id = k.current_secret"
 
 @functools.cache
 def _by_digest(number: int) -> str:
-    """One of so many. Between two statements, another request may move the row to another.
+    """Return the statement for one of `number` digests.
 
-    Several may be stored: nobody can tell that two digests of another system are of one text. Then
-    a key that is revoked goes before others, so that the text is refused from then on.
+    One statement, because between two, another request may move the row to another digest. Several
+    may match: two digests of another system may be of one text, which cannot be seen. A revoked key
+    then comes first, so that the text is refused from then on.
     """
     order = " ORDER BY k.revoked_at IS NULL, s.id LIMIT 1" if number > 1 else ""
     return f"{_KEY} WHERE s.digest IN ({', '.join('?' * number)}){order}"
 
 
 class Quota(NamedTuple):
-    """What may still be spent of a key, since `since`, and when it is refilled, if it is."""
+    """What may still be spent of a key since `since`, and when it is refilled, if ever."""
 
     key_id: str
     remaining: int
@@ -65,23 +66,23 @@ class Quota(NamedTuple):
 
 
 class Secret(NamedTuple):
-    """The secret by which a key was found. `digested_by`: the id of what made its digest.
+    """The secret by which a key was found. `digested_by` is the id of the SECRET_KEY used.
 
-    `ends_at` is the end of its grace; None unless another has taken its place.
+    `ends_at` is the end of its grace period; None unless another secret has replaced it.
     """
 
     id: Any
     digested_by: str
     state: Literal["current", "pending", "grace"]
-    grace_seconds: int = 0  # of the one before, once this one has taken its place
+    grace_seconds: int = 0  # for the previous secret, once this one replaces it
     ends_at: datetime | None = None
 
 
 class Key(NamedTuple):
-    """A key as it was read to decide, with its owner's row.
+    """A key as read for a decision, with its owner's row.
 
-    A key that was made with another one is here as far as that one, and those before it, allow now:
-    revoked if one of them is, and with their limits and quotas beside its own.
+    A key that was made with another is limited to what that one and its ancestors allow now: it is
+    revoked if one of them is, and their limits and quotas apply beside its own.
     """
 
     id: UUID
@@ -99,7 +100,7 @@ class Key(NamedTuple):
 
     @property
     def identity(self) -> Identity:
-        """Who calls with this key."""
+        """The identity of a caller with this key."""
         who = self.owner
         return Identity(
             who.id, who.username, who.role, "api_key", key_id=self.id, scopes=self.scopes, user=who
@@ -107,10 +108,10 @@ class Key(NamedTuple):
 
 
 def key_of(text: str) -> Key | None:
-    """The key whose text is given, in whatever state; None if there is none.
+    """Return the key with this text, whatever its state, or None.
 
-    Text of our form with a wrong checksum is refused without a query. A secret whose place another
-    has taken, and whose grace is over, is that of no key.
+    Text in our format with a wrong checksum is refused without a query. A secret that was replaced
+    and whose grace period is over finds no key.
     """
     digests = [digest for _, digest in services.current().keyring.digests(text)]
     if not digests:
@@ -120,7 +121,7 @@ def key_of(text: str) -> Key | None:
 
 
 def key_by_id(key_id: UUID) -> Key | None:
-    """The key with this id, as `key_of` gives it."""
+    """Return the key with this id, as `key_of` does."""
     row = execute(_BY_ID, key_id.hex).fetchone()
     return None if row is None else _key(row)
 
@@ -163,7 +164,7 @@ def _key(row: tuple) -> Key | None:
 
 
 def _within_ancestors(key: Key, parent_id: str | UUID) -> Key | None:
-    """The key as far as those that made it allow; None if they have just been deleted with it."""
+    """Limit the key to what its ancestors allow; None if they were just deleted with it."""
     rows = execute(_ANCESTORS, uuid_of(parent_id).hex).fetchall()
     if not rows:
         return None
@@ -195,7 +196,7 @@ def _limits(key_id: UUID, uses: int | None, seconds: int | None) -> tuple[Window
 
 @functools.lru_cache(1024)
 def _effective(stored: str, role: str, kind: str) -> frozenset[str]:
-    """The scopes of a key's row. What they follow from is read at each request."""
+    """Return the effective scopes of a key. Cached, but the arguments are read at each request."""
     return rules.effective(json.loads(stored), role, kind)
 
 

@@ -14,7 +14,7 @@ from . import quotas
 
 
 class JSONField(pw.TextField):
-    """A list or an object, kept as compact JSON. NULL is an empty one."""
+    """A list or an object, kept as compact JSON. NULL means an empty one."""
 
     def __init__(self, kind: Callable[[], Any], **kwargs: Any) -> None:
         self._kind = kind
@@ -30,19 +30,19 @@ class JSONField(pw.TextField):
 
 
 class ApiKey(Model):
-    """A key as its owner sees it. What is presented and compared stands in ApiKeySecret.
+    """A key as its owner sees it. The secrets that authenticate it are in ApiKeySecret.
 
-    Of its secrets, `current_secret` is good; `pending_secret` is, and takes its place with its
-    first use; `grace_secret`, whose place was taken, is until `grace_ends_at`; no other is. They
-    stand here, so that a secret takes another's place in one UPDATE of one row.
+    `current_secret` is accepted. So is `pending_secret`, which replaces it at its first use, and
+    `grace_secret`, which was replaced, until `grace_ends_at`; no other is. They are columns here so
+    that one UPDATE of one row replaces a secret.
 
-    `parent` is the key that made this one; none if a session did, or another system.
-    `locked_by_admin` names attributes that an administrator set, which only one of them may widen.
-    `enabled_at` is when it was last enabled again, or imported; `expiry_notice` how many days
-    before `expires_at` the owner was last told of it.
+    `parent` is the key that made this one; null if a session did, or another system.
+    `locked_by_admin` names attributes that an administrator set, which only an administrator may
+    widen. `enabled_at` is when it was last enabled again, or imported; `expiry_notice` is how many
+    days before `expires_at` the owner was last notified.
     """
 
-    # The rows of these secrets, where `service._with_secrets` has read them.
+    # The rows of these secrets, if `service._with_secrets` has read them.
     current: Any = None
     pending: Any = None
     grace: Any = None
@@ -82,9 +82,10 @@ class ApiKey(Model):
 
     @property
     def status(self) -> str:
-        """revoked, disabled, expired or active: the first that holds.
+        """revoked, disabled, expired or active: the first that applies.
 
-        `has_status` says the same as a condition, verification.checks of what it has read.
+        `has_status` is the same as a condition; verification.checks repeats it for the row it
+        reads.
         """
         if self.revoked_at is not None:
             return "revoked"
@@ -106,7 +107,7 @@ class ApiKey(Model):
 
     @classmethod
     def has_scopes_within(cls, scopes: Collection[str]) -> Any:
-        """The condition that `scopes` cover all scopes of a key, as `scopes.within` says it."""
+        """The condition that `scopes` cover all scopes of a key, as in `scopes.within`."""
         held = pw.SQL("held.value")
         beyond = held.not_in(sorted(scopes))
         for scope in scopes:
@@ -155,12 +156,12 @@ class ApiKey(Model):
 
     @property
     def hint(self) -> str:
-        """What may be shown of the secret that has been accepted longest."""
+        """The displayable part of the secret that has been accepted longest."""
         return self._secret(self.accepted_secrets[0]).hint
 
     @property
     def rotation(self) -> dict[str, Any] | None:
-        """The newest secret, while the one before it is accepted too; else None."""
+        """The newest secret while the one before it is still accepted; else None."""
         in_grace = self._in_grace
         if self.pending_secret is None and not in_grace:
             return None
@@ -175,7 +176,7 @@ class ApiKey(Model):
 
     @property
     def accepted_secrets(self) -> list[UUID]:
-        """The ids of the secrets that are good now, the one accepted longest first."""
+        """The ids of the secrets that are accepted now, the one accepted longest first."""
         in_order = [self._in_grace and self.grace_secret, self.current_secret, self.pending_secret]
         return [each for each in in_order if each]
 
@@ -190,7 +191,7 @@ class ApiKey(Model):
 
 
 class ApiKeySecret(Model):
-    """The digest of one secret text of a key. A key under rotation has more than one.
+    """The digest of one secret text of a key. A key being rotated has more than one.
 
     `secret_id` names the SECRET_KEY under which the digest was made.
     """
@@ -205,7 +206,7 @@ class ApiKeySecret(Model):
 
 
 class KeyUsage(Model):
-    """How often in one hour one thing was decided of a key. `hour`: hours since 1970, UTC."""
+    """How often a key got one decision in one hour. `hour` counts hours since 1970, UTC."""
 
     id = None
     created_at = None

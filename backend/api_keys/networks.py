@@ -1,4 +1,4 @@
-"""From where a key may be used: pure rules about addresses and CIDR blocks."""
+"""Where a key may be used from: pure rules about addresses and CIDR blocks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
 def parse_network(text: str) -> Network:
-    """The block that `text` is, one in IPv4-mapped form as IPv4; ValueError for host bits."""
+    """Parse a block, returning an IPv4-mapped one as IPv4. ValueError if it has host bits."""
     if len(text) > _MAX_TEXT:
         raise ValueError("too long for an address block")
     length = text.partition("/")[2]
     if "/" in text and str(int(length)) != length:
-        raise ValueError("a mask is no length of a prefix")
+        raise ValueError("a mask is not a prefix length")
     network = ipaddress.ip_network(text)
     if isinstance(network, ipaddress.IPv6Network):
         if network.network_address.scope_id:
@@ -30,7 +30,7 @@ def parse_network(text: str) -> Network:
 
 
 def parse_address(text: str) -> Address:
-    """The address that `text` is, an IPv4-mapped one as IPv4; else ValueError."""
+    """Parse an address, returning an IPv4-mapped one as IPv4; ValueError if it is none."""
     if len(text) > _MAX_TEXT:
         raise ValueError("too long for an address")
     address = ipaddress.ip_address(text)
@@ -42,7 +42,7 @@ def parse_address(text: str) -> Address:
 
 
 def allows(blocks: Iterable[str], address: str | None) -> bool:
-    """True if one of the blocks holds the address, or if there are none: from everywhere, then."""
+    """True if a block contains the address, or if there are no blocks: then all are allowed."""
     blocks = list(blocks)
     if not blocks:
         return True
@@ -54,7 +54,7 @@ def allows(blocks: Iterable[str], address: str | None) -> bool:
 
 
 def within(inner: Iterable[str], outer: Iterable[str]) -> bool:
-    """True if every address that `inner` allows is one that `outer` allows."""
+    """True if `outer` allows every address that `inner` allows."""
     around = [ipaddress.ip_network(block) for block in outer]
     if not around:
         return True

@@ -9,7 +9,7 @@ NEVER = datetime(1, 1, 1, tzinfo=UTC)
 
 
 def period_start(interval: str | None, now: datetime) -> datetime:
-    """When the present day or month began, at 00:00 UTC; NEVER for None."""
+    """Return when the present day or month began, at 00:00 UTC; NEVER for None."""
     if interval is None:
         return NEVER
     day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -17,10 +17,10 @@ def period_start(interval: str | None, now: datetime) -> datetime:
 
 
 def next_start(interval: str | None, now: datetime) -> datetime | None:
-    """When the next day or month begins; None for None."""
+    """Return when the next day or month begins; None for None."""
     if interval is None:
         return None
-    # A day, or 31 of them, lead into the next period from wherever it began.
+    # From the start of any period, a day or 31 of them lead into the next one.
     later = period_start(interval, now) + timedelta(days=1 if interval == "daily" else 31)
     return period_start(interval, later)
 
@@ -31,17 +31,17 @@ def is_due(interval: str | None, refilled_at: datetime | None, now: datetime) ->
 
 
 def fault(quota: Mapping[str, Any]) -> tuple[str, str] | None:
-    """(the member, what is wrong with it) if these members do not make a quota together."""
+    """Return (member, what is wrong with it) if these do not form a quota together, or None."""
     amount = quota.get("refill_amount")
     if (amount is None) != (quota.get("refill_interval") is None):
-        return "refill_amount", "Only together with refill_interval."
+        return "refill_amount", "Must be sent together with refill_interval."
     if amount is None and "remaining" not in quota:
         return "remaining", "Missing data for required field."
     return None
 
 
 def within(inner: dict, outer: dict) -> bool:
-    """True if one who holds the quota `inner` can never spend more than one who holds `outer`."""
+    """True if a holder of the quota `inner` can never spend more than a holder of `outer`."""
     if inner["remaining"] > outer["remaining"]:
         return False
     if inner["refill_interval"] is None:

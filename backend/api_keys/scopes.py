@@ -1,13 +1,13 @@
-"""What a key may do: pure rules about scopes, apart from tables and HTTP.
+"""What a key may do: pure rules about scopes, without tables or HTTP.
 
-A scope is `area:act`; `area:*` stands for every act of the area.
+A scope is `area:act`; `area:*` covers every act of the area.
 """
 
 from collections.abc import Iterable
 
 PATTERN = r"[a-z][a-z0-9_-]{0,31}:([a-z][a-z0-9_-]{0,31}|\*)"
 
-# The service's own. All other areas belong to the services that ask us to verify.
+# The service's own. All other areas belong to the services that ask us to verify keys.
 OWN = frozenset(
     {
         "keys:read",
@@ -19,7 +19,7 @@ OWN = frozenset(
         "tokens:introspect",
     }
 )
-# What takes an administrator, and what takes an administrator or a service account.
+# For administrators only; and for administrators and service accounts only.
 _ADMIN_AREAS = ("users:", "audit:")
 _FOR_SERVICES = frozenset({"keys:verify", "tokens:introspect"})
 
@@ -35,7 +35,7 @@ def within(inner: Iterable[str], outer: Iterable[str]) -> bool:
 
 
 def common(one: frozenset[str], other: frozenset[str]) -> frozenset[str]:
-    """What both cover: of a wildcard in one, the scopes of its area in the other."""
+    """Return the scopes that both cover: for a wildcard in one, those of its area in the other."""
     return frozenset(
         [each for each in one if covers(other, each)]
         + [each for each in other if covers(one, each)]
@@ -52,9 +52,9 @@ def allowed(scope: str, role: str, kind: str) -> bool:
 
 
 def effective(stored: Iterable[str], role: str, kind: str) -> frozenset[str]:
-    """What is left of the stored scopes under the owner's present role.
+    """Return what is left of the stored scopes under the owner's present role.
 
-    A wildcard that is too wide now still stands for those of our own scopes that it covers.
+    A wildcard that is too wide now is replaced by those of our own scopes in it that are allowed.
     """
     result: set[str] = set()
     for scope in stored:

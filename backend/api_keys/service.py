@@ -44,12 +44,12 @@ from .models import ApiKey, ApiKeySecret
 
 
 def issue(actor: Identity, *, owner_id: UUID | None = None, **wanted: Any) -> ApiKey:
-    """A new key of the actor's. Its text, as `key.key`, is not kept and never shown again.
+    """Create a key for the actor. Its text, `key.key`, is not stored and never shown again.
 
-    Conflict `limit_reached` at MAX_KEYS_PER_USER keys that are not revoked. With `owner_id` an
-    administrator's session makes it for a service account: nobody else holds a person's secret.
+    Conflict `limit_reached` at MAX_KEYS_PER_USER keys that are not revoked. With `owner_id`, an
+    administrator's session creates it for a service account, never for another person.
     """
-    _require_future(wanted.get("expires_at"))  # whoever the owner is
+    _require_future(wanted.get("expires_at"))  # regardless of the owner
     key = draft(actor, _owner(actor, owner_id), **wanted)
     key.key, secret = _new_secret()
     _insert(actor, key, secret)
@@ -70,7 +70,7 @@ def draft(
     expires_in_days: int | None = None,
     expires_at: datetime | None = None,
 ) -> ApiKey:
-    """A key of the owner's that is not stored yet, if the actor may make one like it."""
+    """Draft a key for the owner without storing it, if the actor may create one like it."""
     now = clock.now()
     if expires_in_days is not None:
         expires_at = now + timedelta(days=expires_in_days)
@@ -97,27 +97,30 @@ def draft(
 
 
 def _owner(actor: Identity, owner_id: UUID | None) -> Any:
-    """Whom a new key is for. Forbidden for another person, NotFound if there is no such account."""
+    """Return the owner of a new key.
+
+    Forbidden for another account unless an administrator's session asks; NotFound if it is missing.
+    """
     if owner_id is None or owner_id == actor.user_id:
         return actor.user
     if not actor.is_admin_in_person:
-        raise Forbidden("forbidden", "Only an administrator's session makes keys for others.")
+        raise Forbidden("forbidden", "Only an administrator's session can create keys for others.")
     owner = User.get_or_none(User.id == owner_id)
     if owner is None:
-        raise NotFound("There is no such owner.")
+        raise NotFound("The owner does not exist.")
     return owner
 
 
 def _require_holder(actor: Identity, owner: Any) -> None:
-    """Forbidden if the owner is another person: nobody else may hold their secret."""
+    """Raise Forbidden if the owner is another person: only they may hold their secret."""
     if owner.id != actor.user_id and owner.kind != "service" and actor.method != "console":
-        raise Forbidden("forbidden", "Nobody holds the secrets of another person.")
+        raise Forbidden("forbidden", "Only its owner can receive the secret of a person's key.")
 
 
 @atomic
 def _insert(actor: Identity, key: ApiKey, secret: ApiKeySecret) -> None:
     if not hold_owners([key.owner_id]):
-        raise NotFound("There is no such owner.")
+        raise NotFound("The owner does not exist.")
     _require_within(actor, key)
     require_room(count_kept([key.owner_id]).get(key.owner_id, 0))
     key.current, key.current_secret = secret, secret.id
@@ -127,9 +130,9 @@ def _insert(actor: Identity, key: ApiKey, secret: ApiKeySecret) -> None:
 
 
 def hold_owners(ids: Collection[UUID]) -> set[UUID]:
-    """Lock the rows of these owners: for others, looking and inserting is one step then.
+    """Lock the rows of these owners, so that for others, checking and inserting is one step.
 
-    In one order, so that two do not wait for each other for ever. The ids of those that there are.
+    Locks in one order, to avoid deadlocks. Returns the ids of those owners that exist.
     """
     return {
         owner.id for owner in lock(User.select(User.id).where(User.id.in_(ids)).order_by(User.id))
@@ -137,28 +140,31 @@ def hold_owners(ids: Collection[UUID]) -> set[UUID]:
 
 
 def count_kept(owners: Collection[UUID]) -> dict[UUID, int]:
-    """How many keys that are not revoked each of these owners has; who has none is left out."""
+    """Count each owner's keys that are not revoked; owners without any are left out."""
     return count_by(
         ApiKey.owner, ApiKey.select().where(ApiKey.owner.in_(owners), ApiKey.revoked_at.is_null())
     )
 
 
 def require_room(kept: int) -> None:
-    """Conflict `limit_reached` if an owner with so many keys may have no further one."""
+    """Raise Conflict `limit_reached` if an owner with `kept` keys may not have another one."""
     most = context.settings().max_keys_per_user
     if kept >= most:
-        raise Conflict("limit_reached", f"At most {counted(most, 'key')}, without revoked ones.")
+        raise Conflict(
+            "limit_reached",
+            f"An owner may have at most {counted(most, 'key')}, not counting revoked ones.",
+        )
 
 
 def _new_secret() -> tuple[str, ApiKeySecret]:
-    """A text that is made up now, and what is kept of it."""
+    """Return a new random text, and what is stored of it."""
     ring = services.current().keyring
     text = ring.new_api_key()
     return text, secret_of(keyring.hint(text), *ring.digests(text)[0])
 
 
 def secret_of(hint: str, secret_id: str, digest: str) -> ApiKeySecret:
-    """What is kept of a text: its digest under the SECRET_KEY of that id, and a hint."""
+    """Return what is stored of a text: its digest under the SECRET_KEY of that id, and a hint."""
     return ApiKeySecret(id=new_id(), hint=hint, secret_id=secret_id, digest=digest)
 
 
@@ -168,9 +174,9 @@ def _add(key: ApiKey, secret: ApiKeySecret) -> None:
 
 
 def get(actor: Identity, key_id: UUID) -> ApiKey:
-    """The key, if it is the actor's or the actor is an admin in person; else NotFound.
+    """Return the key if it is the actor's or the actor is an admin in person; else NotFound.
 
-    A key sees itself and those that can do no more than it: Forbidden for others.
+    An actor that is a key sees itself and keys that can do no more than it; Forbidden for others.
     """
     key = _with_secrets(_visible(actor, key_id)).first()
     if key is None:
@@ -191,13 +197,13 @@ def list_keys(
     unused_since: datetime | None = None,
     never_used: bool | None = None,
 ) -> tuple[list[ApiKey], UUID | None]:
-    """A page of the actor's keys, newest first, and the next cursor.
+    """Return a page of the actor's keys, newest first, and the next cursor.
 
-    A key sees itself and those that can do no more than it. `owner_id`, an id or "any", is for an
-    administrator's session: Forbidden for others.
+    An actor that is a key sees itself and keys that can do no more than it. `owner_id`, an id or
+    "any", is for an administrator's session: Forbidden for others.
     """
     if owner_id is not None and not actor.is_admin_in_person:
-        raise Forbidden("forbidden", "Only an administrator's session sees other people's keys.")
+        raise Forbidden("forbidden", "Only an administrator's session can list the keys of others.")
     query = ApiKey.select() if owner_id == "any" else _of(owner_id or actor.user_id)
     if actor.scopes is not None:
         query = query.where((ApiKey.id == actor.key_id) | ApiKey.has_scopes_within(actor.scopes))
@@ -216,7 +222,7 @@ def list_keys(
 
 
 def change(actor: Identity, key_id: UUID, **wanted: Any) -> ApiKey:
-    """The key after changes to any of its attributes that its owner sets.
+    """Change attributes of a key that its owner may set, and return it.
 
     Members of quota and rate limit that are not given stay. Conflict for a revoked key: that is
     final. Forbidden for what an administrator has set, unless it becomes narrower.
@@ -243,7 +249,7 @@ def _change(actor: Identity, key_id: UUID, wanted: dict[str, Any]) -> ApiKey:
         setattr(key, name, value)
     _require_within(actor, key)
     if key.revoked_at is not None:
-        raise Conflict("conflict", "The key is revoked, and that is final.")
+        raise Conflict("conflict", "A revoked key cannot be changed.")
     if key.dirty_fields:
         key.updated_at = clock.now()
         key.save()
@@ -254,18 +260,18 @@ def _change(actor: Identity, key_id: UUID, wanted: dict[str, Any]) -> ApiKey:
 
 @atomic
 def rotate(actor: Identity, key_id: UUID, *, grace_seconds: int = 86_400) -> ApiKey:
-    """The key with a further secret, whose text, as `key.key`, is not kept and never shown again.
+    """Give the key a further secret. Its text, `key.key`, is not stored and never shown again.
 
-    The secret so far is good until the new one is first used, and `grace_seconds` from then on. One
-    that was made before and never used is replaced. Conflict if the key is not active, Forbidden if
-    an administrator has disabled it.
+    The present secret stays valid until the new one is first used, and `grace_seconds` from then
+    on. An earlier new secret that was never used is replaced. Conflict if the key is not active,
+    Forbidden if an administrator has disabled it.
     """
     key = _for_update(actor, key_id)
     _require_holder(actor, key.owner)
     changes.require_not_disabled_by_admin(actor, key)
     _require_within(actor, key)
     if key.status != "active":
-        raise Conflict("conflict", f"The key is {key.status}.")
+        raise Conflict("conflict", f"The key is {key.status}; only an active key can be rotated.")
     text, secret = _new_secret()
     key.pending = secret
     key.pending_secret, key.grace_seconds = secret.id, grace_seconds
@@ -281,10 +287,10 @@ def rotate(actor: Identity, key_id: UUID, *, grace_seconds: int = 86_400) -> Api
 
 @atomic
 def revoke(actor: Identity, key_id: UUID, *, cascade: bool = False) -> ApiKey:
-    """The key, which is never accepted again. Revoking it once more changes nothing.
+    """Revoke the key for good, and return it. Revoking it again changes nothing.
 
-    With `cascade`, all keys that came of it are revoked too. Without, they are refused as well as
-    long as the key is there, but keep their own status.
+    With `cascade`, all its descendants are revoked too. Without, they are refused as long as the
+    key exists, but keep their own status.
     """
     if cascade:
         key, *others = _line_for_update(actor, key_id, itself=True)
@@ -295,10 +301,10 @@ def revoke(actor: Identity, key_id: UUID, *, cascade: bool = False) -> ApiKey:
 
 
 def revoke_by_possession(text: str) -> None:
-    """Revoke the key whose text is given, if there is one: who holds it may only kill it.
+    """Revoke the key with this text, if there is one: having the text is enough to do so.
 
-    All keys that came of it are revoked too: whoever found it may have made them. Its owner gets
-    mail. A text that was imported in two forms has two keys.
+    All its descendants are revoked too, since a finder may have made them. Its owner gets mail. A
+    text that was imported in two forms has two keys.
     """
     digests = [digest for _, digest in services.current().keyring.digests(text)]
     if digests:
@@ -312,7 +318,7 @@ def _revoke_held(digests: list[str]) -> None:
     if not secrets:
         return
     hold_owners({each.key.owner_id for each in secrets.values()})
-    for key in lock(lineage.living(set(secrets))):  # of several lines, all in one order
+    for key in lock(lineage.living(set(secrets))):  # all lines in one order
         secret = secrets.get(key.id)
         if secret and secret.id in key.accepted_secrets:
             children = [each for each in lineage.living([key.id]) if each.id != key.id]
@@ -321,7 +327,7 @@ def _revoke_held(digests: list[str]) -> None:
 
 
 def _revoke(actor: Identity | None, keys: list[ApiKey]) -> bool:
-    """False if all of them were revoked before."""
+    """Revoke the keys; return False if all of them were revoked before."""
     living = [key for key in keys if key.revoked_at is None]
     for key in living:
         key.revoked_at = key.updated_at = clock.now()
@@ -332,9 +338,9 @@ def _revoke(actor: Identity | None, keys: list[ApiKey]) -> bool:
 
 @atomic
 def delete(actor: Identity, key_id: UUID, *, cascade: bool = False) -> None:
-    """Remove the key and its secrets; with `cascade`, also the living keys that came of it.
+    """Delete the key and its secrets; with `cascade`, also its living descendants.
 
-    Without, Conflict if there are any: nothing would bound them any more.
+    Without, Conflict if there are any: nothing would limit them any more.
     """
     if cascade:
         key, *others = _line_for_update(actor, key_id)
@@ -342,7 +348,7 @@ def delete(actor: Identity, key_id: UUID, *, cascade: bool = False) -> None:
         key, others = _for_update(actor, key_id), []
         if ApiKey.select().where(ApiKey.parent == key, ApiKey.revoked_at.is_null()).exists():
             raise Conflict(
-                "conflict", "The key has made others; delete them too with ?cascade=true."
+                "conflict", "The key has created others. Delete them too with ?cascade=true."
             )
     for each in (key, *others):
         each.delete_instance()
@@ -350,11 +356,14 @@ def delete(actor: Identity, key_id: UUID, *, cascade: bool = False) -> None:
 
 
 def write_last_used(notes: dict[str, tuple[datetime, str]]) -> None:
-    """Store when and from where keys were last used: {key id: (time, address)}, one statement."""
+    """Store when and from where keys were last used, in one statement.
+
+    `notes` is {key id: (time, address)}.
+    """
     rows = json.dumps(
         [(key, at.isoformat(" ", "microseconds"), ip) for key, (at, ip) in notes.items()]
     )
-    # In one order, so that nobody who locks some of the same keys waits for this for ever.
+    # In one order, so that this never deadlocks with others that lock some of the same keys.
     in_order = " FOR NO KEY UPDATE OF k" if on_postgres() else ""
     execute(
         f"WITH used (id, at, ip) AS ({json_rows('uuid', 'timestamptz', 'text')}),"  # noqa: S608
@@ -367,12 +376,12 @@ def write_last_used(notes: dict[str, tuple[datetime, str]]) -> None:
 
 
 def count_active(owner_id: UUID) -> int:
-    """How many keys of the owner's are active."""
+    """Count the owner's active keys."""
     return int(_of(owner_id).where(ApiKey.has_status("active")).count())
 
 
 def secrets_in_use() -> dict[str, int]:
-    """How many secrets of keys depend on each SECRET_KEY, by its id."""
+    """Count the key secrets that depend on each SECRET_KEY, by its id."""
     in_grace = (ApiKeySecret.id == ApiKey.grace_secret) & (ApiKey.grace_ends_at > clock.now())
     places = ApiKeySecret.id.in_([ApiKey.current_secret, ApiKey.pending_secret])
     accepted = ApiKeySecret.select().join(ApiKey).where(places | in_grace)
@@ -380,18 +389,18 @@ def secrets_in_use() -> dict[str, int]:
 
 
 def record(actor: Identity | None, action: str, *keys: ApiKey, **detail: Any) -> None:
-    """Store that the actor did this to each of the keys."""
+    """Record that the actor did this to each of the keys."""
     acts = [(("api_key", key.id), {"owner_id": str(key.owner_id), **detail}) for key in keys]
     audit.record_each(actor, action, acts)
 
 
 def _record_many(actor: Identity | None, action: str, keys: list[ApiKey]) -> None:
-    for some in pw.chunked(keys, 200):  # so many fit into one statement
+    for some in pw.chunked(keys, 200):  # as many as fit into one statement
         record(actor, action, *some)
 
 
 def _with_secrets(keys: pw.ModelSelect) -> pw.ModelSelect:
-    """The query for these keys and their secrets: all as it is at one moment."""
+    """Query these keys and their secrets, all as of one moment."""
     places = {name: ApiKeySecret.alias() for name in ("current", "pending", "grace")}
     keys = keys.select(ApiKey, *places.values())
     for name, secret in places.items():
@@ -405,16 +414,16 @@ def _of(owner_id: Any) -> pw.ModelSelect:
 
 
 def _visible(actor: Identity, key_id: UUID) -> pw.ModelSelect:
-    """The query for a key, which finds it if the actor may see it."""
+    """Query the key, if the actor may see it."""
     query = ApiKey.select() if actor.is_admin_in_person else _of(actor.user_id)
     return query.where(ApiKey.id == key_id)
 
 
 def _for_update(actor: Identity, key_id: UUID, *, itself: bool = False) -> ApiKey:
-    """The key's row, locked, if the actor may change it.
+    """Return the key's row, locked, if the actor may change it.
 
-    A key that manages keys acts on those that can do no more than itself, and on itself only where
-    `itself` says so: a leaked key must not be able to prolong its own life.
+    A key that manages keys may change those that can do no more than itself, and itself only if
+    `itself` is set: a leaked key must not be able to prolong its own life.
     """
     if actor.key_id:
         _acting_line(actor, key_id)
@@ -426,9 +435,9 @@ def _for_update(actor: Identity, key_id: UUID, *, itself: bool = False) -> ApiKe
 
 
 def _line_for_update(actor: Identity, key_id: UUID, *, itself: bool = False) -> list[ApiKey]:
-    """The key and the living ones that came of it, locked, if the actor may change all of them.
+    """Return the key and its living descendants, locked, if the actor may change them all.
 
-    While their owner is held, nobody mints a further one.
+    While the owner's row is locked, no further descendant can be created.
     """
     owner = _visible(actor, key_id).select(ApiKey.owner).scalar()
     if owner is None:
@@ -446,19 +455,18 @@ def _line_for_update(actor: Identity, key_id: UUID, *, itself: bool = False) -> 
 
 
 def _require_reach(actor: Identity, key: ApiKey) -> None:
-    """Forbidden for a key that can do more than the one that the actor presented."""
+    """Raise Forbidden for a key that can do more than the one that the actor presented."""
     if actor.scopes is None or actor.key_id == key.id:
         return
     if not rules.within(key.scopes, actor.scopes):
-        raise Forbidden("insufficient_scope", "That key may do more than the one presented.")
+        raise Forbidden("insufficient_scope", "That key can do more than the one you presented.")
 
 
 def _acting_line(actor: Identity, *others: UUID) -> list[ApiKey]:
-    """The key that the actor presented and those that led to it, locked, if all are still good.
+    """Return the key that the actor presented and its ancestors, locked, if all are active.
 
-    Else InvalidCredentials: a key that is just being revoked leaves no successor. `others` are
-    locked with them, in one order, so that two keys that change each other do not wait for each
-    other for ever.
+    Else InvalidCredentials: a key that is being revoked must leave no successor. `others` are
+    locked with them, in one order, so that two keys that change each other do not deadlock.
     """
     assert actor.key_id is not None
     line = {actor.key_id, *lineage.ancestors(actor.key_id)}
@@ -471,13 +479,13 @@ def _acting_line(actor: Identity, *others: UUID) -> list[ApiKey]:
 
 def _require_future(expires_at: datetime | None) -> None:
     if expires_at is not None and expires_at <= clock.now():
-        raise Invalid("expires_at", "Must lie in the future.")
+        raise Invalid("expires_at", "Must be in the future.")
 
 
 def _require_allowed(actor: Identity, owner: User, scopes: list[str]) -> None:
-    """Forbidden if the owner's role does not allow all of the scopes.
+    """Raise Forbidden if the owner's role does not allow all of the scopes.
 
-    What a service account may hold and a user may not, it has by an administrator's session.
+    Scopes for service accounts only must be granted by an administrator's session.
     """
     kind = owner.kind if actor.is_admin_in_person else "person"
     if not all(rules.allowed(scope, owner.role, kind) for scope in scopes):
@@ -485,12 +493,12 @@ def _require_allowed(actor: Identity, owner: User, scopes: list[str]) -> None:
 
 
 def _require_within(actor: Identity, key: ApiKey) -> None:
-    """Forbidden if `key` can do more, or lives longer, than the key that mints or changes it."""
+    """Raise Forbidden if `key` can do more, or lives longer, than the key that acts on it."""
     if actor.key_id is None:
         return
     line = _acting_line(actor)
     if not rules.within(key.scopes, actor.scopes or ()):
-        raise Forbidden("insufficient_scope", "Wider scopes than those of the key presented.")
+        raise Forbidden("insufficient_scope", "The scopes exceed those of the key you presented.")
     for acting in line:
         _require_narrower(key, acting)
 
@@ -498,13 +506,15 @@ def _require_within(actor: Identity, key: ApiKey) -> None:
 def _require_narrower(key: ApiKey, acting: ApiKey) -> None:
     last = acting.expires_at
     if not networks.within(key.allowed_ips, acting.allowed_ips):
-        raise Forbidden("insufficient_scope", "Wider addresses than those of the key presented.")
+        raise Forbidden(
+            "insufficient_scope", "The addresses exceed those of the key you presented."
+        )
     if last is not None and (key.expires_at is None or key.expires_at > last):
-        raise Forbidden("insufficient_scope", "A longer life than that of the key presented.")
+        raise Forbidden("insufficient_scope", "The key would outlive the key you presented.")
     if not rate_limits.within(_limit_of(key), _limit_of(acting)):
-        raise Forbidden("insufficient_scope", "A higher limit than that of the key presented.")
+        raise Forbidden("insufficient_scope", "The limit exceeds that of the key you presented.")
     if acting.quota and not (key.quota and quotas.within(key.quota, acting.quota)):
-        raise Forbidden("insufficient_scope", "A higher quota than that of the key presented.")
+        raise Forbidden("insufficient_scope", "The quota exceeds that of the key you presented.")
 
 
 def _limit_of(key: ApiKey) -> Limit | None:

@@ -1,4 +1,4 @@
-"""How often keys are used and refused: counted by the hour, written behind, kept for 400 days."""
+"""How often keys are used and refused: counted by the hour, written in batches, kept 400 days."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEPT = timedelta(days=400)
 
 HOUR, DAY = 3600, 86_400  # seconds
 
-# The seconds of each interval, of what is told without `since`, and of what is told at once.
+# In seconds: the interval, the default span without `since`, and the longest span.
 INTERVALS = {
     "hour": (HOUR, 24 * HOUR, 31 * DAY),
     "day": (DAY, 30 * DAY, int(KEPT.total_seconds())),
@@ -29,13 +29,13 @@ INTERVALS = {
 
 
 def write_usage(notes: dict[tuple[str, int, str], int]) -> None:
-    """Add up what was decided: {(key id, hour, code): how often}, one statement.
+    """Add up decisions, {(key id, hour, code): how often}, in one statement.
 
-    Keys that are gone are left out. What is lost on the way back from the database counts twice.
+    Keys that are gone are left out. If the database's confirmation is lost, they count twice.
     """
     # In one order, as in service.write_last_used.
     rows = json.dumps([(*what, uses) for what, uses in notes.items()])
-    # A key that is just being deleted is waited for, and gone.
+    # Waits for a key that is just being deleted, and then leaves it out.
     lock = " FOR KEY SHARE OF k" if on_postgres() else ""
     execute(
         f"WITH noted (id, hour, code, uses) AS ({json_rows('uuid', 'int', 'text', 'bigint')}),"  # noqa: S608
@@ -55,18 +55,18 @@ def list_usage(
     until: datetime | None = None,
     interval: str = "hour",
 ) -> list[dict[str, Any]]:
-    """What was decided of the key in each whole hour or day that has counts, the oldest first.
+    """Return the decisions on the key in each whole hour or day that has counts, oldest first.
 
-    From the one that holds `since` to the one that `until` ends; without them the last 24 hours, or
-    30 days. Invalid for more than 31 days by the hour, or 400.
+    From the interval that contains `since` to the one in which `until` ends; by default the last 24
+    hours, or 30 days. Invalid for more than 31 days by the hour, or 400 by the day.
     """
     size, usual, most = INTERVALS[interval]
     end = (until or clock.now()).timestamp()
     start = since.timestamp() if since else end - usual
     if start >= end:
-        raise Invalid("since", "Must lie before until.", place="query")
+        raise Invalid("since", "Must be before until.", place="query")
     if end - start > most:
-        raise Invalid("since", f"At most {most // DAY} days before until.", place="query")
+        raise Invalid("since", f"Must be at most {most // DAY} days before until.", place="query")
     service.get(actor, key_id)
     hours = size // HOUR
     slot = (KeyUsage.hour / hours).alias("slot")
@@ -87,7 +87,7 @@ def list_usage(
 
 
 def prune(limit: int) -> int:
-    """Delete at most `limit` counts that are older than they are kept; returns how many."""
+    """Delete at most `limit` counts that are older than 400 days; return how many."""
     before = int((clock.now() - KEPT).timestamp()) // HOUR
     key = KeyUsage.key, KeyUsage.hour, KeyUsage.code
     old = KeyUsage.select(*key).where(KeyUsage.hour < before).limit(limit)

@@ -1,8 +1,8 @@
-"""Verifying a key: what is decided of it, and that it was used. Every door comes through here.
+"""Verifying a key, and counting its use. Every way to present a key comes through here.
 
-A decision that ends in `valid` is one use: one of its rate limit, `cost` of its quota. It writes
-nothing to the database but the quota, the place that a new secret takes with its first use, and the
-digest that moves to the present SECRET_KEY; all else is written behind.
+A decision of `valid` is one use: one of its rate limit, `cost` of its quota. It writes to the
+database only the quota, the switch to a new secret at its first use, and a digest that moves to the
+present SECRET_KEY; the rest is written later, in batches.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _SPEND = (
     "UPDATE api_keys SET"
     " quota_remaining = CASE WHEN refilled_at < ? THEN refill_amount ELSE quota_remaining END - ?,"
     " refilled_at = CASE WHEN refilled_at < ? THEN ? ELSE refilled_at END"
-    " WHERE id = ? AND (quota_remaining IS NULL OR"  # it has been lifted meanwhile
+    " WHERE id = ? AND (quota_remaining IS NULL OR"  # the quota was lifted meanwhile
     " CASE WHEN refilled_at < ? THEN refill_amount ELSE quota_remaining END >= ?)"
     " RETURNING quota_remaining"
 )
@@ -56,11 +56,11 @@ _TAKE_PLACE = (
 
 
 class Decision(NamedTuple):
-    """What was decided of a key: `valid`, or the code of the first check that failed.
+    """What was decided about a key: `valid`, or the code of the first check that failed.
 
-    `key` is None if there is none; `rate` is how its limit stands and `quota` the one of which the
-    least is left, None if it has none. Of a key that another one made, their limits and quotas are
-    among those.
+    `key` is None if there is none; `rate` is the state of its limit, and `quota` the one with the
+    least left; None if it has none. For a key made by another, its ancestors' limits and quotas are
+    included.
     """
 
     code: str
@@ -70,9 +70,9 @@ class Decision(NamedTuple):
 
     @property
     def retry_after(self) -> int:
-        """Seconds until the limit lets a use pass again, or the quota is refilled.
+        """Seconds until the limit allows another use, or the quota is refilled.
 
-        A quota that never is may be raised by its owner: a day.
+        A day if it never is: the owner may raise it.
         """
         if self.code == "rate_limited" and self.rate:
             return self.rate.reset_seconds
@@ -91,8 +91,7 @@ def verify(
 ) -> Decision:
     """Decide whether the key with this text may be used for all of `scopes` from `address`.
 
-    With a `role`, its owner must have it. If so, it has been used; but for a `cost` of 0, which
-    only looks.
+    With a `role`, its owner must have it. If valid, this counts as a use, unless `cost` is 0.
     """
     key = lookup.key_of(text)
     if key is None or not cost:
@@ -114,7 +113,7 @@ def explain(
     role: str | None = None,
     cost: int = 1,
 ) -> tuple[Decision, list[tuple[str, bool]]]:
-    """What would be decided, and (code, whether it passed) of every check. Nothing is spent."""
+    """Return what would be decided, and (code, whether it passed) of every check; spend nothing."""
     outcomes = list(checks(key, scopes, address, role, cost))
     code = first_failure(outcomes)
     return Decision(code) if key is None else _refusal(code, key), outcomes
@@ -127,10 +126,10 @@ def checks(
     role: str | None = None,
     cost: int | None = None,
 ) -> Iterator[tuple[str, bool]]:
-    """(code, whether it passed) of each check, in order.
+    """Yield (code, whether it passed) for each check, in order.
 
-    Without a key there is only the first; `forbidden` only where a `role` is asked for. With a
-    `cost`, also whether the limits and quotas would let it pass; a use finds that out by counting.
+    Without a key there is only the first; `forbidden` only if a `role` is required. With a `cost`,
+    also whether limits and quotas would allow it; a real use finds that out by counting.
     """
     yield "not_found", key is not None
     if key is None:
@@ -151,7 +150,7 @@ def checks(
 
 
 def first_failure(outcomes: Iterable[tuple[str, bool]]) -> str:
-    """The code of the first check that fails, else `valid`."""
+    """Return the code of the first check that fails, or `valid`."""
     return next((code for code, passed in outcomes if not passed), VALID)
 
 
@@ -174,7 +173,7 @@ def _use(key: Key, text: str, cost: int) -> Decision:
         if not rate.passed:
             return Decision("rate_limited", key, rate, _least(key.quotas))
     if key.secret.state == "pending" or len(key.quotas) > 1:
-        # All of it is spent, and the secret takes its place with that, or nothing comes about.
+        # All or nothing: every quota is spent and the secret takes its place, or neither.
         with current.obj.atomic() as transaction:
             code, quota = _settle(key, text, cost)
             if code != VALID:
@@ -187,29 +186,29 @@ def _use(key: Key, text: str, cost: int) -> Decision:
 
 
 def _settle(key: Key, text: str, cost: int) -> tuple[str, Quota | None]:
-    """Spend `cost` and let a new secret take its place: the code, and the quota that tells most."""
+    """Spend `cost` and let a new secret take its place: return the code and the quota to report."""
     left = []
     for quota in key.quotas:
         since = db_time(quota.since)
         spent = execute(_SPEND, since, cost, since, since, quota.key_id, since, cost).fetchall()
-        if not spent:  # there is too little of it, or the key is gone
+        if not spent:  # too little is left, or the key is gone
             if lookup.key_of(text) is None:
                 return "not_found", None
             return "usage_exceeded", _lacking(key.quotas, quota, cost)
-        if spent[0][0] is not None:  # it has been lifted meanwhile
+        if spent[0][0] is not None:  # the quota was lifted meanwhile
             left.append(quota._replace(remaining=spent[0][0]))
     return (VALID, _least(left)) if _has_its_place(key, text) else ("not_found", None)
 
 
 def _lacking(quotas: Sequence[Quota], refused: Quota, cost: int) -> Quota:
-    """Of the quotas that have too little, the one that is refilled last."""
+    """Return the quota that is refilled last, of those that have too little left."""
     short = [each for each in quotas if each.remaining < cost]
     short = short or [refused._replace(remaining=cost - 1)]  # another use was faster
     return max(short, key=lambda each: each.refill_at.timestamp() if each.refill_at else inf)
 
 
 def _has_its_place(key: Key, text: str) -> bool:
-    """True unless the secret was replaced before its first use, with which it takes its place."""
+    """Let a pending secret take its place; False if it was replaced before this first use."""
     secret = key.secret
     if secret.state != "pending":
         return True
@@ -220,21 +219,21 @@ def _has_its_place(key: Key, text: str) -> bool:
 
 
 def _move_on(key: Key, text: str) -> None:
-    """Digest the secret under the present SECRET_KEY, so that the earlier one can be dropped."""
+    """Move the digest to the present SECRET_KEY, so that the earlier one can be dropped."""
     keyring, secret = services.current().keyring, key.secret
     if secret.digested_by == keyring.secret_ids[0]:
         return
-    # In the form that it has, which the text does not tell, and by which an import knows it again.
+    # Keep its form: an import recognizes the key by it, and the text does not reveal it.
     digest = pw.Case(ApiKeySecret.digest, list(keyring.renewed(text).items()))
     moving = ApiKeySecret.update(secret_id=keyring.secret_ids[0], digest=digest).where(
         (ApiKeySecret.id == secret.id) & (ApiKeySecret.secret_id == secret.digested_by)
     )
-    with suppress(pw.IntegrityError):  # imported again where the earlier SECRET_KEY was not known
+    with suppress(pw.IntegrityError):  # imported again without the earlier SECRET_KEY
         moving.execute()
 
 
 def _note(key: Key, code: str, address: str | None) -> None:
-    """Count the decision, and remember a use from `address`, if that is known; written later."""
+    """Count the decision, and remember a use and its `address`, if known; written later."""
     service, now, key_id = services.current(), clock.now(), key.id.hex
     service.usage.note((key_id, int(now.timestamp()) // 3600, code), 1)
     if code == VALID:

@@ -1,1 +1,1 @@
-"""The audit trail: who did what, when, from where, in a chain that shows what was altered."""
+"""The audit trail: who did what, when, from where, in a chain that reveals alterations."""

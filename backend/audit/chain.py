@@ -1,9 +1,9 @@
 """The chain: sealing, verifying and pruning.
 
-Each event is signed when it is written. Seconds later it is sealed: it gets the next number, and in
-place of the signature an HMAC over all its columns and the seal before it. So whoever can write to
-the database, but does not know SECRET_KEY, cannot add an event at any time, nor edit, remove or
-reorder what is sealed, without being found out.
+Each event is signed when it is written. Seconds later it is sealed: it gets the next number, and
+its signature is replaced by an HMAC over all its columns and the previous seal. So without
+SECRET_KEY, write access to the database is not enough to add an event at any time, or to edit,
+remove or reorder sealed events, without being detected.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ from .rows import Row
 log = logging.getLogger(__name__)
 
 BATCH = 1000  # events at a time
-BATCHES = 20  # in one run of the chore, which others wait behind
-MOST_FAULTS = 20  # that are told of in sentences
-DISORDER = timedelta(hours=1)  # between clocks, and from an event's time to its commit
+BATCHES = 20  # in one periodic run, which other tasks wait for
+MOST_FAULTS = 20  # reported as sentences; more are only counted
+DISORDER = timedelta(hours=1)  # allowed between clocks, and from an event's time to its commit
 
-_GONE = "Audit events are sealed, but the row of their chain is gone."
-_FORGED = "The row of the audit chain is not as it was sealed."
+_GONE = "Audit events are sealed, but the row of their chain is missing."
+_FORGED = "The row of the audit chain has been altered."
 _KEY_LOST = (
-    "The key of the audit chain was altered, or encrypted under a SECRET_KEY that is gone: put that"
-    " one into SECRET_KEY_FALLBACKS. Until then nothing is sealed."
+    "The key of the audit chain was altered, or is encrypted under a SECRET_KEY that is no longer"
+    " set: add that one to SECRET_KEY_FALLBACKS. Until then nothing is sealed."
 )
 _UNSIGNED = (
-    "Audit events without a valid signature are in the database, and are not sealed:"
-    " `flask audit verify` names them."
+    "The database holds audit events without a valid signature. They are not sealed:"
+    " `flask audit verify` lists them."
 )
 
 _CHAIN = UUID(int=0)  # the id of the one row
-_KEY_KIND = b"audit:"  # before the key, so that nothing else we encrypted can be put in its place
+_KEY_KIND = b"audit:"  # precedes the key, so no other value that we encrypt can replace it
 
-# What the row of the chain is authenticated as. Until a chain from before events were signed has
-# taken in those that were not, it carries the former.
+# The label under which the chain's row is authenticated. A chain from before events were signed
+# keeps the first one until it has taken in its unsigned events.
 _OF_UNSIGNED, _OF_SIGNED = "chain", "chain of signed events"
 
 
@@ -60,17 +60,18 @@ _OF_UNSIGNED, _OF_SIGNED = "chain", "chain of signed events"
 
 
 def seal() -> None:
-    """Seal the events that are not sealed yet, unless another process is at it.
+    """Seal the events that are not sealed yet, unless another process is doing so.
 
-    A chore of every process. What is left goes to the next run; a quiet service writes nothing.
-    Conflict if the chain cannot be continued, or if an event is not signed: the others are sealed.
+    Runs periodically in every process; the next run continues where this one stops, and a quiet
+    service writes nothing. Raises Conflict if the chain cannot be continued, or if an event is not
+    signed; the others are sealed all the same.
     """
     if _seal_signed():
         raise Conflict("conflict", _UNSIGNED)
 
 
 def _seal_signed() -> bool:
-    """Seal all that is signed; True if there is an event that is not."""
+    """Seal all signed events; return True if there is an unsigned one."""
     for _ in range(BATCHES):
         if not AuditEvent.select().where(AuditEvent.sequence.is_null()).exists():
             return False
@@ -87,9 +88,9 @@ def _seal_signed() -> bool:
 @atomic
 @rows.any_text()
 def _seal_batch() -> tuple[int, bool] | None:
-    """Seal at most BATCH events: (how many, whether one was passed over that is not signed).
+    """Seal at most BATCH events; return (how many, whether an unsigned one was skipped).
 
-    None, and nothing is done, if another process is at it.
+    Return None, having done nothing, if another process is sealing.
     """
     if not _alone():
         return None
@@ -101,7 +102,7 @@ def _seal_batch() -> tuple[int, bool] | None:
 
 
 def _append(chain: AuditChain, key: bytes, *, unsigned: bool = False) -> tuple[int, bool]:
-    """Number and seal at most BATCH events, unsigned ones too if that is said."""
+    """Number and seal at most BATCH events; include unsigned ones if `unsigned` is set."""
     sealed: list[tuple[Any, int, str]] = []
     passed_over = False
     with closing(rows.unsealed()) as unsealed:
@@ -118,13 +119,13 @@ def _append(chain: AuditChain, key: bytes, *, unsigned: bool = False) -> tuple[i
     if sealed:
         _store(sealed)
         last = {"sequence": chain.last_sequence, "seal": chain.last_seal}
-        # Outside of the database, the log says how far the chain went.
+        # The log records how far the chain went, outside the database.
         current.obj.after_commit(lambda: log.info("audit.seal", extra=last))
     return len(sealed), passed_over
 
 
 def _alone() -> bool:
-    """True if, until the transaction ends, nobody else seals or prunes. SQLite: always so."""
+    """True if no other process can seal or prune until the transaction ends; always on SQLite."""
     if not on_postgres():
         return True
     lock = "SELECT pg_try_advisory_xact_lock(hashtext(%s))"
@@ -133,7 +134,7 @@ def _alone() -> bool:
 
 def _store(sealed: list[tuple[Any, int, str]]) -> None:
     """Write (id, sequence, seal) into the rows, in one statement."""
-    # As one parameter: there is a limit to their number.
+    # As one parameter, because their number is limited.
     values = json.dumps(sealed, default=rows.hex_of)
     if on_postgres():
         columns = (
@@ -147,19 +148,19 @@ def _store(sealed: list[tuple[Any, int, str]]) -> None:
         )
     done = current.execute_sql(
         "UPDATE audit_events SET sequence = sealed.sequence, seal = sealed.seal"  # noqa: S608
-        # No second condition: SQLite would look for the rows by that.
+        # No second condition: SQLite would use it to find the rows.
         f" FROM (SELECT {columns}) AS sealed WHERE audit_events.id = sealed.id",
         (values,),
     )
     if done.rowcount != len(sealed):
-        raise Conflict("conflict", "Audit events vanished while they were being sealed.")
+        raise Conflict("conflict", "Audit events disappeared while they were being sealed.")
 
 
 def _open_chain() -> tuple[AuditChain, bytes]:
-    """The chain's row, made if there is none yet, and the key of the seals.
+    """Return the chain's row, creating it if there is none, and the key of the seals.
 
-    Conflict if somebody has altered or removed the row, or the key's SECRET_KEY is gone: going on
-    would hide that.
+    Raises Conflict if the row was altered or removed, or if the key's SECRET_KEY is missing:
+    carrying on would hide that.
     """
     chain = _stored_chain()
     if chain is None:
@@ -173,7 +174,7 @@ def _open_chain() -> tuple[AuditChain, bytes]:
     if outdated:
         chain.wrapped_key = _wrap(key)
     if _takes_unsigned(chain, key):
-        # In this transaction, to the last: afterwards there is no telling who wrote them.
+        # All of them, in this transaction: afterwards their origin would be unknown.
         while _append(chain, key, unsigned=True)[0]:
             pass
         _save(chain, key)
@@ -183,7 +184,7 @@ def _open_chain() -> tuple[AuditChain, bytes]:
 def _stored_chain() -> AuditChain | None:
     try:
         chain: AuditChain | None = AuditChain.get_or_none(AuditChain.id == _CHAIN)
-    except (ValueError, TypeError, OverflowError):  # SQLite takes values of any type
+    except (ValueError, TypeError, OverflowError):  # SQLite accepts values of any type
         raise Conflict("conflict", _FORGED) from None
     numbers = (chain.start_sequence, chain.last_sequence) if chain else ()
     if not all(isinstance(number, int) for number in numbers):
@@ -200,7 +201,7 @@ def _is_authentic(chain: AuditChain, key: bytes) -> bool:
 
 
 def _takes_unsigned(chain: AuditChain, key: bytes) -> bool:
-    """True for a chain as it was left by a version that did not sign events."""
+    """True for a chain left by a version that did not sign events."""
     return bool(chain.mac == _mac(chain, key, _OF_UNSIGNED))
 
 
@@ -221,7 +222,7 @@ def _wrap(key: bytes) -> str:
 
 
 def _unwrap(chain: AuditChain) -> tuple[bytes, bool]:
-    """(the key of the seals, whether it is wrapped under an earlier SECRET_KEY), else Conflict."""
+    """Return (the key of the seals, whether an earlier SECRET_KEY wraps it), or raise Conflict."""
     try:
         data, outdated = services.current().keyring.decrypt(chain.wrapped_key)
     except LookupError:
@@ -236,14 +237,14 @@ def _unwrap(chain: AuditChain) -> tuple[bytes, bool]:
 
 @dataclass
 class Report:
-    """What `verify` found. `faults` are sentences, the first ones; `more` counts the others."""
+    """What `verify` found. `faults` holds the first sentences; `more` counts the rest."""
 
     checked: int = 0
-    sequence: int = 0  # of the last sealed event, and its seal: to compare with the log
+    sequence: int = 0  # of the last sealed event, with its seal: to compare with the log
     seal: str = ""
-    unsealed: int = 0  # those that will be
+    unsealed: int = 0  # signed, so a later run seals them
     oldest_unsealed: float = 0  # age in seconds
-    unsigned: int = 0  # those that will not
+    unsigned: int = 0  # never sealed
     faults: list[str] = field(default_factory=list)
     more: int = 0
 
@@ -258,10 +259,10 @@ class Report:
 def verify() -> Report:
     """Check every event, and the row of the chain, against seals and signatures.
 
-    Finds what was added at any time, and what was edited, removed or reordered since it was sealed.
-    It does not find that an event was removed before that, or that events and chain were set back
-    together to an earlier state: the log does, which has each event, and the number and the seal of
-    each sealing.
+    Detects events added at any time, and events edited, removed or reordered after they were
+    sealed. Does not detect that an event was removed before that, or that events and chain were
+    restored together to an earlier state. The log reveals those: it has each event, and the number
+    and seal of each sealing.
     """
     report = Report()
     with _snapshot(), rows.any_text():
@@ -275,15 +276,15 @@ def verify() -> Report:
             read, there = report.checked + report.unsealed + report.unsigned, rows.count()
             if read != there:
                 report.fault(
-                    f"Only {read} of {counted(there, 'event')} could be found to check: an index"
-                    " leaves the others out."
+                    f"Only {read} of {counted(there, 'event')} could be checked: an index leaves"
+                    " the others out."
                 )
     return report
 
 
 @contextmanager
 def _snapshot() -> Iterator[None]:
-    """A transaction that sees one state of the database and keeps nobody from writing."""
+    """A transaction that sees one state of the database and does not block writers."""
     if on_postgres():
         with current.obj.atomic():
             current.execute_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -294,9 +295,9 @@ def _snapshot() -> Iterator[None]:
 
 
 def _verify_chain(report: Report) -> tuple[datetime | None, bool]:
-    """Check what is sealed: (time of the last event, whether the chain takes unsigned ones).
+    """Check sealed events; return (time of the last, whether the chain takes unsigned ones).
 
-    Conflict if there is no chain or no key to check against.
+    Raises Conflict if there is no chain or no key to check against.
     """
     chain = _stored_chain()
     if chain is None:
@@ -316,18 +317,18 @@ def _verify_chain(report: Report) -> tuple[datetime | None, bool]:
         sequence = row.sequence if isinstance(row.sequence, int) else sequence
         seal, latest = row.seal, row.time or latest
     if (sequence, seal) != (chain.last_sequence, chain.last_seal):
-        report.fault(f"The chain ends with sequence {chain.last_sequence}, the events {sequence}.")
+        report.fault(f"The chain ends at sequence {chain.last_sequence}, the events at {sequence}.")
     return latest, _takes_unsigned(chain, key)
 
 
 def _verify_unsealed(report: Report, latest: datetime | None, *, takes_unsigned: bool) -> None:
-    """Check what is not sealed yet, after an event of this time."""
+    """Check the events that are not sealed yet; `latest` is the time of the last sealed one."""
     for row in rows.unsealed():
         if not (row.is_signed() or (takes_unsigned and row.seal is None)):
             report.unsigned += 1
             report.fault(
-                f"Event {row.id} is not sealed and its signature is not valid: it was added or"
-                " edited in the database."
+                f"Event {row.id} is not sealed, and its signature is not valid: it was added or"
+                " edited directly in the database."
             )
             continue
         report.unsealed += 1
@@ -341,32 +342,32 @@ def _verify_unsealed(report: Report, latest: datetime | None, *, takes_unsigned:
 
 
 def _fault(row: Row, key: bytes, sequence: int, seal: str) -> str | None:
-    """What is wrong with a row that should follow the one with this sequence and seal, if any."""
+    """Return what is wrong with a row that should follow this sequence and seal, or None."""
     where = f"Sequence {row.sequence} (event {row.id})"
     if row.sequence != sequence + 1:
-        return f"{where} stands where {sequence + 1} should."
+        return f"{where} is in the place of sequence {sequence + 1}."
     if row.seal != row.sealed(key, seal):
-        return f"{where} is not as it was sealed, or what stood before it was altered."
+        return f"{where} does not match its seal: it, or the event before it, was altered."
     return None
 
 
 def _fault_of_time(row: Row, latest: datetime | None) -> str | None:
-    """What is wrong with the time of a row that comes after one of the time `latest`, if any."""
+    """Return what is wrong with the time of a row that follows one of `latest`, or None."""
     if row.time is None:
-        return f"Event {row.id} has no time."
+        return f"Event {row.id} has no valid time."
     if latest and latest - row.time > DISORDER:
         return (
-            f"Event {row.id} of {row.created_at} comes after one of {latest}: it was added later,"
+            f"Event {row.id} of {row.created_at} follows one of {latest}: it was added later,"
             " or a clock was wrong."
         )
     return None
 
 
 def prune(limit: int = BATCH) -> int:
-    """Delete at most `limit` events older than AUDIT_RETENTION_DAYS; returns how many it were.
+    """Delete at most `limit` events older than AUDIT_RETENTION_DAYS; return how many.
 
-    They are the oldest that are sealed, and the chain begins after them then. It stops at an event
-    that was altered. Conflict if the chain cannot be gone on with.
+    Deletes the oldest sealed events, and moves the start of the chain past them. Stops at an
+    altered event. Raises Conflict if the chain cannot be continued.
     """
     days = context.settings().audit_retention_days
     before = clock.now() - timedelta(days=days)
@@ -387,7 +388,7 @@ def _prune(before: datetime, limit: int) -> int:
         for row in itertools.islice(sealed, limit):
             sentence = _fault(row, key, chain.start_sequence, chain.start_seal)
             if sentence:
-                log.error("pruning stops: %s", sentence)
+                log.error("audit pruning stopped: %s", sentence)
                 break
             if row.created_at >= before.isoformat(" ", "microseconds"):
                 break
@@ -399,12 +400,12 @@ def _prune(before: datetime, limit: int) -> int:
 
 
 def doubts() -> list[str]:
-    """Sentences about a chain that depends on an earlier SECRET_KEY, for `flask doctor`."""
+    """Return a sentence if the chain depends on an earlier SECRET_KEY, for `flask doctor`."""
     try:
         chain = _stored_chain()
         outdated = chain is not None and _unwrap(chain)[1]
     except Conflict as refusal:
         return [refusal.detail]
     if outdated:
-        return ["The audit chain still needs SECRET_KEY_FALLBACKS, until the next event is sealed."]
+        return ["The audit chain still needs SECRET_KEY_FALLBACKS until the next event is sealed."]
     return []

@@ -1,7 +1,8 @@
-"""Denials: each credential writes a few events an hour, and what exceeds them is counted.
+"""Denials: each credential writes a few events an hour; the rest are only counted.
 
-A key that is refused hundreds of times a second must not write as many rows. What has no event of
-its own is logged, and counted by writing behind; when the hour is over, one event says how many.
+A key that is refused hundreds of times a second must not write as many rows. A denial without an
+event is logged, and counted in a later write; when the hour is over, one event says how many there
+were.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from .models import Denial
 
 log = logging.getLogger(__name__)
 
-EVENTS = 5  # of their own, for the denials of one credential in one PERIOD
+EVENTS = 5  # recorded for one credential in one PERIOD
 PERIOD = timedelta(hours=1)
 
-_NOBODY = UUID(int=0)  # for what is denied to a caller who is not known
+_NOBODY = UUID(int=0)  # for denials to an unknown caller
 _RECORDED = "SELECT recorded FROM denials WHERE credential = ? AND ends_at > ?"
 
 # (id of the key or session, its user's id, whether it is a key)
@@ -34,9 +35,9 @@ Credential = tuple[str, str | None, bool]
 
 
 def deny(actor: Identity | None, **detail: Any) -> None:
-    """Record that something was denied to the actor; the log alone has it if that is too often.
+    """Record a denial as an event, or in the log alone if the actor has had too many.
 
-    Unavailable, or what the database raises, if it cannot be recorded.
+    Raises Unavailable, or the database's error, if it cannot be recorded.
     """
     credential = _credential_of(actor)
     row = execute(_RECORDED, credential[0], db_time(clock.now())).fetchone()
@@ -63,7 +64,7 @@ def _credential_of(actor: Identity | None) -> Credential:
 
 @atomic
 def _record(actor: Identity | None, credential: Credential, detail: dict[str, Any]) -> bool:
-    """Record the denial as an event; False, and nothing is done, if there were enough of them."""
+    """Record the denial as an event; return False, having done nothing, if there were enough."""
     credential_id, user_id, is_key = credential
     now = clock.now()
     _close((Denial.credential == credential_id) & (Denial.ends_at <= now), 1)
@@ -86,11 +87,11 @@ def _record(actor: Identity | None, credential: Credential, detail: dict[str, An
 
 
 def write_denials(notes: dict[Credential, int]) -> None:
-    """Add up the denials that have no event: {credential: how many}, one statement.
+    """Add up denials that have no event, {credential: how many}, in one statement.
 
-    Those of an hour that was closed meanwhile get an event when the next one is closed.
+    Those of an hour that was closed in the meantime get an event when the next one is closed.
     """
-    # In one order, so that two processes which write the same ones do not wait for each other.
+    # In one order, so that two processes that write the same rows do not deadlock.
     rows = json.dumps([(new_id().hex, *who, count) for who, count in sorted(notes.items())])
     now = db_time(clock.now())
     execute(
@@ -108,9 +109,9 @@ def write_denials(notes: dict[Credential, int]) -> None:
 
 @atomic
 def prune(limit: int) -> int:
-    """End at most `limit` hours that are over; returns how many.
+    """Close at most `limit` hours that are over; return how many.
 
-    An event says how many denials had none.
+    Closing an hour records an event with the number of denials that had none.
     """
     return _close(Denial.ends_at <= clock.now(), limit)
 
@@ -120,7 +121,7 @@ def _close(which: pw.Expression, limit: int) -> int:
     if not over:
         return 0
     Denial.delete().where(Denial.id.in_([row.id for row in over])).execute()
-    token = context.call.set(None)  # whose address and request id have nothing to do with it
+    token = context.call.set(None)  # the present request is unrelated
     try:
         for row in over:
             if row.count:

@@ -9,11 +9,11 @@ from ..db.database import Model, UTCDateTimeField
 
 
 class AuditEvent(Model):
-    """Something that somebody did, or tried to. No foreign keys: it outlives what it tells of.
+    """Something that was done or attempted. No foreign keys: it outlives what it refers to.
 
-    `sequence` is null until the event is sealed. Until then `seal` is the signature of the event by
-    itself; null where a version wrote it that did not sign yet. `detail` is a JSON object, kept as
-    the text that is sealed.
+    `sequence` is null until the event is sealed. Until then `seal` is the event's own signature, or
+    null if a version wrote it that did not sign yet. `detail` is a JSON object, kept as the text
+    that is sealed.
     """
 
     action = pw.CharField(max_length=32)
@@ -45,7 +45,7 @@ class AuditEvent(Model):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """`detail` as an object. Somebody who altered it need not have left one."""
+        """`detail` as an object, also if someone altered it into something else."""
         try:
             facts = json.loads(self.detail)
         except ValueError:
@@ -53,7 +53,7 @@ class AuditEvent(Model):
         return facts if isinstance(facts, dict) else {"unreadable": self.detail}
 
 
-# Those that are not sealed yet, in order: a few at most, among all that were.
+# The unsealed events, in order: only ever a few of them all.
 AuditEvent.add_index(
     AuditEvent.id, where=AuditEvent.sequence.is_null(), name="audit_events_unsealed"
 )
@@ -62,8 +62,8 @@ AuditEvent.add_index(
 class AuditChain(Model):
     """The ends of the chain, in one row: the newest pruned event and the newest sealed one.
 
-    `wrapped_key` is the key of the seals, encrypted under SECRET_KEY; `mac` is made with it over
-    both ends.
+    `wrapped_key` is the key of the seals, encrypted under SECRET_KEY; `mac` authenticates both ends
+    with that key.
     """
 
     start_sequence = pw.BigIntegerField(default=0)
@@ -78,9 +78,9 @@ class AuditChain(Model):
 
 
 class Denial(Model):
-    """What was denied to one key or session in an hour, which began at `created_at`.
+    """The denials to one key or session in the hour that began at `created_at`.
 
-    `recorded` denials have events of their own, `count` others have not.
+    `recorded` denials have events of their own; `count` others do not.
     """
 
     credential = pw.UUIDField(unique=True)

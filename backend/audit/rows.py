@@ -1,6 +1,6 @@
-"""The rows of the audit trail as both databases have them, and how they are signed and sealed.
+"""The rows of the audit trail as both databases return them, and how they are signed and sealed.
 
-Read by hand: a row that somebody altered need not be one that the model can read.
+Read with hand-written SQL, because the model may be unable to read a row that was altered.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BATCH = 1000  # rows in memory at a time
 
 
 class Row(NamedTuple):
-    """An event's columns: ids in hex, times as text, and whatever else somebody put there."""
+    """An event's columns: ids in hex, times as text, or whatever an altered row holds."""
 
     id: Any
     created_at: Any
@@ -39,7 +39,7 @@ class Row(NamedTuple):
 
     @property
     def time(self) -> datetime | None:
-        """When the event happened; None for what is no time with a zone."""
+        """When the event happened; None if that is not a time with a zone."""
         try:
             time = datetime.fromisoformat(self.created_at)
         except (TypeError, ValueError):
@@ -47,23 +47,23 @@ class Row(NamedTuple):
         return time if time.tzinfo else None
 
     def is_signed(self) -> bool:
-        """True if `seal` is the signature that the event was given when it was written."""
+        """True if `seal` is the signature that the event got when it was written."""
         return services.current().keyring.is_event_signed(_text(self[:-2]), str(self.seal))
 
     def sealed(self, key: bytes, before: str) -> str:
-        """The seal of this row where `before` is that of the row before it."""
+        """Return the seal of this row, given the seal of the row before it."""
         return hmac.digest(key, f"{before}{_text(self[:-1])}".encode(), hashlib.sha256).hex()
 
 
 def sign(event: AuditEvent) -> None:
-    """Sign an event that is about to be stored: one that nobody signed is never sealed."""
+    """Sign an event that is about to be stored: unsigned events are never sealed."""
     values = event.__data__ | {"created_at": event.created_at.isoformat(" ", "microseconds")}
     text = _text([values.get(name) for name in _SIGNED])
     event.seal = services.current().keyring.sign_event(text)
 
 
 def hex_of(value: Any) -> str:
-    """The text of a value that JSON has no form for."""
+    """Return text for a value that JSON cannot represent."""
     return value.hex if isinstance(value, UUID) else repr(value)
 
 
@@ -87,15 +87,15 @@ def sealed() -> Generator[Row]:
 
 
 def count() -> int:
-    """How many rows there are, by the table itself: an index can be made to leave some out."""
+    """Count the rows in the table itself: an index can be made to leave some out."""
     table = "audit_events" if on_postgres() else "audit_events NOT INDEXED"
     return int(current.execute_sql(f"SELECT COUNT(*) FROM {table}").fetchone()[0])  # noqa: S608
 
 
 def _rows(condition: str) -> Generator[Row]:
-    """The rows, a batch of them in memory at a time. In a transaction.
+    """Yield the rows, with one batch in memory at a time. Needs a transaction.
 
-    No row is looked for by the one before it: SQLite takes values of any type in any column.
+    Never looks up a row by the one before it: SQLite accepts values of any type in any column.
     """
     if not on_postgres():
         cursor = current.execute_sql(_SELECT + condition)
@@ -112,7 +112,7 @@ def _rows(condition: str) -> Generator[Row]:
 
 @contextmanager
 def any_text() -> Iterator[None]:
-    """Read text that is not UTF-8 too, which SQLite takes."""
+    """Also read text that is not UTF-8, which SQLite accepts."""
     if on_postgres():
         yield
         return

@@ -1,4 +1,4 @@
-"""Recording what is done, and reading it. How it is kept from being altered: chain.py."""
+"""Recording what is done, and reading it. For how it is protected from changes, see chain.py."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ def record(
     target: tuple[str, UUID | None] | None = None,
     **detail: Any,
 ) -> None:
-    """Store that `actor`, None if nobody is known, did `action` to `target`: (type, id).
+    """Store that `actor` (None if unknown) did `action` to `target`, a (type, id) pair.
 
-    In the transaction that is open; after its commit a line is logged. Unavailable if the event
+    Runs in the open transaction, and logs a line after its commit. Raises Unavailable if the event
     cannot be stored: then the act must not happen either. `detail` is for ids, numbers, codes and
-    names of fields, never for what is secret or was typed in. ValueError for an unknown action.
+    field names, never for secrets or typed text. ValueError for an unknown action.
     """
     record_each(actor, action, [(target, detail)], outcome=outcome)
 
@@ -75,7 +75,7 @@ def record_each(
     *,
     outcome: str = "success",
 ) -> None:
-    """As `record`, an event for each (target, detail), all in one statement."""
+    """Like `record`, with one event for each (target, detail), all in one statement."""
     if action not in ACTIONS:
         raise ValueError(f"not an audit action: {action}")
     who: dict[str, Any] = {}
@@ -125,9 +125,10 @@ def list_events(
     until: datetime | None = None,
     **equal: Any,
 ) -> tuple[list[AuditEvent], UUID | None]:
-    """A page of events, newest first, and the next cursor; from `since` on, and before `until`.
+    """Return a page of events, newest first, and the next cursor.
 
-    `equal` filters by actor_id, action, target_id.
+    The page starts at `since` and ends before `until`. `equal` filters by actor_id, action,
+    target_id.
     """
     query = AuditEvent.select()
     if since:
@@ -140,7 +141,7 @@ def list_events(
 
 
 def export() -> Iterator[AuditEvent]:
-    """All events, oldest first, a batch of them in memory at a time."""
+    """Yield all events, oldest first, with one batch in memory at a time."""
     after = UUID(int=0)
     while True:
         later = AuditEvent.select().where(AuditEvent.id > after)

@@ -1,1 +1,1 @@
-"""What a running service saw that whoever set it up should know, kept for `flask doctor`."""
+"""What a running service noticed and its operator should know, kept for `flask doctor`."""

@@ -1,1 +1,1 @@
-"""What is done against those who guess passwords and codes."""
+"""Protection against guessing passwords and codes."""

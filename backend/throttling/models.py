@@ -8,7 +8,7 @@ from ..users.models import User
 
 
 class Throttle(Model):
-    """How much of a limit is used up until `expires_at`. The bucket, a digest, names nobody."""
+    """How much of a limit is used up until `expires_at`. The bucket is a digest without names."""
 
     bucket = pw.CharField(max_length=64, unique=True)
     used = pw.IntegerField()
@@ -21,7 +21,7 @@ class Throttle(Model):
 class KnownAddress(Model):
     """An address (IPv6: a /64 network) from which the user signed in, and when they last did.
 
-    Or, with " by mail" after it, one at which they used a link that only their mailbox held.
+    With " by mail" after it, an address at which they used a link that only their mailbox held.
     """
 
     user = pw.ForeignKeyField(User, on_delete="CASCADE", index=False)

@@ -1,7 +1,7 @@
-"""Throttles: how often somebody may guess a password or a code, counted in the database.
+"""Throttles limit how often a password or a code may be guessed; the database counts.
 
-Only failures count. Each guess is booked before it is looked at and taken back when it was right,
-so that of many at once no more are looked at than the limit allows, in all processes together
+Only failures count. Each guess is booked before it is checked and taken back if it was right, so
+that of many concurrent guesses no more are checked than the limit allows, in all processes together
 (NIST SP 800-63B section 3.2.2; ASVS 5.0 6.3.1).
 """
 
@@ -35,13 +35,13 @@ _USED = "SELECT bucket, used, expires_at FROM throttles WHERE bucket IN ({}) AND
 def attempt(
     account: User | str, action: str, actor: Identity | None = None, *, code: bool = False
 ) -> Iterator[None]:
-    """Let one guess at the account's password, or at a `code`, be made from the present address.
+    """Allow one guess at the account's password, or at a `code`, from the present address.
 
-    The block raises InvalidCredentials or Forbidden for a wrong one: it counts then, and `action`
-    has failed. `account` is the name that was given if there is no such user: it has its limits
-    too, or the difference would tell. Failure `rate_limited` if there were too many.
+    The block raises InvalidCredentials or Forbidden for a wrong guess: it counts then, and a failed
+    `action` is recorded. `account` is the name that was given if there is no such user: it has
+    limits too, or the difference would give it away. Failure `rate_limited` after too many guesses.
     """
-    if not code:  # before anything is written: clients without a place ask again at once
+    if not code:  # before any write: clients without a slot retry immediately
         services.current().password_hasher.require_place(_hashes_as(account))
     booked = _book(account, code=code)
     try:
@@ -57,7 +57,7 @@ def attempt(
 
 
 def require_password(actor: Identity, password: str, action: str) -> User:
-    """The actor's row, if `password` is theirs, as `action` takes; else Forbidden."""
+    """Return the actor's row if `password` is theirs, as an attempt at `action`; else Forbidden."""
     user = users.get(actor, actor.user_id)
     with attempt(user, action, actor):
         if not is_password(user, password):
@@ -66,36 +66,36 @@ def require_password(actor: Identity, password: str, action: str) -> User:
 
 
 def is_password(account: User | str, password: str) -> bool:
-    """True if it is the account's password; it takes as long for the name of no user."""
+    """True if it is the account's password; takes equally long for an unknown name."""
     stored = account.password_hash if isinstance(account, User) else None
     return services.current().password_hasher.verify(password, stored, _hashes_as(account))
 
 
 def wrong_password() -> Forbidden:
-    """The refusal of a wrong `current_password`; the session goes on."""
+    """The error for a wrong `current_password`; the session goes on."""
     return Forbidden("wrong_password", "The current password is wrong.")
 
 
 def wrong_code() -> Forbidden:
-    """The refusal of a wrong code from someone who is signed in; the session goes on."""
-    return Forbidden("wrong_code", "The code is wrong, used or too old.")
+    """The error for a wrong code from a signed-in user; the session goes on."""
+    return Forbidden("wrong_code", "The code is wrong, has been used, or is too old.")
 
 
 def allow(what: str, limit: Limit) -> bool:
-    """Use up one of the limit of `what`; False if nothing of it is left."""
+    """Use up one unit of the limit of `what`; False if none is left."""
     return _use(services.current().keyring.blind(what), limit) is not None
 
 
 def spend(what: str, limit: Limit) -> None:
-    """As `allow`; Failure `rate_limited`, with the seconds to wait, if nothing of it is left."""
+    """Like `allow`, but raise Failure `rate_limited`, with the seconds to wait, if none is left."""
     if not allow(what, limit):
         raise _too_many(services.current().keyring.blind(what), None)
 
 
 def allow_from_here(what: str, limit: Limit) -> bool:
-    """Use up one of the limit of `what` for the present address; False if nothing of it is left.
+    """Like `allow`, for requests from the present address.
 
-    Most of a flood ends with a look, and costs no write.
+    Most of a flood ends with one read, and costs no write.
     """
     bucket = services.current().keyring.blind(f"{what} from {context.network()}")
     full = (Throttle.used >= limit.most) & (Throttle.expires_at > clock.now())
@@ -105,7 +105,7 @@ def allow_from_here(what: str, limit: Limit) -> bool:
 
 
 def use_up(what: str, limit: Limit) -> None:
-    """Leave nothing of the limit of `what`."""
+    """Use up all that is left of the limit of `what`."""
     bucket, now = services.current().keyring.blind(what), clock.now()
     Throttle.insert(
         bucket=bucket, used=limit.most, expires_at=now + timedelta(seconds=limit.seconds)
@@ -113,7 +113,7 @@ def use_up(what: str, limit: Limit) -> None:
 
 
 def remember_address(user: User) -> None:
-    """Note that the user signed in from the present address."""
+    """Remember that the user signed in from the present address."""
     _remember(user, context.network())
 
 
@@ -126,9 +126,9 @@ def _remember(user: User, address: str) -> None:
 
 
 def clear_failures(user: User) -> None:
-    """Forget the failed guesses at the user's account: of a day, and from the present address."""
+    """Forget failed guesses at the user's account: the day's, and those from this address."""
     who, blind = _who(user), services.current().keyring.blind
-    # In the order in which guesses are booked, so that the two never wait for each other for ever.
+    # In the order in which guesses are booked, so that the two never deadlock.
     for bucket in (blind(f"{who} from {context.network()}"), blind(who)):
         Throttle.delete().where(Throttle.bucket == bucket).execute()
 
@@ -136,16 +136,19 @@ def clear_failures(user: User) -> None:
 def trust_address(user: User) -> None:
     """Let the user sign in from the present address, however many failures others have caused.
 
-    For a user who has just proved, by a link or a code, that they read the account's mail. Whoever
-    reads it without being the owner still has to guess the second factor, and gets no more guesses
-    at that: failed codes are also counted apart, where neither this nor the address helps.
+    For a user who has just proved, by a link or a code, that they read the account's mail. An
+    intruder who reads that mail still has to guess the second factor, and gets no extra guesses:
+    failed codes are also counted separately, and this function does not affect that count.
     """
     clear_failures(user)
     _remember(user, _by_mail(context.network()))
 
 
 def _book(account: User | str, *, code: bool) -> list[tuple[str, datetime]]:
-    """The buckets that count this attempt, each with its end; Failure if one of them is full."""
+    """Book this attempt: return the buckets that count it, with their ends.
+
+    Raises Failure if one of them is full.
+    """
     settings, blind = context.settings(), services.current().keyring.blind
     who, address = _who(account), context.network()
     limits = {
@@ -162,7 +165,7 @@ def _book(account: User | str, *, code: bool) -> list[tuple[str, datetime]]:
         if bucket not in exempt or not _is_known(account, exempt[bucket]):
             raise _too_many(bucket, ends)
 
-    # Most of a flood ends here: it costs no write, and no query is built.
+    # Most of a flood ends here, without a write and without building a query.
     statement = _USED.format(", ".join("?" * len(limits)))
     rows = execute(statement, *limits, db_time(clock.now())).fetchall()
     used = {bucket: (times, from_db_time(ends)) for bucket, times, ends in rows}
@@ -175,9 +178,9 @@ def _book(account: User | str, *, code: bool) -> list[tuple[str, datetime]]:
 
 @atomic
 def _use_all(limits: dict[str, Limit], refuse: Callable[[str], None]) -> list[tuple[str, datetime]]:
-    """Count one more in each bucket, and tell when it empties; `refuse` is asked about full ones.
+    """Count one more in each bucket and return when each empties; call `refuse` for full ones.
 
-    Everybody takes them in the same order, so that no two wait for each other for ever.
+    All callers take the buckets in the same order, so that no two deadlock.
     """
     booked = []
     for bucket, limit in limits.items():
@@ -190,7 +193,10 @@ def _use_all(limits: dict[str, Limit], refuse: Callable[[str], None]) -> list[tu
 
 
 def _use(bucket: str, limit: Limit) -> datetime | None:
-    """Count one more in the bucket, and tell when it empties; None if it is full. One statement."""
+    """Count one more in the bucket, in one statement; return when it empties.
+
+    Returns None if it is full.
+    """
     now = clock.now()
     empty = Throttle.expires_at <= now
     rows = (
@@ -227,7 +233,7 @@ def _too_many(bucket: str, ends: datetime | None) -> Failure:
 
 
 def _is_known(account: User | str, addresses: list[str]) -> bool:
-    """True if the user used one of these lately: others cannot lock them out there."""
+    """True if the user used one of these lately, so that others cannot lock them out there."""
     since = clock.now() - KNOWN_FOR
     return (
         isinstance(account, User)
@@ -242,12 +248,12 @@ def _is_known(account: User | str, addresses: list[str]) -> bool:
 
 
 def _by_mail(address: str) -> str:
-    """How an address is remembered at which the user read their mail, and did not sign in yet."""
+    """Name an address at which the user read their mail but has not signed in yet."""
     return f"{address} by mail"
 
 
 def _who(account: User | str) -> str:
-    """The account as its buckets name it: one for all names of a user."""
+    """The account's name in its buckets: one for all names of a user."""
     return f"user {account.id}" if isinstance(account, User) else f"name {_folded(account)}"
 
 
@@ -257,7 +263,7 @@ def _hashes_as(account: User | str) -> Account:
 
 
 def _folded(name: str) -> str:
-    """The name of nobody in the spelling under which it would be unique."""
+    """Return an unknown name in the form in which it would be unique."""
     try:
         return users.fold_email(name)
     except ValueError:
@@ -265,7 +271,7 @@ def _folded(name: str) -> str:
 
 
 def prune(limit: int) -> int:
-    """Delete at most `limit` rows of each table that mean nothing any more; how many they were."""
+    """Delete at most `limit` outdated rows from each table; return how many in total."""
     now = clock.now()
     return sum(
         delete_some(query, limit)

@@ -1,1 +1,1 @@
-"""Accounts: who there is, and what administrators may do with them."""
+"""Accounts: who exists, and what administrators may do with them."""

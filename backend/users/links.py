@@ -1,8 +1,8 @@
-"""The links that mail holds: by them somebody sets a password, or confirms an address.
+"""Links in mail, which let a user set a password or confirm an address.
 
-A link is signed and holds the user's epoch of its kind. Asking for a newer one and using one raise
-the epoch, so that each works once and the newest alone. The link itself is made, and its time
-starts, when the mail is sent: until then only the epoch is kept.
+A link is signed and holds the user's epoch for its kind. Requesting a new link or using one raises
+the epoch, so each works once, and only the newest. The link itself is made, and its lifetime
+starts, when the mail is sent; until then only the epoch is kept.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .models import User
 
 _EPOCHS = {PASSWORD_LINK: User.password_link_epoch, EMAIL_LINK: User.email_link_epoch}
 
-# For each template with a link: its kind, how long it is good, and how the mail says so.
+# For each template with a link: its kind, its lifetime, and how the mail words that.
 _LINKS = {
     "invitation": (PASSWORD_LINK, timedelta(days=7), "7 days"),
     "reset": (PASSWORD_LINK, timedelta(minutes=30), "30 minutes"),
@@ -29,12 +29,12 @@ _LINKS = {
 
 
 def reaches(user: User) -> bool:
-    """True if a link to set a password can be mailed to the user, and would be good."""
+    """True if a link to set a password can be mailed to the user, and would work."""
     return mailer.enabled() and user.is_active and user.kind == "person"
 
 
 def send_password_link(user: User) -> None:
-    """Mail a link that sets a password: an invitation to those who have none yet."""
+    """Mail a link that sets a password: an invitation if the user has none yet."""
     template = "invitation" if user.password_hash is None else "reset"
     epoch = _next_epoch(PASSWORD_LINK, user.id)
     mailer.send(user.email, template, user_id=user.id, username=user.username, epoch=epoch)
@@ -53,7 +53,7 @@ def send_email_link(user: User) -> None:
 
 
 def complete(template: str, user_id: UUID | None, values: dict[str, Any]) -> dict[str, Any] | None:
-    """The values of a mail that is being sent, with its link; None if that cannot be good."""
+    """Return the values of a mail being sent, with its link; None if the link would not work."""
     if user_id is None or "epoch" not in values:
         return values
     kind, lifetime, valid_for = _LINKS[template]
@@ -65,7 +65,10 @@ def complete(template: str, user_id: UUID | None, values: dict[str, Any]) -> dic
 
 
 def holder(kind: str, token: str) -> User:
-    """The active user whose present link of this kind `token` is, locked; else InvalidLink."""
+    """Return the active user whose current link of this kind is `token`, locked.
+
+    Raises InvalidToken if there is none.
+    """
     user_id, epoch = services.current().keyring.read_for(kind, token)
     for user in lock(User.select().where(_present(kind, user_id, epoch))):
         return user
@@ -73,7 +76,7 @@ def holder(kind: str, token: str) -> User:
 
 
 def _present(kind: str, user_id: UUID, epoch: int) -> Any:
-    """The condition that the user's newest link of this kind has this epoch, and is not used."""
+    """The condition that this epoch is the user's newest of this kind, and not used yet."""
     return (User.id == user_id) & (_EPOCHS[kind] == epoch) & User.is_active
 
 

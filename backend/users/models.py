@@ -1,4 +1,4 @@
-"""The tables of users and of the usernames that they gave up."""
+"""The tables of users and of the usernames they gave up."""
 
 import peewee as pw
 
@@ -9,10 +9,10 @@ from ..db.database import Model, UTCDateTimeField
 class User(Model):
     """A person or a service account.
 
-    The folded columns hold what must be unique: the lower-case username, and the e-mail address in
+    The folded columns hold the unique forms: the username in lower case, and the e-mail address in
     lower case with its domain in ASCII. `session_epoch` is copied into each session at sign-in;
-    raising it ends all sessions of the user in one write, also those that are just being made. The
-    epochs of links are those that a link in a mail must hold to be good.
+    raising it ends all the user's sessions in one write, including those just being made. A link in
+    a mail works only if it holds the user's current link epoch of its kind.
     """
 
     username = pw.CharField(max_length=64)
@@ -36,9 +36,9 @@ class User(Model):
 
 
 class HeldUsername(Model):
-    """A username that became free at `created_at`, by renaming or deletion, and who had it.
+    """A username freed at `created_at` by renaming or deletion, and who had it.
 
-    Services that know users by name would take a stranger for its former holder.
+    Services that know users by name would mistake a stranger for the former holder.
     """
 
     username_folded = pw.CharField(max_length=64, unique=True)

@@ -1,6 +1,6 @@
-"""A user as the statements of each request read one, without the ORM.
+"""A user as the statements of each request read it, without the ORM.
 
-To read a further column with each request, add it to the model, a migration and `UserRow`.
+To read another column with each request, add it to the model, a migration and `UserRow`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..db.database import from_db_time
 
 
 class UserRow(NamedTuple):
-    """The public columns of a user's row, under the names that the model has."""
+    """The public columns of a user's row, under the model's names."""
 
     id: UUID
     username: str
@@ -34,9 +34,9 @@ _WIDTH = len(UserRow._fields)
 
 
 def user_row(row: Any) -> UserRow:
-    """The user in the first columns of a row, which are those of SELECTED.
+    """Return the user in the first columns of a row, which are those of SELECTED.
 
-    Rows of hand-written SQL come as the driver gives them: SQLite knows no UUID, bool or time.
+    Rows of hand-written SQL come as the driver returns them: SQLite has no UUID, bool or time.
     """
     user = UserRow._make(row[:_WIDTH])
     login = user.last_login_at
@@ -52,5 +52,5 @@ def user_row(row: Any) -> UserRow:
 
 @functools.lru_cache(4096)
 def uuid_of(value: str | UUID) -> UUID:
-    """The id, which SQLite keeps as text."""
+    """Return the id as a UUID; SQLite keeps it as text."""
     return UUID(int=int(value, 16)) if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""What may be done with accounts. The actor comes first: an administrator, or a key of one."""
+"""What may be done with accounts. The actor comes first: an administrator, or one's key."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ MAX_EMAIL = 254  # RFC 5321 section 4.5.3.1.3, less the angle brackets
 
 
 def fold_email(email: str) -> str:
-    """The form under which an address is unique: lower case, the domain in ASCII (IDNA 2008).
+    """Return the form in which an address is unique: lower case, the domain in ASCII (IDNA 2008).
 
-    ValueError for what is no address with an ASCII local part and a domain of two labels or more.
+    ValueError unless it has an ASCII local part and a domain of at least two labels.
     """
     local, _, domain = email.rpartition("@")
     if not _LOCAL_PART.fullmatch(local) or len(domain) > MAX_EMAIL:
@@ -46,7 +46,7 @@ def fold_email(email: str) -> str:
         ascii_domain = idna.encode(domain, uts46=True, std3_rules=True).decode()
     except (idna.IDNAError, UnicodeError):
         raise ValueError("not an e-mail address") from None
-    # Looked for after the mapping, which makes dots of other full stops.
+    # Checked after the mapping, which turns other full stops into dots.
     if "." not in ascii_domain or ascii_domain.endswith("."):
         raise ValueError("not an e-mail address")
     folded = f"{local}@{ascii_domain}".lower()
@@ -56,9 +56,9 @@ def fold_email(email: str) -> str:
 
 
 def find(name: str) -> User | None:
-    """The user who signs in as `name`, a username or an e-mail address; None if there is none."""
+    """Return the user who signs in as `name`, a username or an e-mail address, or None."""
     if "@" not in name:
-        # Some letters outside of ASCII have lower cases within it.
+        # Some non-ASCII letters have an ASCII lower case.
         return User.get_or_none(User.username_folded == name.lower()) if name.isascii() else None
     try:
         return User.get_or_none(User.email_folded == fold_email(name))
@@ -67,7 +67,7 @@ def find(name: str) -> User | None:
 
 
 def get(actor: Identity, user_id: UUID) -> User:
-    """The user, else NotFound."""
+    """Return the user, or raise NotFound."""
     user = User.get_or_none(User.id == user_id)
     if user is None:
         raise NotFound
@@ -82,9 +82,10 @@ def list_users(
     search: str | None = None,
     **equal: Any,
 ) -> tuple[list[User], UUID | None]:
-    """A page of users, newest first, and the next cursor. `equal` filters by role, kind, is_active.
+    """Return a page of users, newest first, and the next cursor.
 
-    `search` is looked for literally in username and e-mail, in either case.
+    `equal` filters by role, kind, is_active. `search` is matched literally against username and
+    e-mail, ignoring case.
     """
     query = User.select()
     if search:
@@ -103,16 +104,16 @@ def create(
     role: str = "user",
     kind: str = "person",
 ) -> User:
-    """A new account. Conflict if username or e-mail is taken, Invalid for what does not fit.
+    """Create an account. Conflict if username or e-mail is taken, Invalid for unsuitable values.
 
     A person without a password is mailed an invitation to set one.
     """
     if role == "admin":
         _require_in_person(actor)
     if kind == "person" and not email:
-        raise Invalid("email", "Required for a person.")
+        raise Invalid("email", "A person needs an e-mail address.")
     if kind == "person" and not password and not mailer.enabled():
-        raise Invalid("password", "Required: there is no mail to send an invitation with.")
+        raise Invalid("password", "Required, because mail is not configured to send an invitation.")
     if kind == "service" and password:
         raise Invalid("password", "A service account has no password.")
     by = actor.user_id
@@ -129,24 +130,24 @@ def create(
 
 
 def hash_password(password: str, field: str, username: str, email: str | None, by: UUID) -> str:
-    """The hash to store; Invalid, naming `field`, if the password is too weak.
+    """Return the hash to store; Invalid, naming `field`, if the password is too weak.
 
-    Takes a quarter of a second at a place of the user `by`: never call it inside a transaction.
+    Takes a quarter of a second in a hashing slot of the user `by`: never call it in a transaction.
     """
     require_strong(password, field, username, email)
     return services.current().password_hasher.hash(password, by)
 
 
 def require_strong(password: str, field: str, username: str, email: str | None) -> None:
-    """Raise Invalid, naming `field`, if the password is too weak for a user of these names."""
+    """Raise Invalid, naming `field`, if the password is too weak for a user with these names."""
     names = [username, *([email.rpartition("@")[0]] if email else [])]
     passwords.require_strong(password, field, names, context.settings())
 
 
 def change(actor: Identity, user_id: UUID, **changes: Any) -> User:
-    """The user after `changes` to username, email, role or is_active, which count at once.
+    """Change username, email, role or is_active, effective immediately, and return the user.
 
-    Disabling ends all sessions for good. Conflict `last_admin` if nobody could administer after it.
+    Disabling ends all sessions for good. Conflict `last_admin` if no administrator would be left.
     """
     with _unique():
         return _change(actor, user_id, changes)
@@ -159,7 +160,7 @@ def _change(actor: Identity, user_id: UUID, changes: dict[str, Any]) -> User:
     loses_admin = changes.get("role") == "user" or changes.get("is_active") is False
     user = for_update(actor, user_id, loses_admin=loses_admin, not_own="email" in changes)
     if user.kind == "person" and "email" in changes and not changes["email"]:
-        raise Invalid("email", "Required for a person.")
+        raise Invalid("email", "A person needs an e-mail address.")
     facts = {name: changes[name] for name in ("role", "is_active") if name in changes}
     if "email" in changes:
         _readdress(user, changes["email"])
@@ -178,7 +179,7 @@ def _change(actor: Identity, user_id: UUID, changes: dict[str, Any]) -> User:
 
 @atomic
 def delete(actor: Identity, user_id: UUID) -> None:
-    """Remove another user with all sessions and keys. Conflict `last_admin` for the last one."""
+    """Delete another user with all sessions and keys. Conflict `last_admin` for the last admin."""
     user = for_update(actor, user_id, loses_admin=True, not_own=True)
     user.delete_instance()
     usernames.hold(user)
@@ -188,11 +189,11 @@ def delete(actor: Identity, user_id: UUID) -> None:
 def rename(
     actor: Identity, proven: User, *, username: str | None = None, email: str | None = None
 ) -> User:
-    """The actor's own user under a new name; a new address waits until it is confirmed.
+    """Rename the actor's own user, and return it; a new address waits until it is confirmed.
 
-    Conflict for a name that is taken, or that is held for another user who gave it up; also if the
-    password is another by now than that of `proven`, with which it was checked.
-    Whether another account has that address is not told here: whoever asks could try them all.
+    Conflict for a name that is taken, or held for another user who gave it up; also if the password
+    has changed since it was checked against `proven`. Does not reveal whether another account has
+    the address, since the caller could try them all.
     """
     with _unique():
         return _rename(actor, proven, username, email)
@@ -202,13 +203,13 @@ def rename(
 def _rename(actor: Identity, proven: User, username: str | None, email: str | None) -> User:
     user = for_update(actor, actor.user_id)
     if user.password_hash != proven.password_hash:
-        raise Conflict("conflict", "The password was changed at the same time.")
+        raise Conflict("conflict", "The password was changed by another request. Try again.")
     if username:
         _name(user, username=username)
     if email:
         user.pending_email = email
         user.email_link_epoch += 1
-        if fold_email(email) == user.email_folded:  # only another spelling of it
+        if fold_email(email) == user.email_folded:  # only spelled differently
             user.email, user.pending_email = email, None
     _save(actor, user)
     if username:
@@ -219,9 +220,10 @@ def _rename(actor: Identity, proven: User, username: str | None, email: str | No
 
 
 def confirm_email(token: str) -> User:
-    """The link's user, whose pending address becomes their address; the old one is notified.
+    """Make the pending address of the link's user their address, and notify the old one.
 
-    InvalidLink, or Conflict if another account has the address by now: the link stays good then.
+    Returns the user. InvalidToken for a bad link; Conflict if another account has the address by
+    now, in which case the link stays good.
     """
     with _unique():
         return _confirm_email(token)
@@ -242,38 +244,42 @@ def send_password_link(actor: Identity, user_id: UUID) -> None:
     """Mail another user a link to set a password. Conflict if no mail can reach them."""
     user = for_update(actor, user_id, not_own=True)
     if not links.reaches(user):
-        raise Conflict("conflict", "A link can be mailed to active persons, if there is mail.")
+        raise Conflict(
+            "conflict",
+            "A link can be mailed only to an active person, and only if mail is configured.",
+        )
     links.send_password_link(user)
     audit.record(actor, "password.forgot", target=("user", user_id))
 
 
 def set_password(actor: Identity, user: User, password: str) -> None:
-    """Give the user a new password and end all sessions; for the console."""
+    """Set a new password for the user and end all their sessions; for the console."""
     if user.kind == "service":
         raise Invalid("password", "A service account has no password.")
     hashed = hash_password(password, "password", user.username, user.email, actor.user_id)
     with current.atomic():
         if not replace_password(user, hashed, same_password(user)):
-            raise Conflict("conflict", "The password was changed at the same time.")
+            raise Conflict("conflict", "The password was changed by another request. Try again.")
         audit.record(actor, "password.change", target=("user", user.id))
 
 
 def same_password(user: User) -> Any:
-    """The condition that the password is still the one that `user` was read with."""
+    """The condition that the password has not changed since `user` was read."""
     old = user.password_hash
     return User.password_hash.is_null() if old is None else User.password_hash == old
 
 
 def replace_password(user: User, new: str, unchanged: Any, api_keys: int | None = None) -> bool:
-    """Store the hash `new`, void links and end all sessions; False if not `unchanged` any more.
+    """Store the hash `new`, void links and end all sessions; False if not `unchanged`.
 
-    The user is told by mail, with how many `api_keys` go on. To be called in a transaction.
+    The user is notified by mail, with the number of `api_keys` that stay valid. Call it in a
+    transaction.
     """
     changed = User.update(
         password_hash=new,
         session_epoch=User.session_epoch + 1,
         password_link_epoch=User.password_link_epoch + 1,
-        # Whoever knew the old password may have asked for that address.
+        # Someone who knew the old password may have requested that address.
         email_link_epoch=User.email_link_epoch + 1,
         pending_email=None,
         updated_at=clock.now(),
@@ -292,11 +298,11 @@ def replace_password(user: User, new: str, unchanged: Any, api_keys: int | None 
 
 
 def rehash(user: User, password: str) -> None:
-    """Keep the same password under the present cost, if nobody has changed it meanwhile."""
+    """Hash the same password again at the present cost, unless it has changed meanwhile."""
     try:
         new = services.current().password_hasher.hash(password, user.id)
     except Unavailable:
-        return  # no place to hash at; at another sign-in, then
+        return  # no free hashing slot; a later sign-in does it
     unchanged = (User.id == user.id) & (User.password_hash == user.password_hash)
     if User.update(password_hash=new).where(unchanged).execute():
         user.password_hash = new
@@ -311,14 +317,14 @@ def end_sessions_of(actor: Identity, user_id: UUID) -> None:
 
 
 def end_sessions(user_id: UUID) -> None:
-    """End all sessions of the user in one write, those included that are just being made."""
+    """End all of the user's sessions in one write, including those just being made."""
     User.update(session_epoch=User.session_epoch + 1).where(User.id == user_id).execute()
 
 
 def admins() -> pw.ModelSelect:
-    """Those who can administer, in order of id: active persons with the role who can sign in.
+    """Query the users who can administer, by id: active persons with the role who can sign in.
 
-    A password is the only way to sign in; each new way belongs into this condition.
+    A password is the only way to sign in; add each new way to this condition.
     """
     return (
         User.select()
@@ -335,14 +341,14 @@ def admins() -> pw.ModelSelect:
 def for_update(
     actor: Identity, user_id: UUID, *, loses_admin: bool = False, not_own: bool = False
 ) -> User:
-    """The user's row, locked, if the actor may touch it.
+    """Return the user's row, locked, if the actor may change it.
 
-    Conflict if `loses_admin` would leave nobody to administer. Forbidden if `not_own` and it is the
-    actor's: a stolen session would be enough to take the account over, where /v1/auth asks for
+    Conflict if `loses_admin` would leave no administrator. Forbidden if `not_own` and the row is
+    the actor's: a stolen session would be enough to take over the account, where /v1/auth asks for
     proof.
 
-    All administrators are locked first and in one order, so that two who demote each other wait
-    for each other instead of both seeing the other still there.
+    All administrators are locked first and in one order, so that two who demote each other wait for
+    each other instead of both seeing the other still in place.
     """
     remaining = lock(admins()) if loses_admin else []
     rows = lock(User.select().where(User.id == user_id))
@@ -359,11 +365,13 @@ def for_update(
 
 def _require_in_person(actor: Identity) -> None:
     if not actor.is_admin_in_person:
-        raise Forbidden("session_required", "Administrators are managed by an admin's session.")
+        raise Forbidden(
+            "session_required", "Only an administrator's session can manage administrators."
+        )
 
 
 def _save(actor: Identity, user: User, **facts: Any) -> None:
-    """Store what has changed; the event names the columns, and `facts` some of their values."""
+    """Store the changes; the event names the columns, and `facts` holds some of their values."""
     public = {"username", "email", "pending_email", "role", "is_active"}
     changed = sorted(public & {field.name for field in user.dirty_fields})
     if changed:
@@ -373,7 +381,7 @@ def _save(actor: Identity, user: User, **facts: Any) -> None:
 
 
 def _readdress(user: User, email: str | None) -> None:
-    """Give the user another address at once; the old one is told, and links sent to it are void."""
+    """Change the user's address immediately, notify the old one, and void links sent to it."""
     if user.email and email and user.email != email:
         mailer.send(
             user.email,
@@ -403,7 +411,7 @@ def _name(user: User, **names: Any) -> None:
 
 @contextmanager
 def _unique() -> Iterator[None]:
-    """Turn what the unique indexes say into the conflict it means."""
+    """Turn a violation of a unique index into the conflict it means."""
     try:
         yield
     except pw.IntegrityError as error:

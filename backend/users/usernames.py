@@ -1,4 +1,4 @@
-"""Usernames that users gave up: held for a while, lest a stranger be taken for a former holder."""
+"""Usernames that users gave up, held so that a stranger is not mistaken for the former holder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .models import HeldUsername, User
 
 
 def hold(user: User) -> None:
-    """Note that the user gives their present name up."""
+    """Hold the present name of the user, who is giving it up."""
     given_up = {HeldUsername.user_id: user.id, HeldUsername.created_at: clock.now()}
     HeldUsername.insert(
         {HeldUsername.username_folded: user.username_folded, **given_up}
@@ -21,7 +21,7 @@ def hold(user: User) -> None:
 def require_not_held(user: User) -> None:
     """Raise Conflict if the name that the user has just stored is held for another.
 
-    Stored first, because the unique index then waits for whoever is giving the name up.
+    It is stored first, so that the unique index waits for a transaction that gives the name up.
     """
     held = (
         (HeldUsername.username_folded == user.username_folded)
@@ -33,12 +33,12 @@ def require_not_held(user: User) -> None:
 
 
 def taken() -> Conflict:
-    """The refusal of a name that another account has, or had."""
+    """The error for a name that another account has, or had."""
     return Conflict("username_taken", "That username is taken.")
 
 
 def prune(limit: int) -> int:
-    """Delete at most `limit` names that are held no longer; returns how many."""
+    """Delete at most `limit` names that are no longer held; return how many."""
     return delete_some(HeldUsername.select().where(HeldUsername.created_at <= _since()), limit)
 
 
