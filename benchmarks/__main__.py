@@ -1,6 +1,6 @@
-"""`python -m benchmarks [--short] [TABLE...]`: measure, print, and keep what was found.
+"""`python -m benchmarks [--short] [TABLE...]`: measure, print, and keep the results.
 
-The short form, for CI, shows that all of it runs; its figures are kept apart and mean little.
+The short form, for CI, shows that everything runs; its figures are kept separately and mean little.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from .measure import Cell
 
 TABLES = ("peers", "servers", "keys", "threads", "start")
 USUAL = (7, 3)  # rounds, and seconds of each measurement
-USUAL_KEYS = (20, 1)  # what is held against a limit takes more rounds, and steadier ones
+USUAL_KEYS = (20, 1)  # figures with a limit need more, and steadier, rounds
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("tables", nargs="*", metavar="TABLE", help=", ".join(TABLES))
-    parser.add_argument("--short", action="store_true", help="a round of a second")
-    parser.add_argument("--rounds", type=int, help="7; of keys 20")
-    parser.add_argument("--seconds", type=int, help="of each measurement: 3; of keys 1")
+    parser.add_argument("--short", action="store_true", help="one round of one second")
+    parser.add_argument("--rounds", type=int, help="7; for keys 20")
+    parser.add_argument("--seconds", type=int, help="of each measurement: 3; for keys 1")
     asked = parser.parse_args()
     tables = asked.tables or TABLES
     if unknown := set(tables) - set(TABLES):
-        parser.error(f"no table is called {', '.join(sorted(unknown))}")
+        parser.error(f"unknown table: {', '.join(sorted(unknown))}")
     load.require_wrk()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by which the servers are ended too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which also ends the servers
     faults: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         for table in tables:
@@ -42,7 +42,7 @@ def main() -> None:
                 rounds, seconds = 1, 1
             cells = _measure(table, Path(name), rounds, seconds, asked.short)
             if any(sample.errors for cell in cells for sample in cell.samples):
-                faults.append(f"There were errors: the figures of {table} are worth nothing.")
+                faults.append(f"There were errors: the figures of {table} mean nothing.")
             if table == "keys":
                 faults += growth.grown(cells)
     if faults:

@@ -1,4 +1,4 @@
-"""The service against the bare route and against the alternatives; and under its servers."""
+"""The service compared with the bare route and the alternatives, and under its servers."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .measure import Cell, Sample, cell, take_turns
 SERVICE, FLOOR, BOUND = "this service", "bare Flask", "bcrypt alone"
 READS = ("me by token", "me by key", "verify", "forward-auth")
 WRITES = ("refresh", "key creation")
-UNREAD = "me by token, no revocation"  # what has ended stays good: the user is not read
+UNREAD = "me by token, no revocation"  # ended sessions still pass: the user is not read
 WORKS = (*READS, "login", *WRITES, UNREAD)
 
 
 def against_others(folder: Path, into: Path, rounds: int, seconds: int) -> list[Cell]:
-    """The table `peers`: SQLite, two processes of one thread, 16 connections."""
+    """Make the table `peers`: SQLite, two processes of one thread, 16 connections."""
     with ExitStack() as stack:
         site = stack.enter_context(contenders.site("sqlite", folder, contenders.KEYS))
         who = {
@@ -43,7 +43,9 @@ def against_others(folder: Path, into: Path, rounds: int, seconds: int) -> list[
         ]
         cells.append(Cell("login", BOUND, lambda number: _bound(seconds)))
         take_turns(cells, rounds)
-    cells.sort(key=lambda each: (BARE, *WORKS).index(each.work))  # the bound to the other logins
+    cells.sort(
+        key=lambda each: (BARE, *WORKS).index(each.work)
+    )  # puts the bound next to the other logins
     _publish("peers", cells, into, "CPU microseconds a request, two processes of one thread")
     return cells
 
@@ -56,7 +58,7 @@ def under_servers(
     connections: tuple[int, ...],
     works: tuple[str, ...] = (*READS, *WRITES),
 ) -> list[Cell]:
-    """The table `servers`: both databases, three servers, by the number of connections."""
+    """Make the table `servers`: both databases, three servers, by the number of connections."""
     reads = tuple(each for each in works if each in READS)
     writes = tuple(each for each in works if each in WRITES)
     with ExitStack() as stack:
@@ -87,7 +89,7 @@ def _cells(
 
 
 def _bound(seconds: int) -> Sample:
-    """How often all cores together check a password, and nothing else."""
+    """Measure how often all cores together check a password, and do nothing else."""
     cores = os.cpu_count() or 1
     with multiprocessing.get_context("spawn").Pool(cores) as pool:
         took = pool.map(_check, [seconds] * cores)
@@ -110,13 +112,13 @@ def _publish(name: str, cells: list[Cell], into: Path, title: str) -> None:
     groups = [
         (work, [(each.who, each.median("cpu")) for each in cells if each.work == work])
         for work in dict.fromkeys(each.work for each in cells)
-        if work != "login"  # a quarter of a second: nothing else would be seen beside it
+        if work != "login"  # a quarter of a second would dwarf everything else
     ]
     report.publish(name, table, report.found(cells), {name: charts.bars(title, groups)}, into)
 
 
 def _ratios(each: Cell, cells: list[Cell]) -> list[str]:
-    """What share of the bare route it reaches; how many times of it the service reaches."""
+    """Return its share of the bare route, and how many times its rate the service reaches."""
     setting = each.who.partition(", ")[2]
     if each.work == "login":
         bare = _of(cells, "login", BOUND)

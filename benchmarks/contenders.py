@@ -1,4 +1,4 @@
-"""What is measured: the service as it runs in production, the bare floor, and the alternatives."""
+"""What is measured: the service as in production, the bare floor, and the alternatives."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from .seed import PASSWORD, Known
 from .servers import Server
 
 PEERS = Path(__file__).with_name("peers")
-ENVIRONMENTS = ROOT / ".venv-peers"  # one below it for each peer
+ENVIRONMENTS = ROOT / ".venv-peers"  # with one folder for each peer
 BIN = Path(sys.executable).parent
 POSTGRES_URL = os.environ.get("TEST_POSTGRES_URL", "")
 
 ENGINES = ("sqlite", "postgres") if POSTGRES_URL else ("sqlite",)
 BARE = "bare route"
-KEYS = 10_000  # in the databases that are compared
+KEYS = 10_000  # in the databases compared
 
-# The service's command lines, with the processes and the threads of each.
+# The service's command lines, each with its processes and threads.
 SERVERS: dict[str, tuple[list[str], int, int]] = {
     "sync 2": (["gunicorn", "-k", "sync"], 2, 1),
     "gthread 2x4": (["gunicorn", "-k", "gthread"], 2, 4),
@@ -44,7 +44,7 @@ SERVERS: dict[str, tuple[list[str], int, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A server that is up, and how it is asked for its work in each round."""
+    """A server that is up, and the work it is asked for in each round."""
 
     server: Server
     work: Callable[[int], dict[str, Work]]
@@ -52,7 +52,7 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A migrated, filled database, the secret it was filled under, and who is known there."""
+    """A migrated, filled database, the secret it was filled under, and its known users."""
 
     url: str
     secret_key: str
@@ -63,7 +63,7 @@ class Site:
 
 
 def production(site: Site, workers: int, threads: int) -> dict[str, str]:
-    """The environment of the service with everything on, as in production."""
+    """Return the environment of the service with everything on, as in production."""
     return {
         "ENVIRONMENT": "production",
         "SECRET_KEY": site.secret_key,
@@ -73,13 +73,13 @@ def production(site: Site, workers: int, threads: int) -> dict[str, str]:
         "THREADS": str(threads),
         "METRICS_ENABLED": "true",
         "JWT_ACCESS_TOKEN_EXPIRE_MINUTES": "1440",  # longer than the whole run
-        "MAX_KEYS_PER_USER": "1000000",  # as long as they are made, none is refused
+        "MAX_KEYS_PER_USER": "1000000",  # so that none is refused
     }
 
 
 @contextmanager
 def site(engine: str, folder: Path, keys: int, owners: int = seed.KNOWN) -> Iterator[Site]:
-    """A database on `engine`, sqlite or postgres, with `keys` keys; it is removed at the end."""
+    """A database on `engine`, sqlite or postgres, with `keys` keys; removed at the end."""
     name = f"bench_{uuid.uuid4().hex}"
     server = POSTGRES_URL.rpartition("/")[0]
     url = f"sqlite:///{folder}/{name}.db" if engine == "sqlite" else f"{server}/{name}"
@@ -119,7 +119,7 @@ def running(where: Site, folder: Path, name: str) -> Iterator[Contender]:
 def serving(
     where: Site, folder: Path, command: list[str], workers: int, threads: int
 ) -> Iterator[Server]:
-    """A server of the service; `command` is gunicorn with options, or waitress."""
+    """Serve the service with `command`, which is gunicorn with options, or waitress."""
     tree = _tree(folder)
     line = [str(BIN / "python"), "wsgi.py"]
     if command[0] == "gunicorn":
@@ -132,7 +132,7 @@ def serving(
 
 
 def _tree(folder: Path) -> Path:
-    """A copy of what runs, so that no `.env` of this tree has a say."""
+    """Return a copy of what runs, so that no `.env` of this tree has an effect."""
     tree = folder / "tree"
     if not tree.exists():
         for name in ("backend", "config", "migrations"):
@@ -142,7 +142,7 @@ def _tree(folder: Path) -> Path:
 
 
 def service_work(known: list[Known], number: int) -> dict[str, Work]:
-    """What the service is asked in the round of this number; refresh takes fresh sessions."""
+    """Return what to ask the service in this round; refresh takes fresh sessions."""
     admin, user = known[0], known[1]
     bearer = {"Authorization": f"Bearer {user.access_token}"}
     logins = [ask("/v1/auth/login", {"username": k.username, "password": PASSWORD}) for k in known]
@@ -181,13 +181,13 @@ def floor(name: str) -> Iterator[Contender]:
 
 
 def peers() -> list[str]:
-    """The names of the alternatives, which are those of their folders."""
+    """Return the names of the alternatives, which are those of their folders."""
     return sorted(path.parent.name for path in PEERS.glob("*/requirements.txt"))
 
 
 @contextmanager
 def peer(name: str, folder: Path) -> Iterator[Contender]:
-    """An alternative in an environment of its own, on SQLite, with two worker processes."""
+    """An alternative in its own environment, on SQLite, with two worker processes."""
     own = installed(name, PEERS / name / "requirements.txt")
     line = [str(own / "bin" / "gunicorn"), "-k", "sync", "-w", "2", "-b", "127.0.0.1:{port}"]
     if not Path(line[0]).exists():
@@ -212,7 +212,7 @@ def peer(name: str, folder: Path) -> Iterator[Contender]:
 
 
 def installed(name: str, requirements: Path) -> Path:
-    """The virtual environment called `name`, with these requirements; kept for the next time."""
+    """Return the virtual environment called `name`, with these requirements; kept for reuse."""
     folder, done = ENVIRONMENTS / name, ENVIRONMENTS / name / "requirements.txt"
     if not done.exists() or done.read_bytes() != requirements.read_bytes():
         uv, python = BIN / "uv", folder / "bin" / "python"

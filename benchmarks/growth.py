@@ -20,18 +20,18 @@ from .load import Request, Work
 from .measure import Cell, Sample, cell, sample, take_turns
 
 OWNERS = 20_000
-PAGE = 10_000  # the page that lies deep; in a smaller database the last full one
+PAGE = 10_000  # the deep page; in a smaller database the last full one
 SIZE = 50  # keys a page
 
 VERIFICATION, FIRST, DEEP, MINTING = "verification", "first page", "deep page", "key creation"
 WORKS = (VERIFICATION, FIRST, DEEP, MINTING)
-MOST = 1.5  # times what a work takes in the smallest database
+MOST = 1.5  # times as long as in the smallest database
 
 
 def by_keys(
     folder: Path, into: Path, rounds: int, seconds: int, powers: Sequence[int]
 ) -> list[Cell]:
-    """The table `keys`: one connection, two processes, 10 to each of the powers keys."""
+    """Make the table `keys`: one connection, two processes, 10 to each of the powers keys."""
     with ExitStack() as stack:
         cells: list[Cell] = []
         for engine in ENGINES:
@@ -39,7 +39,7 @@ def by_keys(
                 site = stack.enter_context(contenders.site(engine, folder, keys, OWNERS))
                 ours = stack.enter_context(contenders.running(site, folder, "sync 2"))
                 cells += _cells(f"{engine}, {keys:,} keys", site, ours, keys, seconds)
-        # Side by side in time, so that what is compared meets the same machine.
+        # Close in time, so that compared cells are measured under the same conditions.
         cells.sort(key=lambda each: WORKS.index(each.work))
         take_turns([each for each in cells if each.work != MINTING], rounds)
         take_turns([each for each in cells if each.work == MINTING], rounds)
@@ -58,7 +58,7 @@ def by_keys(
 
 
 def grown(cells: list[Cell]) -> list[str]:
-    """A sentence for each work of the table `keys` that takes too long with more keys."""
+    """Return a sentence for each work of the table `keys` that takes too long with more keys."""
     times = [(each, each.over(_smallest(each, cells), "p50")) for each in cells]
     return [
         f"{each.work} takes {ratio:.2f} times as long on {each.who} as in the smallest database;"
@@ -84,16 +84,16 @@ def _cells(who: str, site: Site, ours: Contender, keys: int, seconds: int) -> li
 def _removing(
     measure: Callable[[int], Sample], service: Services, newest: UUID
 ) -> Callable[[int], Sample]:
-    """`measure`, after which the keys that came behind the newest are taken out again.
+    """Return `measure`, followed by the removal of the keys that it created.
 
-    A hundred keys would be thousands in the end.
+    Otherwise a hundred keys would become thousands.
     """
 
     def measure_and_remove(number: int) -> Sample:
         taken = measure(number)
         with service.active():
             ApiKey.delete().where(ApiKey.id > newest).execute()
-            if on_postgres():  # which would do so by itself later, and sooner in a small table
+            if on_postgres():  # autovacuum would run later, and sooner in a small table
                 execute("VACUUM api_keys")
                 execute("VACUUM api_key_secrets")
             release(service.database)
@@ -104,17 +104,17 @@ def _removing(
 
 
 def _id_at(service: Services, place: int) -> UUID:
-    """The id of the key that is so many behind the newest."""
+    """Return the id of the key at this place behind the newest."""
     with service.active():
         newest = ApiKey.select(ApiKey.id).order_by(ApiKey.id.desc())
-        [key] = newest.offset(max(0, place)).limit(1)  # get() would begin at the first again
+        [key] = newest.offset(max(0, place)).limit(1)  # get() would start at the first again
         release(service.database)
     service.database.close_all()
     return key.id
 
 
 def _work(site: Site, last: UUID) -> dict[str, Work]:
-    """Keys from all over the table; an administrator's pages of all keys; keys for everybody.
+    """Keys from all over the table; an administrator's pages of all keys; new keys for everyone.
 
     `last` is the last key of the page before the deep one.
     """
@@ -131,12 +131,12 @@ def _work(site: Site, last: UUID) -> dict[str, Work]:
 
 
 def _times(each: Cell, cells: list[Cell]) -> list[str]:
-    """How many times what the work takes in the smallest database."""
+    """Return how many times as much the work takes as in the smallest database."""
     return [f"{each.over(_smallest(each, cells), name):.2f}" for name in ("p50", "cpu")]
 
 
 def _smallest(one: Cell, cells: list[Cell]) -> Cell:
-    """The cell of the same work in the smallest database on the same engine, which comes first."""
+    """Return the cell of the same work and engine in the smallest database, which comes first."""
     return next(each for each in cells if (each.work, _engine(each)) == (one.work, _engine(one)))
 
 
@@ -145,7 +145,7 @@ def _engine(each: Cell) -> str:
 
 
 def _points(cells: list[Cell], work: str, engine: str) -> list[tuple[float, float]]:
-    """(number of keys, p50) of a work on a database."""
+    """Return (number of keys, p50) of a work on an engine."""
     rows = [each for each in cells if (each.work, _engine(each)) == (work, engine)]
     return [(float(each.who.split()[1].replace(",", "")), each.median("p50")) for each in rows]
 
@@ -153,9 +153,10 @@ def _points(cells: list[Cell], work: str, engine: str) -> list[tuple[float, floa
 def by_threads(
     folder: Path, into: Path, rounds: int, seconds: int, threads: tuple[int, ...]
 ) -> list[Cell]:
-    """The table `threads`: `me` by key, 64 connections, gthread, one process and two.
+    """Make the table `threads`: `me` by key, 64 connections, gthread, one or two processes.
 
-    The servers are started one by one: all at once would take more connections than PostgreSQL has.
+    The servers are started one by one: together they would need more connections than PostgreSQL
+    has.
     """
     with ExitStack() as stack:
         cells = []
@@ -189,7 +190,7 @@ def by_threads(
 def _started(
     site: Site, folder: Path, processes: int, threads: int, seconds: int
 ) -> Callable[[int], Sample]:
-    """What measures a server that is started for it."""
+    """Return a function that measures a server started for it."""
 
     def measure(number: int) -> Sample:
         work = service_work(site.known, number)

@@ -1,4 +1,4 @@
-"""Load: wrk sends a work's requests to a server, from a number of connections."""
+"""Load: wrk sends a work's requests to a server over a number of connections."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 SCRIPT = Path(__file__).with_name("load.lua").read_text("utf-8")
-SPARE = 8  # requests of a rotating work beside one for each connection
+SPARE = 8  # requests of a rotating work, beyond one for each connection
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is sent. A body is JSON unless the headers say otherwise."""
+    """A request to send. A body is JSON unless the headers say otherwise."""
 
     path: str
     method: str = "GET"
@@ -29,7 +29,7 @@ class Request:
 class Work:
     """Requests that are sent in turn.
 
-    `rotating`: each holds a refresh token that is good once, and is sent by one client at a time.
+    `rotating`: each holds a refresh token that works once, and is sent by one client at a time.
     """
 
     requests: list[Request]
@@ -38,7 +38,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a load: how many requests in how many seconds, and latencies in ms."""
+    """The result of a load: how many requests in how many seconds, and latencies in ms."""
 
     requests: int
     seconds: float
@@ -48,13 +48,13 @@ class Outcome:
 
 
 def ask(path: str, body: object, headers: dict[str, str] | None = None) -> Request:
-    """A POST of `body` as JSON."""
+    """Return a POST of `body` as JSON."""
     headers = {"Content-Type": "application/json", **(headers or {})}
     return Request(path, "POST", headers, json.dumps(body))
 
 
 def status_of(port: int, request: Request) -> int:
-    """The status that the request is answered with."""
+    """Send the request, and return the status of the answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     connection.request(request.method, request.path, request.body, request.headers)
     status = connection.getresponse().status
@@ -63,7 +63,7 @@ def status_of(port: int, request: Request) -> int:
 
 
 def drive(port: int, work: Work, connections: int, seconds: int) -> Outcome:
-    """Send the work for `seconds`, each connection its next request when it has read an answer."""
+    """Send the work for `seconds`; each connection sends on once it has read an answer."""
     requests = work.requests[: connections + SPARE] if work.rotating else work.requests
     listed = ", ".join(_lua(asdict(each)) for each in requests)
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
@@ -76,13 +76,13 @@ def drive(port: int, work: Work, connections: int, seconds: int) -> Outcome:
 
 
 def require_wrk() -> None:
-    """Leave the process with a sentence if wrk is not installed."""
+    """Exit with an explanation if wrk is not installed."""
     if not shutil.which("wrk"):
         sys.exit("wrk is needed; on Debian: apt-get install wrk")
 
 
 def _lua(value: object) -> str:
-    """`value` as Lua has it: texts in ASCII, and tables with keys of text."""
+    """Return `value` as Lua source: texts in ASCII, and tables with text keys."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"[{_lua(k)}] = {_lua(v)}" for k, v in value.items()) + "}"
     return "nil" if value is None else json.dumps(value)

@@ -1,4 +1,4 @@
-"""Measuring in rounds: what is compared takes turns, so that a slow minute hits all alike."""
+"""Measuring in rounds: contenders take turns, so that a slow minute affects all alike."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Sample:
 
 @dataclass(slots=True)
 class Cell:
-    """What is measured: which work, by whom; and what came of it in each round."""
+    """What is measured: a work and a contender; and the result of each round."""
 
     work: str
     who: str
@@ -37,24 +37,24 @@ class Cell:
         return statistics.median(getattr(each, name) for each in self.samples)
 
     def range(self, name: str) -> tuple[float, float]:
-        """The least and the greatest."""
+        """The least and the greatest value of a figure."""
         values = [getattr(each, name) for each in self.samples]
         return min(values), max(values)
 
     def over(self, other: Cell, name: str) -> float:
-        """The median of what the figure is to that of `other` in the same round."""
+        """The median ratio of the figure to that of `other` in the same round."""
         pairs = zip(self.samples, other.samples, strict=True)
         return statistics.median(getattr(a, name) / getattr(b, name) for a, b in pairs)
 
 
 def cell(work: str, who: str, contender: Contender, connections: int, seconds: int) -> Cell | None:
-    """A cell for the work of a contender; None if it has none. RuntimeError if it refuses it."""
+    """Return a cell for the work, or None if the contender lacks it. RuntimeError if it fails."""
     asked = contender.work(0).get(work)
     if asked is None:
         return None
     answered = status_of(contender.server.port, asked.requests[-1])
     if answered in (404, 405):
-        print(f"{who}: {work} is not there", file=sys.stderr)
+        print(f"{who}: {work} does not exist", file=sys.stderr)
         return None
     if answered >= 400:
         raise RuntimeError(f"{who} answers {work} with {answered}")
@@ -66,7 +66,7 @@ def cell(work: str, who: str, contender: Contender, connections: int, seconds: i
 
 
 def sample(contender: Contender, work: Work, connections: int, seconds: int) -> Sample:
-    """What came of sending the work for so many seconds; for longer, if nothing was answered."""
+    """Send the work for so many seconds and return the result; longer if there was no answer."""
     before = contender.server.cpu()
     outcome = drive(contender.server.port, work, connections, seconds)
     taken = contender.server.cpu() - before
@@ -84,7 +84,7 @@ def sample(contender: Contender, work: Work, connections: int, seconds: int) -> 
 
 
 def take_turns(cells: list[Cell], rounds: int) -> None:
-    """Measure all cells `rounds` times; once more before if there are several, to warm up."""
+    """Measure all cells `rounds` times; with several rounds, once more before to warm up."""
     for number in range(0 if rounds > 1 else 1, rounds + 1):
         for each in cells:
             taken = each.measure(number)

@@ -1,9 +1,9 @@
-"""`python -m benchmarks.path [--short]`: where the microseconds of a request go, without a server.
+"""`python -m benchmarks.path [--short]`: where a request's microseconds go, without a server.
 
-The WSGI application is called in a loop, in this process. A clock is put around the functions by
-which a request enters a layer, from here: the service knows nothing of it. Each layer is shown less
-what the layers inside it take. The last row but one is measured without clocks: the difference is
-what they cost.
+The WSGI application is called in a loop, in this process. Clocks are put from here around the
+functions through which a request enters a layer; the service knows nothing of them. Each layer is
+shown without the layers inside it. The second-to-last row is measured without clocks: the
+difference is what they cost.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Application = Callable[..., Any]
 
 
 class Clocks:
-    """Seconds spent in layers, each without those of the layers that it calls."""
+    """Seconds spent in layers, each without the layers that it calls."""
 
     def __init__(self) -> None:
         self.spent: dict[str, float] = {}
@@ -72,13 +72,13 @@ class Clocks:
         self._undo.append(lambda: assign(name, original))
 
     def take_off(self) -> None:
-        """Leave all as it was."""
+        """Restore everything."""
         while self._undo:
             self._undo.pop()()
 
 
 def put_on(clocks: Clocks, app: Flask) -> None:
-    """A clock on each layer of the service, from the outside inwards."""
+    """Put a clock on each layer of the service, from the outside inwards."""
     service: Any = app.extensions["backend"]
     surround: Any = app.wsgi_app
     clocks.put("envelope", app, "wsgi_app")
@@ -92,7 +92,7 @@ def put_on(clocks: Clocks, app: Flask) -> None:
     for number in range(len(app.before_request_funcs[None])):
         clocks.put("guard", app.before_request_funcs[None], number)
     if forward_auth := sys.modules.get("backend.forward_auth.routes"):
-        clocks.put("guard", forward_auth, "admit")  # it lets callers in by itself
+        clocks.put("guard", forward_auth, "admit")  # it checks its callers itself
     clocks.put("token, digest", type(service.access_tokens), "read")
     clocks.put("token, digest", keyring, "is_api_key")
     clocks.put("token, digest", type(service.keyring), "digests")
@@ -119,7 +119,7 @@ def call(app: Application, environ: dict[str, Any], body: bytes) -> str:
 
 
 def environ_of(request: Request) -> tuple[dict[str, Any], bytes]:
-    """(WSGI environment, body) of a request, as gunicorn makes them."""
+    """Return (WSGI environment, body) of a request, as gunicorn makes them."""
     path, body = urlsplit(request.path), (request.body or "").encode()
     headers = {f"HTTP_{k.upper().replace('-', '_')}": v for k, v in request.headers.items()}
     environ: dict[str, Any] = {
@@ -147,7 +147,7 @@ def environ_of(request: Request) -> tuple[dict[str, Any], bytes]:
 
 
 def microseconds(app: Application, request: Request, times: int) -> float:
-    """What a request takes, of so many."""
+    """Measure a request `times` times; return its microseconds."""
     environ, body = environ_of(request)
     took = []
     for _ in range(times):
@@ -158,7 +158,7 @@ def microseconds(app: Application, request: Request, times: int) -> float:
 
 
 def layers(app: Flask, request: Request, times: int) -> dict[str, float]:
-    """Microseconds of each layer of a request, of so many."""
+    """Measure a request `times` times; return the microseconds of each layer."""
     environ, body = environ_of(request)
     clocks = Clocks()
     put_on(clocks, app)
@@ -173,12 +173,12 @@ def layers(app: Flask, request: Request, times: int) -> dict[str, float]:
 
 
 def _best(values: list[float]) -> float:
-    """The first decile, in microseconds: what other processes do to a figure only adds to it."""
+    """Return the first decile, in microseconds: other processes can only make a figure larger."""
     return statistics.quantiles(values, n=10)[0] * 1e6
 
 
 def measure(site: Site, times: int) -> dict[str, dict[str, float]]:
-    """{work: {layer: microseconds}} of the service on a site, with the bare route beside it."""
+    """Return {work: {layer: microseconds}} of the service, with the bare route beside it."""
     settings = Settings.load(contenders.production(site, 2, 1), dotenv=None)
     with open(os.devnull, "w") as nowhere:
         logs.configure(settings, console=nowhere)
@@ -188,7 +188,7 @@ def measure(site: Site, times: int) -> dict[str, dict[str, float]]:
             request = service_work(site.known, 0)[work].requests[0]
             status = call(app, *environ_of(request))
             if status[:3] in ("404", "405"):
-                print(f"{work} is not there", file=sys.stderr)
+                print(f"{work} does not exist", file=sys.stderr)
                 continue
             if status[:1] != "2":
                 raise RuntimeError(f"{work} is answered with {status}")
@@ -202,7 +202,7 @@ def measure(site: Site, times: int) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.path", description=__doc__)
     parser.add_argument("--short", action="store_true")
     asked = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What becomes of a table: printed, and kept as JSON, as a chart and in README.md."""
+"""What happens to a table: it is printed, and kept as JSON, as a chart and in README.md."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ Table = list[list[str]]  # the first row is the head
 
 
 def publish(name: str, table: Table, found: Any, charts: dict[str, str], into: Path) -> None:
-    """Print the table; keep it with what was found in the folder, and, if that is RESULTS, in
-    README.md between the marks that hold its name.
+    """Print the table, and keep it with the results in the folder.
+
+    If the folder is RESULTS, also write it into README.md, between the marks with its name.
     """
     text = markdown(table)
     print(f"\n{name}: {about()}\n\n{text}", flush=True)
@@ -41,7 +42,7 @@ def publish(name: str, table: Table, found: Any, charts: dict[str, str], into: P
 
 
 def about() -> str:
-    """Date, machine and versions."""
+    """Return the date, machine and versions."""
     [model] = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[:1] or ["?"]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     packages = ", ".join(f"{each} {version(each)}" for each in _PACKAGES)
@@ -52,7 +53,7 @@ def about() -> str:
 
 
 def markdown(table: Table) -> str:
-    """The table, aligned so that it can be read as it is."""
+    """Return the table, aligned so that it can be read as it is."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     rows = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in table]
     rows.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
@@ -60,7 +61,7 @@ def markdown(table: Table) -> str:
 
 
 def figures(cell: Cell) -> list[str]:
-    """The cells of a row that every table has, under HEAD."""
+    """Return the cells of a row that every table has, under HEAD."""
     return [
         spread(cell, "rate"),
         spread(cell, "cpu"),
@@ -75,14 +76,14 @@ HEAD = ["requests/s", "CPU µs", "p50 ms", "p99 ms", "errors", "MiB"]
 
 
 def spread(cell: Cell, name: str) -> str:
-    """The median of a figure, and its range."""
+    """Return the median of a figure, and its range."""
     least, most = cell.range(name)
     digits = 0 if most >= 100 else 1
     return f"{cell.median(name):,.{digits}f} ({least:,.{digits}f}-{most:,.{digits}f})"
 
 
 def found(cells: list[Cell]) -> list[dict[str, Any]]:
-    """The cells with all their samples, for JSON."""
+    """Return the cells with all their samples, for JSON."""
     return [
         {"work": each.work, "who": each.who, "rounds": [asdict(one) for one in each.samples]}
         for each in cells

@@ -1,7 +1,7 @@
 """`python -m benchmarks.seed N [--owners M]`: N API keys of M users in the migrated database.
 
-The database is the one of the settings. The rows are as the service would have written them; some
-keys (KNOWN) can be presented, the digests of the others are random. A million takes half a minute.
+The database is the one in the settings. The rows are as the service would write them; some keys
+(KNOWN) can be presented, the digests of the others are random. A million takes half a minute.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from backend.db.sqlite import sqlite_path
 from backend.services import Services
 from backend.users.models import User
 
-KNOWN = 400  # users who can be acted for; the first is an administrator
+KNOWN = 400  # users to act as; the first is an administrator
 PASSWORD = "correct horse battery staple"
 
 Row = dict[str, Any]
@@ -41,7 +41,7 @@ Table = tuple[str, list[str], Iterator[list[Any]]]  # name, columns, rows
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A user who can be acted for, and what they would send."""
+    """A user to act as, and the credentials to send."""
 
     username: str
     access_token: str
@@ -50,7 +50,7 @@ class Known:
 
 
 def fill(service: Services, keys: int, owners: int) -> list[Known]:
-    """Add `keys` API keys of `owners` users, as evenly as it goes; the users that are known."""
+    """Add `keys` API keys of `owners` users, as evenly as possible; return the known users."""
     with service.active():
         return _fill(service, keys, max(1, min(owners, keys)))
 
@@ -112,7 +112,7 @@ def _fill(service: Services, keys: int, owners: int) -> list[Known]:
 
 
 def _ids(count: int) -> list[uuid.UUID]:
-    """UUIDv7s in rising order, of the last `count` milliseconds."""
+    """Return UUIDv7s in ascending order, from the last `count` milliseconds."""
     first = int(clock.timestamp() * 1000) - count
     tails = (int.from_bytes(os.urandom(8)) & (1 << 62) - 1 for _ in range(count))
     return [
@@ -122,9 +122,9 @@ def _ids(count: int) -> list[uuid.UUID]:
 
 
 def _table(pattern: pw.Model, rows: Iterable[Row]) -> Table:
-    """The rows to insert: each like `pattern`, with its defaults, but for what `rows` say.
+    """Return the rows to insert, each like `pattern` with its defaults, except what `rows` give.
 
-    What they say is texts and ids.
+    Those values are texts and ids.
     """
     meta = pattern._meta
     values = {**meta.get_default_dict(), **pattern.__data__}
@@ -156,7 +156,7 @@ def _copy(settings: Settings, *tables: Table) -> None:
 
 def _execute_many(settings: Settings, *tables: Table) -> None:
     with closing(sqlite3.connect(sqlite_path(settings))) as connection:
-        # The indexes stay in memory while they grow, and what is written is flushed at the end.
+        # Keeps the indexes in memory while they grow, and flushes writes at the end.
         connection.executescript("PRAGMA synchronous = off; PRAGMA cache_size = -500000")
         for table, columns, rows in tables:
             marks = ", ".join("?" * len(columns))
@@ -167,7 +167,7 @@ def _execute_many(settings: Settings, *tables: Table) -> None:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.seed", description=__doc__)
     parser.add_argument("keys", type=int)
     parser.add_argument("--owners", type=int, default=20_000)

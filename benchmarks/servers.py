@@ -1,4 +1,4 @@
-"""Server processes: started on a free port, and what they take of the machine."""
+"""Server processes: starting them on a free port, and measuring what they use."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _UTIME, _STIME, _PPID = 11, 12, 1  # fields of /proc/PID/stat behind the name
 
 
 class Server:
-    """A command that serves, and the processes that it starts. `{port}` in it is the port."""
+    """A command that serves, and the processes it starts. `{port}` in it becomes the port."""
 
     def __init__(self, command: list[str], environ: dict[str, str], folder: Path) -> None:
         self.port = _free_port()
         self._began, self.started_in = time.perf_counter(), 0.0
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as it serves)
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (open while it serves)
         # Standard output is the log, which a service manager takes.
         self.process = subprocess.Popen(
             [part.replace("{port}", str(self.port)) for part in command],
@@ -31,7 +31,7 @@ class Server:
         )
 
     def wait(self, path: str = "/", seconds: float = 60) -> Server:
-        """The server, once it answers. RuntimeError with what it said if it does not."""
+        """Return the server once it answers; RuntimeError with its output if it does not."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self.process.poll() is None:
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
@@ -48,15 +48,15 @@ class Server:
         self._errors.seek(0)
         said = self._errors.read().decode()
         self.end()
-        raise RuntimeError(f"It does not serve.\n{said}")
+        raise RuntimeError(f"The server did not start.\n{said}")
 
     def cpu(self) -> float:
-        """Seconds of CPU, in user and system mode, that the processes have taken so far."""
+        """Seconds of CPU time, user and system, that the processes have used so far."""
         taken = [_stat(pid) for pid in self._tree()]
         return sum(int(each[_UTIME]) + int(each[_STIME]) for each in taken) / _TICKS
 
     def wait_until_idle(self) -> None:
-        """Return when the processes have done what was still in their queues."""
+        """Wait until the processes have worked off their queues."""
         before, now = -1.0, self.cpu()
         while now > before:
             time.sleep(0.05)
@@ -82,7 +82,7 @@ class Server:
             try:
                 parents.setdefault(int(_stat(pid)[_PPID]), []).append(pid)
             except OSError:
-                continue  # it has just ended
+                continue  # the process has just ended
         tree = [self.process.pid]
         for pid in tree:
             tree.extend(parents.get(pid, []))

@@ -1,4 +1,4 @@
-"""A Django application of your own, all of which but the front page is guarded by the service.
+"""Your own Django application, guarded by the service except for its front page.
 
 Run it with the settings of the service:
 `.venv/bin/gunicorn -b 127.0.0.1:8080 --threads 8 examples.django_app:application`
@@ -16,12 +16,12 @@ settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["127.0.0.1"])
 
 
 def front(request: HttpRequest) -> HttpResponse:
-    """The front page, which is everybody's."""
+    """The front page, open to everyone."""
     return HttpResponse("Reports are at /reports.\n")
 
 
 def reports(request: HttpRequest) -> JsonResponse:
-    """The reports, for a session, or a key with the scope reports:read."""
+    """The reports, for a session or for a key with the scope reports:read."""
     caller = request.environ["backend.identity"]
     return JsonResponse({"for": caller.username, "by": caller.method})
 

@@ -1,4 +1,4 @@
-"""A Flask application of your own, with a view that only callers whom the service knows may see.
+"""Your own Flask application, with a view for callers whom the service knows.
 
 Run it with the settings of the service:
 `.venv/bin/gunicorn -b 127.0.0.1:8080 --threads 8 examples.flask_app:app`
@@ -15,13 +15,13 @@ service = create_services()
 
 @app.get("/")
 def front() -> str:
-    """The front page, which is everybody's."""
+    """The front page, open to everyone."""
     return "Reports are at /reports.\n"
 
 
 @app.get("/reports")
 @guarded(service, "reports:read")
 def reports() -> dict[str, str]:
-    """The reports, for a session, or a key with the scope reports:read."""
+    """The reports, for a session or for a key with the scope reports:read."""
     caller = request.environ["backend.identity"]
     return {"for": caller.username, "by": caller.method}

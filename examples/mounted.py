@@ -1,4 +1,4 @@
-"""A Flask application of your own that has the whole service mounted under /accounts.
+"""Your own Flask application, with the whole service mounted under /accounts.
 
 Run it with the settings of the service:
 `.venv/bin/gunicorn -b 127.0.0.1:8080 --threads 8 examples.mounted:app`
@@ -17,13 +17,13 @@ app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/accounts": accounts})
 
 @app.get("/")
 def front() -> str:
-    """The front page, which is everybody's."""
+    """The front page, open to everyone."""
     return "Sign in at /accounts/v1/auth/login; reports are at /reports.\n"
 
 
 @app.get("/reports")
 @guarded(accounts.extensions["backend"], "reports:read")
 def reports() -> dict[str, str]:
-    """The reports, for a session, or a key with the scope reports:read."""
+    """The reports, for a session or for a key with the scope reports:read."""
     caller = request.environ["backend.identity"]
     return {"for": caller.username, "by": caller.method}

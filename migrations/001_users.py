@@ -1,6 +1,6 @@
 """Accounts: persons and service accounts.
 
-The folded columns make usernames and e-mail addresses unique without regard to case.
+The folded columns make usernames and e-mail addresses unique regardless of case.
 """
 
 import peewee as pw

@@ -1,6 +1,6 @@
 """API keys and the digests of their secrets.
 
-Secrets have a table of their own, so that a key can have two while it is being rotated.
+Secrets have their own table, so that a key can have two while it is being rotated.
 """
 
 import peewee as pw

@@ -1,6 +1,6 @@
 """Where a session is used from: the address and the user agent of its last sign-in or refresh.
 
-Shown to its owner, who can tell by it which session is not theirs.
+Shown to its owner, who can see from it which session is not theirs.
 """
 
 import peewee as pw

@@ -1,6 +1,6 @@
 """The audit trail: events, and the state of the chain that seals them.
 
-No foreign keys: an event outlives the user whom it tells of.
+No foreign keys: an event outlives the user it refers to.
 """
 
 import peewee as pw

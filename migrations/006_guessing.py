@@ -1,6 +1,6 @@
 """Failed guesses at passwords and codes, and the addresses from which accounts signed in.
 
-Counted in the database, so that the limits hold for all processes together and after a restart.
+Counted in the database, so that the limits hold across processes and restarts.
 """
 
 import peewee as pw

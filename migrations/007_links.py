@@ -1,6 +1,6 @@
-"""Links in mail work once and the newest alone; sessions know the secret of their refresh token.
+"""Links in mail that work once, only the newest; the secret of a session's refresh token.
 
-A link holds the epoch of its kind that the user had when it was sent.
+A link holds the user's epoch of its kind at the time it was sent.
 """
 
 import peewee as pw

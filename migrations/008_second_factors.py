@@ -1,6 +1,6 @@
 """Second factors: the secrets of authenticator apps, and recovery codes.
 
-Undoing it takes everybody's second factor away, so nobody may be asked for one any more.
+Rolling it back removes every second factor, so users must not be asked for one any more.
 """
 
 import peewee as pw

@@ -1,4 +1,4 @@
-"""What a running service saw that `flask doctor`, which is another process, should tell."""
+"""What a running service noticed, for `flask doctor`, which is another process."""
 
 import peewee as pw
 import playhouse.postgres_ext as pw_pext

@@ -1,6 +1,6 @@
-"""What a key's owner keeps with it, and the addresses from which it may be used.
+"""A key's metadata, and the addresses from which it may be used.
 
-Both as JSON; NULL stands for none, so that no row has to be written anew.
+Both as JSON; NULL means none, so that no row has to be rewritten.
 """
 
 import peewee as pw

@@ -1,6 +1,6 @@
-"""How often and how much a key may be used, and which of its secrets are good.
+"""How often and how much a key may be used, and which of its secrets are accepted.
 
-A key's one secret so far becomes its current one.
+The only secret of an existing key becomes its current one.
 """
 
 import peewee as pw

@@ -1,4 +1,4 @@
-"""What was decided of each key, counted by the hour (hours since 1970, UTC)."""
+"""The decisions on each key, counted by the hour (hours since 1970, UTC)."""
 
 import peewee as pw
 from peewee_migrate import Migrator

@@ -1,4 +1,4 @@
-"""Since when a key counts as unused at the earliest, and what its owner was told of its expiry."""
+"""When a key starts to count as unused, and which expiry notice its owner got."""
 
 import peewee as pw
 import playhouse.postgres_ext as pw_pext

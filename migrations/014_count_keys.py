@@ -1,4 +1,4 @@
-"""Counting an owner's keys that are not revoked reads those alone, however many are."""
+"""An index, so that counting an owner's keys does not read the revoked ones."""
 
 import peewee as pw
 from peewee_migrate import Migrator

@@ -1,4 +1,4 @@
-"""When a refresh token that had been replaced was last used from elsewhere."""
+"""When a replaced refresh token was last used from elsewhere."""
 
 import peewee as pw
 import playhouse.postgres_ext as pw_pext

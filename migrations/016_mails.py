@@ -1,4 +1,4 @@
-"""The outbox: mail that was promised and has not been handed over yet."""
+"""The outbox: mail that has not been handed over yet."""
 
 import peewee as pw
 import playhouse.postgres_ext as pw_pext

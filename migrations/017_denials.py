@@ -1,4 +1,4 @@
-"""How often something was denied to each key or session in an hour."""
+"""How often each key or session was denied something in an hour."""
 
 import peewee as pw
 import playhouse.postgres_ext as pw_pext

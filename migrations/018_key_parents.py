@@ -1,6 +1,6 @@
-"""Which key made a key, and what of it only an administrator may widen.
+"""Which key made a key, and which of its attributes only an administrator may widen.
 
-Keys that exist so far have no parent: nobody wrote down what made them.
+Existing keys have no parent, because it was not recorded.
 """
 
 import peewee as pw

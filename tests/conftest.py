@@ -1,8 +1,8 @@
-"""The front door for tests: a client, and Alice, Bob and Root behind it, on both databases.
+"""What tests share: a client, and Alice, Bob and Root who use it, on both databases.
 
-Every test that asks for `client` (or for anyone) runs on SQLite, and again on PostgreSQL where
-TEST_POSTGRES_URL names a server on which databases may be made; what takes Redis runs where
-TEST_REDIS_URL names one. With CI=true both must be set.
+Every test that asks for `client` (or for one of them) runs on SQLite, and again on PostgreSQL if
+TEST_POSTGRES_URL names a server that may create databases; tests of Redis run if TEST_REDIS_URL
+names one. With CI=true both must be set.
 """
 
 from __future__ import annotations
@@ -50,23 +50,23 @@ from backend.web import openapi
 
 PASSWORD = "correct horse battery staple"
 NEW_PASSWORD = "purple elephants drink tea"
-NOTHING = "0192d3a4-0000-7d8e-9f01-23456789abcd"  # an id of nothing
+NOTHING = "0192d3a4-0000-7d8e-9f01-23456789abcd"  # an id that nothing has
 POSTGRES_URL = os.environ.get("TEST_POSTGRES_URL", "")
 REDIS_URL = os.environ.get("TEST_REDIS_URL", "")
 INTERNAL = re.compile(r'"(password_hash|digest|seal|wrapped_key|secret_id|\w*epoch)":|\$2b\$')
 ENGINES = ("sqlite", "postgres")
-MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # waits for no disk
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # no waiting for disks
 
-# Servers under test are sent it, also where the tests themselves run under nohup.
+# Servers under test are sent it, even if the tests themselves run under nohup.
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 if os.environ.get("CI") == "true" and not (POSTGRES_URL and REDIS_URL):
-    raise pytest.UsageError("CI=true: set TEST_POSTGRES_URL and TEST_REDIS_URL, none is skipped")
+    raise pytest.UsageError("CI=true: set TEST_POSTGRES_URL and TEST_REDIS_URL, no test is skipped")
 
 
 def make_settings(**values: object) -> Settings:
-    """Settings for a test. Names are settings' names in lower case, values are their text."""
+    """Return settings for a test. Names are those of settings in lower case, values their text."""
     environ = {"ENVIRONMENT": "testing", "THREADS": "64"}
     environ |= {name.upper(): str(value) for name, value in values.items()}
     return Settings.load(environ, dotenv=None)
@@ -76,7 +76,7 @@ def make_settings(**values: object) -> Settings:
 def template(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """The URL of a migrated database that is empty at the beginning of the session."""
+    """The URL of a migrated, empty database, made once per session."""
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path_factory.mktemp('sqlite')}/template.db"
         migrate(url)
@@ -89,7 +89,7 @@ def template(
         yield url
 
 
-# For a test that has a meaning on one of the two alone.
+# For a test that makes sense on only one of the two.
 ON_SQLITE = pytest.mark.parametrize("template", ["sqlite"], indirect=True)
 ON_POSTGRES = pytest.mark.parametrize("template", ["postgres"], indirect=True)
 
@@ -98,7 +98,7 @@ ON_POSTGRES = pytest.mark.parametrize("template", ["postgres"], indirect=True)
 def fresh_database(template: str) -> Iterator[Callable[[], str]]:
     """A function that returns the URL of a migrated, empty database.
 
-    On SQLite each time another file; on PostgreSQL one database for the session, emptied.
+    On SQLite a new file each time; on PostgreSQL one database for the session, emptied.
     """
     if template.startswith("sqlite:"):
         file = template.removeprefix("sqlite:///")
@@ -159,12 +159,12 @@ def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[s
 
 @pytest.fixture(scope="session")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of all that runs: processes find no `.env` of ours there, and leave nothing here."""
+    """A copy of all that runs: processes find no `.env` of ours there and write nothing here."""
     return copy_tree(tmp_path_factory.mktemp("tree"))
 
 
 def copy_tree(folder: Path) -> Path:
-    """Copy all that runs into the folder and return it."""
+    """Copy all that runs into the folder, and return it."""
     for name in ("backend", "config", "migrations"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy2(ROOT / "wsgi.py", folder)
@@ -172,9 +172,9 @@ def copy_tree(folder: Path) -> Path:
 
 
 def process_environ(**values: object) -> dict[str, str]:
-    """The environment of a process that serves in production, with settings as for `make_app`.
+    """Return the environment of a production process, with settings as for `make_app`.
 
-    None takes a setting away.
+    None removes a setting.
     """
     values = {"secret_key": secrets.token_urlsafe(48), **values}
     given = {name.upper(): str(text) for name, text in values.items() if text is not None}
@@ -189,7 +189,7 @@ def run(
     seconds: float = 60,
     **values: object,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python`, `flask` or `gunicorn` in the tree to its end, in production."""
+    """Run `python`, `flask` or `gunicorn` in the tree to completion, in production."""
     return subprocess.run(
         [Path(sys.executable).parent / program, *arguments],
         cwd=tree,
@@ -203,17 +203,17 @@ def run(
 
 
 def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
-    """The first true value that the condition gives; the test fails if none comes in time."""
+    """Return the first true value of the condition; fail the test if none comes in time."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not come about in time"
+        assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)
     return value
 
 
 @pytest.fixture
 def redis_url() -> str:
-    """The URL of a Redis. What is written there must have a name of its own, and an end."""
+    """The URL of a Redis. Use unique names for what you write there, and let it expire."""
     if not REDIS_URL:
         pytest.skip("TEST_REDIS_URL is not set")
     return REDIS_URL
@@ -221,7 +221,7 @@ def redis_url() -> str:
 
 @pytest.fixture
 def make_app(fresh_database: Callable[[], str]) -> Iterator[Callable[..., Flask]]:
-    """A function that builds an app with given settings, by default on a database of this test.
+    """A function that builds an app with given settings, by default on this test's database.
 
     `make_app(bcrypt_rounds=5)`; a second app on the same database: `database_url=url_of(app)`.
     """
@@ -255,19 +255,19 @@ def app_on() -> Iterator[Callable[..., Flask]]:
 
 @pytest.fixture
 def app(make_app: Callable[..., Flask]) -> Flask:
-    """An app with the settings of a test, on an empty database."""
+    """An app with a test's settings, on an empty database."""
     return make_app()
 
 
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
-    """A client of `app` that sends no credential. Each answer is held against the documentation."""
+    """A client of `app` without credentials. Each answer is checked against the documentation."""
     return client_of(app)
 
 
 @pytest.fixture(scope="session")
 def make_bare_app(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Flask]:
-    """As make_app, with a database that cannot be opened: for what needs none, run once."""
+    """Like make_app, with a database that cannot be opened: for tests without one, run once."""
     folder = tmp_path_factory.mktemp("bare") / "missing"
 
     def make(**values: object) -> Flask:
@@ -279,38 +279,38 @@ def make_bare_app(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Fla
 
 @pytest.fixture(scope="session")
 def bare(make_bare_app: Callable[..., Flask]) -> FlaskClient:
-    """A client of an app that has no database. Each answer is held against the documentation."""
+    """A client of an app without a database. Each answer is checked against the documentation."""
     return client_of(make_bare_app())
 
 
 def client_of(app: Flask) -> FlaskClient:
-    """A client of the app. Each answer is held against the documentation."""
+    """Return a client of the app. Each answer is checked against the documentation."""
     app.test_client_class = DocumentedClient
     return app.test_client()
 
 
 def close(app: Flask) -> None:
-    """End the app's threads, then its connections: a thread that used one would crash."""
+    """End the app's threads, then its connections: a thread that still uses one would crash."""
     service = service_of(app)
     for lane in (service.tasks, service.lookups, service.sender):
         lane.close()
-    service.periodic_tasks.stop()  # nobody would see what is left done
+    service.periodic_tasks.stop()  # no test looks at what remains to be done
     service.database.close_all()
 
 
 def service_of(app: Flask) -> Services:
-    """The service inside of the app."""
+    """Return the service inside the app."""
     return app.extensions["backend"]
 
 
 def url_of(app: Flask) -> str:
-    """The URL of the app's database."""
+    """Return the URL of the app's database."""
     return service_of(app).settings.database_url
 
 
 @contextmanager
 def statements(app: Flask) -> Iterator[list[str]]:
-    """The SQL that this thread runs on the app's database while the block lasts."""
+    """Collect the SQL that this thread runs on the app's database during the block."""
     database, thread, ran = service_of(app).database, threading.get_ident(), []
 
     def hook(event: Any) -> None:
@@ -323,9 +323,9 @@ def statements(app: Flask) -> Iterator[list[str]]:
 
 
 class DocumentedClient(FlaskClient):
-    """Fails the test that provokes a 5xx which is not promised, or an undocumented error code.
+    """Fails the test on a 5xx that is not documented, or an undocumented error code.
 
-    Or an answer that shows a column which is nobody's business, or a hash (ASVS 5.0 8.2.3).
+    It also fails on an answer that shows an internal column or a hash (ASVS 5.0 8.2.3).
     """
 
     def open(self, *args: Any, **kwargs: Any) -> TestResponse:
@@ -346,7 +346,7 @@ class DocumentedClient(FlaskClient):
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody who is signed in. `get`, `post`, `patch`, `delete` send the access token."""
+    """A user who is signed in. `get`, `post`, `patch`, `delete` send the access token."""
 
     client: FlaskClient
     id: str
@@ -371,22 +371,22 @@ class Person:
         return self.client.delete(path, headers=self.headers, **kwargs)
 
     def new_key(self, **wanted: Any) -> dict[str, Any]:
-        """The answer to creating a key of this person's; its text is `["key"]`."""
+        """Create a key of this person and return the answer; its text is `["key"]`."""
         response = self.post("/v1/api-keys", {"name": "test", **wanted})
         assert response.status_code == 201, response.json
         return response.json
 
     def with_key(self, key: dict[str, Any]) -> Person:
-        """The same person, who sends this key in place of the access token."""
+        """Return the same person, sending this key in place of the access token."""
         return replace(self, access_token=key["key"])
 
     def again(self) -> Person:
-        """The same person, signed in once more."""
+        """Sign the same person in again."""
         return sign_in(self.client, self.username)
 
 
 def sign_in(client: FlaskClient, username: str, password: str = PASSWORD) -> Person:
-    """Sign in and return who that is."""
+    """Sign in, and return the person."""
     response = client.post("/v1/auth/login", json={"username": username, "password": password})
     assert response.status_code == 200, response.json
     body = response.json
@@ -394,7 +394,7 @@ def sign_in(client: FlaskClient, username: str, password: str = PASSWORD) -> Per
 
 
 def add_user(client: FlaskClient, username: str, **account: Any) -> None:
-    """Create an account as the console would, with PASSWORD unless another is given."""
+    """Create an account as the console would, with PASSWORD unless another one is given."""
     account = {"email": f"{username}@example.com", "password": PASSWORD, **account}
     service = service_of(client.application)
     with service.active():
@@ -425,7 +425,7 @@ def bob(client: FlaskClient) -> Person:
 
 @contextmanager
 def serving_an_admin(folder: Path, port: int = 0, **settings: object) -> Iterator[int]:
-    """The port on which a service listens that has an administrator called admin, with PASSWORD."""
+    """Serve an app with an administrator called admin, with PASSWORD; yield the port."""
     url = f"sqlite:///{folder}/served.db"
     migrate(url)
     app = create_app(make_settings(database_url=url, **settings))
@@ -438,18 +438,18 @@ def serving_an_admin(folder: Path, port: int = 0, **settings: object) -> Iterato
 
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
-    """Where a service listens that has an administrator called admin, with PASSWORD."""
+    """The URL of a service with an administrator called admin, with PASSWORD."""
     with serving_an_admin(tmp_path) as port:
         yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture
 def logged() -> Iterator[Callable[[], list[str]]]:
-    """A function that returns the lines that a process logs at DEBUG, since the test began."""
+    """A function that returns the lines logged at DEBUG since the test began."""
     named = [each for each in logging.root.manager.loggerDict.values() if hasattr(each, "level")]
     levels = {logger: logger.level for logger in (logging.root, *named)}
     others, console = logging.root.handlers[:], io.StringIO()
-    logging.root.handlers.clear()  # they are pytest's, and would be closed
+    logging.root.handlers.clear()  # they belong to pytest, and would be closed
     logs.configure(make_settings(log_level="DEBUG"), console)
     [ours] = logging.root.handlers
     logging.root.handlers[:0] = others
@@ -461,7 +461,7 @@ def logged() -> Iterator[Callable[[], list[str]]]:
 
 @pytest.fixture
 def audit_refused(app: Flask) -> Iterator[None]:
-    """The database takes no audit event."""
+    """The database refuses every audit event."""
     database = service_of(app).database
     when = "CREATE TRIGGER refuse BEFORE INSERT ON audit_events"
     if "sqlite" in type(database).__name__.lower():
@@ -492,7 +492,7 @@ def travel(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def operations(client: FlaskClient) -> list[tuple[str, str, dict[str, Any]]]:
-    """(method, path, operation) of all that is documented; an id in a path is that of nothing."""
+    """Return (method, path, operation) of all that is documented; ids in paths are NOTHING."""
     return [
         (method.upper(), re.sub(r"{\w+}", NOTHING, path), operation)
         for path, item in client.get("/v1/openapi.json").json["paths"].items()
@@ -502,18 +502,18 @@ def operations(client: FlaskClient) -> list[tuple[str, str, dict[str, Any]]]:
 
 
 def example_of(operation: dict[str, Any]) -> dict[str, Any] | None:
-    """The example of the JSON body that an operation takes; None if it takes none."""
+    """Return the example of the JSON body that an operation takes, or None."""
     content = operation.get("requestBody", {}).get("content", {})
     return content.get("application/json", {}).get("example")
 
 
 def code_of(secret: str, steps: int = 0) -> str:
-    """What an authenticator app shows that holds the secret, so many steps of 30 s from now."""
+    """Return what an authenticator app with the secret shows, `steps` steps of 30 s from now."""
     return pyotp.TOTP(secret).at(clock.timestamp() + 30 * steps)
 
 
 def enrol(person: Person) -> tuple[str, list[str]]:
-    """Set up a second factor, which uses up the present code: (secret, recovery codes)."""
+    """Set up a second factor, using up the present code; return (secret, recovery codes)."""
     secret = person.post("/v1/auth/mfa", {"current_password": PASSWORD}).json["secret"]
     response = person.post("/v1/auth/mfa/confirm", {"code": code_of(secret)})
     assert response.status_code == 200, response.json
@@ -521,22 +521,22 @@ def enrol(person: Person) -> tuple[str, list[str]]:
 
 
 def refresh(client: FlaskClient, token: str) -> TestResponse:
-    """The answer to exchanging a refresh token."""
+    """Exchange a refresh token, and return the answer."""
     return client.post("/v1/auth/refresh", json={"refresh_token": token})
 
 
 def by_token(token: str) -> dict[str, str]:
-    """The header that presents an access token."""
+    """Return the header that presents an access token."""
     return {"Authorization": f"Bearer {token}"}
 
 
 def by_key(key: str) -> dict[str, str]:
-    """The header that presents an API key."""
+    """Return the header that presents an API key."""
     return {"X-API-Key": key}
 
 
 def assert_problem(response: TestResponse, status: int, code: str, *fields: str) -> None:
-    """The response is a problem document with this status and code, and names these fields.
+    """Check that the response is a problem document of this status, code and fields.
 
     Fields are written `json.email`.
     """
@@ -553,7 +553,7 @@ def assert_problem(response: TestResponse, status: int, code: str, *fields: str)
 
 
 class Relay:
-    """A TCP relay on the way to a server, which may be frozen, slowed and cut."""
+    """A TCP relay in front of a server, which can be frozen, slowed and cut."""
 
     def __init__(self, host: str, port: int, own_port: int = 0) -> None:
         self._target = (host, port)
@@ -561,22 +561,22 @@ class Relay:
         self._flowing.set()
         self._ends: list[socket.socket] = []
         self._is_cut = False
-        self._lock = threading.Lock()  # no connection comes into being while all are ended
-        self.delay = 0.0  # seconds, for each piece on its way
+        self._lock = threading.Lock()  # no connection is made while all are being ended
+        self.delay = 0.0  # seconds before each piece is passed on
         self._listener = socket.create_server(("127.0.0.1", own_port))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
     def freeze(self) -> None:
-        """Take what comes, and pass nothing on."""
+        """Accept data, and pass nothing on."""
         self._flowing.clear()
 
     def thaw(self) -> None:
-        """Pass on what has come meanwhile, and all that comes."""
+        """Pass on what has arrived meanwhile, and all that follows."""
         self._flowing.set()
 
     def cut(self) -> None:
-        """End all connections, and each new one at once, until it is mended."""
+        """End all connections, and each new one immediately, until `mend` is called."""
         with self._lock:
             self._is_cut = True
             for end in self._ends:
@@ -585,11 +585,11 @@ class Relay:
             self._ends.clear()
 
     def mend(self) -> None:
-        """Take connections again."""
+        """Accept connections again."""
         self._is_cut = False
 
     def close(self) -> None:
-        """Take no further connection."""
+        """Accept no further connections."""
         self._listener.close()
 
     def _accept(self) -> None:
@@ -614,19 +614,19 @@ class Relay:
 
 
 def mails_of(client: FlaskClient) -> list[EmailMessage]:
-    """All mail that the client's app has sent so far, in order."""
+    """Return all mail that the client's app has sent so far, in order."""
     settle(client.application)
     return list(service_of(client.application).mailer.outbox)
 
 
 def settle(app: Flask) -> None:
-    """Wait until all is done that requests started: jobs, look-ups, mail that is due."""
+    """Wait until all that requests started is done: jobs, look-ups, mail that is due."""
     service = service_of(app)
     assert all(lane.join(30) for lane in (service.tasks, service.lookups, service.sender))
 
 
 def token_in(message: EmailMessage) -> str:
-    """The token of the one link in a mail."""
+    """Return the token of the only link in a mail."""
     text = message.get_body(("plain",)).get_content()
     [token] = re.findall(r"#token=(\S+)", text)
     return token

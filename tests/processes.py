@@ -1,4 +1,4 @@
-"""Processes beside the test that listen on a port of this host: ours, proxies, a Redis."""
+"""Processes beside the test that listen on a port of this host: the service, proxies, Redis."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .conftest import until
 
 
 def free_port() -> int:
-    """A port on which nobody listens, below those that connections take on their side."""
+    """Return a free port, below the range that outgoing connections use."""
     while True:
         port = 10_000 + secrets.randbelow(20_000)
         with contextlib.suppress(OSError), socket.create_server(("", port)):
@@ -29,9 +29,9 @@ def free_port() -> int:
 
 
 def program(name: str) -> str:
-    """Where a program is; TEST_NGINX names another nginx. Without it the test is skipped.
+    """Return the path of a program; TEST_NGINX names another nginx. Skip the test without it.
 
-    With CI=true it fails.
+    With CI=true the test fails instead.
     """
     folders = [
         os.environ["PATH"],
@@ -56,10 +56,10 @@ exec "$@"
 
 
 def confined(instance: Path, *command: str) -> list[str]:
-    """What runs the command where nothing but this folder is writable.
+    """Return a command line that runs the command with only this folder writable.
 
-    If root runs it, the folder belongs to the group 0, and the account is one that is known
-    nowhere, as some platforms start containers.
+    If root runs it, the folder belongs to group 0 and the command runs as an unknown account, as
+    some platforms start containers.
     """
     line = ["unshare", "--mount", "sh", "-c", _READ_ONLY, "sh", str(instance)]
     if os.getuid():
@@ -74,9 +74,9 @@ def confined(instance: Path, *command: str) -> list[str]:
 
 
 class Process:
-    """A process in a group of its own, with all that it writes in a file.
+    """A process in its own group, with all its output in a file.
 
-    As a context manager it listens, and is ended.
+    As a context manager, it listens on entry and is ended on exit.
     """
 
     def __init__(self, command: Sequence[str | Path], port: int, output: Path, **how: Any) -> None:
@@ -85,7 +85,7 @@ class Process:
         self.start()
 
     def start(self) -> None:
-        """Start it; after its end again, on the same port."""
+        """Start it; also again after its end, on the same port."""
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(
                 self._command,
@@ -96,7 +96,7 @@ class Process:
             )
 
     def wait_until_it_listens(self) -> Self:
-        """This process, as soon as it takes connections."""
+        """Return this process, as soon as it accepts connections."""
         until(self._listens)
         return self
 
@@ -106,11 +106,11 @@ class Process:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def connect(self, **how: Any) -> http.client.HTTPConnection:
-        """A connection that stays open."""
+        """Return a connection that stays open."""
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30, **how)
 
     def end(self) -> None:
-        """End all that is left of its group."""
+        """Kill all that is left of its group."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(30)
@@ -127,7 +127,7 @@ class Process:
 
 
 def nginx(text: str, folder: Path) -> list[str]:
-    """The command that runs nginx by this configuration, which leaves nothing outside."""
+    """Return the command that runs nginx with this configuration, writing only to the folder."""
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     paths = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
     conf = folder / "nginx.conf"

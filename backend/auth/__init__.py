@@ -1,1 +1,1 @@
-"""Signing in: sessions, access and refresh tokens, and who a credential stands for."""
+"""Signing in: sessions, access and refresh tokens, and whom a credential identifies."""

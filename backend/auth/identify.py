@@ -1,7 +1,8 @@
-"""Whose session an access token is of: the statement that each request with one runs.
+"""Whose session an access token belongs to: the statement that each request with one runs.
 
-It is written by hand because building a query costs more than running it. Everything that can end
-a session is in it, so that an ended session and a disabled user count at once, in every process.
+It is written by hand because building a query costs more than running it. It checks everything that
+can end a session, so that ending one or disabling a user takes effect immediately, in every
+process.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _BY_SESSION = (
 
 
 def by_access_token(token: str) -> Identity:
-    """The identity of a session that goes on, else InvalidCredentials."""
+    """Return the identity of the token's session, or raise InvalidCredentials if it has ended."""
     user_id, session_id = services.current().access_tokens.read(token)
     row = execute(_BY_SESSION, session_id.hex, user_id.hex, db_time(clock.now())).fetchone()
     if row is None:

@@ -35,14 +35,14 @@ from .models import Session
 
 SECOND_STEP_FOR = timedelta(minutes=5)
 SECOND_STEP_TRIES = Limit(5, 300)
-RENAMES = Limit(3, 86_400)  # of an account by itself
-MAILS = Limit(3, 3600)  # that one account may cause
+RENAMES = Limit(3, 86_400)  # that the user of an account may make
+MAILS = Limit(3, 3600)  # that may be sent for one account
 
 
 def login(username: str, password: str) -> dict[str, Any]:
-    """Tokens for a new session, if `password` is that of the user called `username`.
+    """Return tokens for a new session if `password` is that of the user called `username`.
 
-    Unknown, disabled and wrong take as long as each other and are told alike: InvalidCredentials.
+    Unknown, disabled and wrong take equally long and look the same: InvalidCredentials.
     """
     user = users.find(username)
     with throttling.attempt(user or username, "login"):
@@ -55,13 +55,13 @@ def login(username: str, password: str) -> dict[str, Any]:
         keyring = services.current().keyring
         token = keyring.sign_for(SECOND_STEP, user.id, user.session_epoch, SECOND_STEP_FOR)
         raise Failure(
-            "mfa_required", "A code of the second factor is needed.", members={"mfa_token": token}
+            "mfa_required", "A second-factor code is required.", members={"mfa_token": token}
         )
     return _open(user, "login")
 
 
 def login_mfa(mfa_token: str, code: str) -> dict[str, Any]:
-    """Tokens for a new session, if `code` is of the second factor of the token's user.
+    """Return tokens for a new session if `code` is of the second factor of the token's user.
 
     InvalidCredentials for a wrong code, and for a token that is used, too old, or was tried with
     five wrong codes.
@@ -70,12 +70,12 @@ def login_mfa(mfa_token: str, code: str) -> dict[str, Any]:
     with throttling.attempt(user, "login.mfa", code=True):
         if not throttling.allow(step, SECOND_STEP_TRIES) or not mfa.check(user, code):
             raise InvalidCredentials
-    throttling.use_up(step, SECOND_STEP_TRIES)  # it has served
+    throttling.use_up(step, SECOND_STEP_TRIES)  # each token works once
     return _open(user, "login.mfa")
 
 
 def _halfway_in(mfa_token: str) -> User:
-    """The user who has given their password for this token, and not changed it since."""
+    """Return the user who gave their password for this token and has not changed it since."""
     try:
         user_id, epoch = services.current().keyring.read_for(SECOND_STEP, mfa_token)
     except InvalidToken:
@@ -90,12 +90,12 @@ def _halfway_in(mfa_token: str) -> User:
 
 @atomic
 def _open(user: User, action: str) -> dict[str, Any]:
-    """Tokens for a new session of the user as they were when the password was checked.
+    """Open a session for the user as they were when the password was checked; return tokens.
 
     InvalidCredentials if the password, which raises the epoch, or the second factor has changed.
     """
     now = user.last_login_at = clock.now()
-    # Also holds the row: of sign-ins at once, each counts the sessions of the one before.
+    # Also locks the row, so that of concurrent sign-ins, each counts the sessions before it.
     unchanged = (
         (User.id == user.id)
         & (User.session_epoch == user.session_epoch)
@@ -128,24 +128,23 @@ def _open(user: User, action: str) -> dict[str, Any]:
 
 
 def _self(user: User, session_id: UUID | None = None) -> Identity:
-    """The user as the actor of what they do while nobody is signed in yet, or any more."""
+    """The user as the actor of what they do before signing in, or after their session ended."""
     return Identity(user.id, user.username, user.role, "session", session_id)
 
 
 def refresh(token: str) -> dict[str, Any]:
-    """Fresh tokens for the session of a refresh token, which is rotated by one guarded UPDATE.
+    """Return fresh tokens for a refresh token's session, rotating it by one guarded UPDATE.
 
-    For a few seconds the token before the newest gets the newest again, so that parallel refreshes
-    agree; if it comes from elsewhere, that leaves a trace. Any older one is a copy in wrong hands:
-    the session ends, and that outlives the refusal
-    (RFC 9700 section 4.14.2).
+    For a few seconds the previous token also returns the newest, so that parallel refreshes agree;
+    if it comes from elsewhere, that is recorded. Any older token is a stolen copy: the session
+    ends, and stays ended although the request is refused (RFC 9700 section 4.14.2).
     """
     session_id, presented = services.current().keyring.read_refresh(token)
     session = _living(session_id)
     if session.generation == presented:
         if _rotate(session):
             return _tokens(session.user, session_id, presented + 1)
-        session = _living(session_id)  # somebody else was first
+        session = _living(session_id)  # another request was first
     if session.generation == presented + 1 and _in_grace(session):
         _note_grace(session)
         return _tokens(session.user, session_id, session.generation)
@@ -155,9 +154,9 @@ def refresh(token: str) -> dict[str, Any]:
 
 
 def session_of_refresh_token(token: str) -> Session:
-    """The session, with its user, for which this refresh token would now be exchanged.
+    """Return the session, with its user, for which this refresh token could be exchanged now.
 
-    InvalidCredentials if there is none. It rotates and ends nothing.
+    InvalidCredentials if there is none. Rotates and ends nothing.
     """
     session_id, presented = services.current().keyring.read_refresh(token)
     session = _living(session_id)
@@ -168,10 +167,10 @@ def session_of_refresh_token(token: str) -> Session:
 
 
 def revoke_token(token: str) -> None:
-    """End the session of an access or refresh token: who holds it may do so.
+    """End the session of an access or refresh token: having the token is enough to do so.
 
-    Any refresh token that we signed will do, also one that was rotated away: it would end the
-    session in `refresh` too. An access token that has expired can do nothing, so not this either.
+    Any refresh token that we signed will do, even one that was rotated away: it would end the
+    session in `refresh` too. An expired access token can do nothing, so not this either.
     InvalidCredentials for other text.
     """
     try:
@@ -191,10 +190,10 @@ def _end_held(session_id: UUID) -> None:
 
 @atomic
 def _note_grace(session: Session) -> None:
-    """Record, once for each rotation, that the token before the newest came from elsewhere.
+    """Record, once per rotation, that the previous refresh token came from elsewhere.
 
-    From another address or agent than the rotation: the tabs of a browser share both, a thief who
-    polls with a copied token rarely does.
+    Elsewhere is another address or agent than the rotation: a browser's tabs share both, a thief
+    who polls with a copied token rarely does.
     """
     here = _circumstances()
     differing = [name for name in ("ip", "user_agent") if here.get(name) != getattr(session, name)]
@@ -225,7 +224,7 @@ def _end_copied(session: Session) -> None:
 
 
 def _alive() -> pw.ModelSelect:
-    """The sessions that go on, with their users; auth/identify.py says the same in a statement."""
+    """Query the living sessions, with their users; auth/identify.py has the same condition."""
     return (
         Session.select(Session, User)
         .join(User)
@@ -262,7 +261,7 @@ def _rotate(session: Session) -> bool:
 
 
 def _circumstances() -> dict[str, str | None]:
-    """The columns that tell where the present call comes from, and which secret signs for it."""
+    """Return columns for where the present call comes from, and which secret signs for it."""
     call, secret_id = context.call.get(), services.current().keyring.secret_ids[0]
     if call is None:
         return {"secret_id": secret_id}
@@ -297,9 +296,9 @@ def _tokens(user: User, session_id: UUID, generation: int) -> dict[str, Any]:
 def sessions(
     actor: Identity, *, limit: int, cursor: UUID | None = None
 ) -> tuple[list[Session], UUID | None]:
-    """A page of the actor's sessions that go on, newest first, and the next cursor.
+    """Return a page of the actor's living sessions, newest first, and the next cursor.
 
-    `session.current` is True for the one that the actor calls with.
+    `session.current` is True for the one that the actor is using.
     """
     page = newest(_alive().where(Session.user == actor.user_id), limit, cursor)
     for session in page[0]:
@@ -325,34 +324,34 @@ def logout(actor: Identity) -> None:
 
 @atomic
 def logout_all(actor: Identity) -> None:
-    """End all sessions of the actor, those included that are just being made."""
+    """End all of the actor's sessions, including those just being made."""
     users.end_sessions(actor.user_id)
     Session.delete().where(Session.user == actor.user_id).execute()
     audit.record(actor, "logout", target=("user", actor.user_id), sessions="all")
 
 
 def change_me(actor: Identity, current_password: str, **changes: str) -> User:
-    """The actor's user after `changes` to username and e-mail, the latter to be confirmed.
+    """Change the actor's username or e-mail address, the latter once confirmed; return the user.
 
-    Forbidden for a wrong password, Conflict if it is changed meanwhile. Only an address to which
-    a link is mailed counts: not the present one, which withdraws a change that waits.
+    Forbidden for a wrong password, Conflict if it is changed meanwhile. Only an address that is
+    mailed a link counts towards the limit; giving the present address withdraws a pending change.
     """
     proven = throttling.require_password(actor, current_password, "user.update")
     email = changes.get("email")
     is_new = email is not None and users.fold_email(email) != proven.email_folded
     if is_new and not mailer.enabled():
-        raise Invalid("email", "Cannot be changed: there is no mail to confirm it with.")
+        raise Invalid("email", "Cannot be changed, because mail is not configured.")
     with current.atomic():
         user = users.rename(actor, proven, **changes)
         if user.username != proven.username:
             throttling.spend(f"usernames for {user.id}", RENAMES)
-        if is_new:  # at the end: what is refused for another reason mails nothing
+        if is_new:  # last: a request refused for another reason mails nothing
             throttling.spend(f"addresses for {user.id}", MAILS)
     return user
 
 
 def change_password(actor: Identity, current_password: str, new_password: str) -> None:
-    """Replace the actor's password and end all sessions but the calling one.
+    """Replace the actor's password and end all sessions except the calling one.
 
     Forbidden for a wrong password, InvalidCredentials if the calling session ends meanwhile.
     """
@@ -370,7 +369,7 @@ def _replace_password(actor: Identity, user: User, new: str) -> None:
     epoch = User.select(User.session_epoch).where(User.id == user.id)
     mine = (Session.id == actor.session_id) & (Session.epoch + 1 == epoch)
     if not Session.update(epoch=epoch).where(mine).execute():
-        # It was ended while the passwords were hashed, and must not come back to life.
+        # The session ended while the passwords were hashed, and must stay ended.
         raise InvalidCredentials(challenge=INVALID_TOKEN)
     others = (Session.user == user.id) & (Session.id != actor.session_id)
     Session.delete().where(others).execute()
@@ -378,10 +377,10 @@ def _replace_password(actor: Identity, user: User, new: str) -> None:
 
 
 def forgot_password(email: str) -> None:
-    """Mail a link to the user who has this address, if there is one, within a few seconds.
+    """Mail a link to the user with this address, if there is one, within a few seconds.
 
-    The account is looked up later, together with others: neither the answer nor the order of the
-    mails says whether it exists. Beyond what one network may ask for, the request is ignored.
+    The account is looked up later, together with others, so that neither the answer nor the order
+    of the mails reveals whether it exists. Requests beyond one network's limit are ignored.
     """
     if throttling.allow_from_here("forgotten", context.settings().login_attempts_per_address):
         services.current().lookups.submit(functools.partial(_mail_password_link, email))
@@ -401,9 +400,9 @@ def _send_link(user: User) -> None:
 
 
 def reset_password(token: str, new_password: str) -> None:
-    """Set the password of the user whose link `token` is, and end all their sessions.
+    """Set the password of the user whose link is `token`, and end all their sessions.
 
-    InvalidLink for a link that is not good; one whose password is too weak may be used again.
+    InvalidToken for a bad link; after a password that is too weak, the link can be used again.
     """
     user = links.holder(PASSWORD_LINK, token)
     hashed = users.hash_password(new_password, "new_password", user.username, user.email, user.id)
@@ -421,15 +420,18 @@ def _reset_password(user: User, new: str) -> None:
 
 @atomic
 def confirm_email(token: str) -> None:
-    """Make the pending address of the link's user their address; refuses as users does."""
+    """Make the pending address of the link's user their address.
+
+    Refuses as users.confirm_email does.
+    """
     throttling.trust_address(users.confirm_email(token))
 
 
 def prune(limit: int) -> int:
-    """Delete at most `limit` sessions that have expired; how many they were."""
+    """Delete at most `limit` expired sessions; return how many."""
     return delete_some(Session.select().where(Session.expires_at <= clock.now()), limit)
 
 
 def secrets_in_use() -> dict[str, int]:
-    """How many sessions that go on depend on each SECRET_KEY, by its id."""
+    """Count the living sessions that depend on each SECRET_KEY, by its id."""
     return count_by(Session.secret_id, _alive())

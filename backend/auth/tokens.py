@@ -1,4 +1,4 @@
-"""What a token is, to a service that was shown it, and its end: RFC 7662 and RFC 7009.
+"""Describing a token to a service that was given it, and revoking it: RFC 7662, RFC 7009.
 
 Both take tokens of every kind: access tokens, refresh tokens, API keys.
 """
@@ -23,13 +23,12 @@ from . import service as auth
 
 
 def introspect(actor: Identity, token: str) -> dict[str, Any]:
-    """The answer of RFC 7662 section 2.2: what the token is, or that it is not active.
+    """Return the answer of RFC 7662 section 2.2: what the token is, or that it is not active.
 
-    Active is what could be used now, as far as one can tell without using it: nothing is spent,
-    rotated, or taken into use by being asked about. How much of an API key's limit or quota is left
-    plays no part; one that is bound to addresses is not active, since nobody says from where it
-    comes: such a key takes `verify`. Nor is the session of somebody who must set up a second factor
-    first.
+    Active means usable now, as far as can be known without using it: asking spends nothing, rotates
+    nothing, and activates no new secret. How much of an API key's limit or quota is left plays no
+    part. A key that is bound to addresses is not active, because its address is unknown here: use
+    `verify` for it. Nor is the session of a user who must set up a second factor first.
     """
     for describe in (_access_token, _refresh_token, _api_key):
         try:
@@ -67,7 +66,7 @@ def _api_key(token: str) -> dict[str, Any]:
     return {
         "token_type": "api_key",
         **_about(key.owner),
-        "scope": " ".join(sorted(key.scopes)) or None,  # RFC 6749 section 3.3 knows no empty one
+        "scope": " ".join(sorted(key.scopes)) or None,  # RFC 6749 section 3.3 allows no empty one
         "client_id": str(key.id),
         "iat": made_at(UUID(str(key.secret.id))),
         "exp": _seconds(min(ends)) if ends else None,
@@ -89,9 +88,9 @@ def _seconds(at: datetime) -> int:
 
 
 def revoke(token: str) -> None:
-    """End what the token stands for, if it is one of ours: its session, or the API key.
+    """End the token's session, or revoke it if it is an API key; other text changes nothing.
 
-    As `auth.end_by_possession` and `keys.revoke_by_possession`; other text changes nothing.
+    Like `auth.revoke_token` and `keys.revoke_by_possession`.
     """
     try:
         auth.revoke_token(token)

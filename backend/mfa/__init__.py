@@ -1,1 +1,1 @@
-"""The second factor: one-time codes of an authenticator app, and recovery codes."""
+"""The second factor: one-time codes from an authenticator app, and recovery codes."""

@@ -7,10 +7,10 @@ from ..users.models import User
 
 
 class SecondFactor(Model):
-    """The secret that a user's authenticator app holds too, encrypted; in force once confirmed.
+    """The encrypted secret shared with a user's authenticator app; in force once confirmed.
 
-    `secret_id` names the SECRET_KEY under which it is encrypted. Codes of `last_step`, a number of
-    30-second steps since the epoch, and of all steps before it are used up.
+    `secret_id` names the SECRET_KEY that encrypts it. The codes of `last_step`, a number of
+    30-second steps since the epoch, and of all earlier steps are used up.
     """
 
     user = pw.ForeignKeyField(User, on_delete="CASCADE", unique=True)
@@ -24,7 +24,7 @@ class SecondFactor(Model):
 
 
 class RecoveryCode(Model):
-    """The digest of a code that is good once, in place of the authenticator app."""
+    """The digest of a code that works once, in place of the authenticator app."""
 
     user = pw.ForeignKeyField(User, on_delete="CASCADE")
     digest = pw.CharField(max_length=64, unique=True)

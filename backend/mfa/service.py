@@ -1,7 +1,7 @@
-"""What may be done with the second factor: setting it up, using its codes, taking it away.
+"""What may be done with the second factor: setting it up, using its codes, removing it.
 
-One-time codes are those of RFC 6238 as all authenticator apps make them: SHA-1, six digits, 30
-seconds. Whoever has lost the app has ten recovery codes. Wrong codes count as wrong passwords do.
+One-time codes follow RFC 6238 as all authenticator apps implement it: SHA-1, six digits, 30
+seconds. Ten recovery codes stand in for a lost app. Wrong codes count like wrong passwords.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ RECOVERY_CODES = 10
 
 
 def is_missing(user: Any) -> bool:
-    """True if the user's role must have a second factor (MFA_REQUIRED_ROLES) and they have none."""
+    """True if the user's role requires a second factor (MFA_REQUIRED_ROLES) and none is set up."""
     return user.role in context.settings().mfa_required_roles and not user.mfa_enabled
 
 
 def state(actor: Identity) -> dict[str, Any]:
-    """Whether the actor has a second factor, and how many recovery codes are left."""
+    """Return whether the actor has a second factor, and how many recovery codes are left."""
     left = RecoveryCode.select().where(RecoveryCode.user == actor.user_id).count()
     return {"enabled": actor.user.mfa_enabled, "recovery_codes_left": left}
 
 
 def start(actor: Identity, current_password: str) -> dict[str, str]:
-    """A new secret for the actor's authenticator app: in base32, as a URI, as a QR code in SVG.
+    """Create a secret for the actor's authenticator app: in base32, as a URI, as a QR code in SVG.
 
-    It is in force once `confirm` is given a code of it, and voids one that waited for that.
-    Forbidden for a wrong password, Conflict if the actor has a second factor.
+    It is in force once `confirm` gets one of its codes, and voids an earlier unconfirmed one.
+    Forbidden for a wrong password, Conflict if the actor already has a second factor.
     """
     user = throttling.require_password(actor, current_password, "mfa.enable")
     secret = pyotp.random_base32()
@@ -66,7 +66,7 @@ def start(actor: Identity, current_password: str) -> dict[str, str]:
 
 
 def confirm(actor: Identity, code: str) -> list[str]:
-    """Put the secret of `start` in force with a code of it; the recovery codes, shown this once.
+    """Activate the secret of `start` with one of its codes; return the recovery codes, shown once.
 
     Forbidden for a wrong code, Conflict if there is nothing to confirm.
     """
@@ -81,7 +81,7 @@ def confirm(actor: Identity, code: str) -> list[str]:
         _hold(user.id, enabled=False)
         same = SecondFactor.id == factor.id
         if not SecondFactor.update(confirmed_at=clock.now()).where(same).execute():
-            raise Conflict("conflict", "The second factor was set up anew at the same time.")
+            raise Conflict("conflict", "The second factor was set up again in another request.")
         _note(user.id, enabled=True)
         audit.record(actor, "mfa.enable", target=("user", user.id))
         mailer.send(user.email, "mfa_enabled", user_id=user.id, username=user.username)
@@ -89,7 +89,7 @@ def confirm(actor: Identity, code: str) -> list[str]:
 
 
 def disable(actor: Identity, current_password: str, code: str) -> None:
-    """Take the actor's second factor away.
+    """Remove the actor's second factor.
 
     Forbidden for a wrong password or code, Conflict if there is none.
     """
@@ -102,7 +102,7 @@ def disable(actor: Identity, current_password: str, code: str) -> None:
 
 
 def new_recovery_codes(actor: Identity, current_password: str, code: str) -> list[str]:
-    """Ten new recovery codes, which void all earlier ones. Refuses as `disable` does."""
+    """Return ten new recovery codes, which void all earlier ones. Refuses as `disable` does."""
     user = _prove(actor, current_password, code, "mfa.enable")
     with current.atomic():
         _hold(user.id, enabled=True)
@@ -113,7 +113,7 @@ def new_recovery_codes(actor: Identity, current_password: str, code: str) -> lis
 
 @atomic
 def clear(actor: Identity, user_id: UUID) -> None:
-    """Remove another user's second factor, as an administrator, if there is one."""
+    """Remove another user's second factor, if there is one, as an administrator."""
     user = users.for_update(actor, user_id, not_own=True)
     _remove(user.id)
     if user.mfa_enabled:
@@ -122,10 +122,10 @@ def clear(actor: Identity, user_id: UUID) -> None:
 
 
 def check(user: User, code: str) -> bool:
-    """Use up a one-time code or a recovery code of the user's; False if it is wrong or used.
+    """Use up a one-time code or a recovery code of the user; False if it is wrong or used.
 
-    To be called within `throttling.attempt`, and outside of any transaction: a code that was
-    accepted stays used, whatever comes after.
+    Call it within `throttling.attempt` and outside any transaction: an accepted code stays used,
+    whatever happens afterwards.
     """
     factor = SecondFactor.get_or_none(
         (SecondFactor.user == user) & SecondFactor.confirmed_at.is_null(False)
@@ -136,13 +136,16 @@ def check(user: User, code: str) -> bool:
 
 
 def secrets_in_use() -> dict[str, int]:
-    """How many second factors depend on each SECRET_KEY, by its id."""
+    """Count the second factors that depend on each SECRET_KEY, by its id."""
     confirmed = SecondFactor.confirmed_at.is_null(False)
     return count_by(SecondFactor.secret_id, SecondFactor.select().where(confirmed))
 
 
 def _prove(actor: Identity, current_password: str, code: str, action: str) -> User:
-    """The actor's row, if both are theirs. The password first: a wrong one uses up no code."""
+    """Return the actor's row, if both are theirs.
+
+    Checks the password first: a wrong one uses up no code.
+    """
     user = throttling.require_password(actor, current_password, action)
     if not user.mfa_enabled:
         raise _conflict(enabled=False)
@@ -153,18 +156,18 @@ def _prove(actor: Identity, current_password: str, code: str, action: str) -> Us
 
 
 def _conflict(*, enabled: bool) -> Conflict:
-    return Conflict("conflict", f"The second factor is {'on already' if enabled else 'not on'}.")
+    return Conflict("conflict", f"The second factor is {'already' if enabled else 'not'} on.")
 
 
 def _hold(user_id: UUID, *, enabled: bool) -> None:
-    """Lock the user's row, which makes what follows one step; Conflict if it says otherwise."""
+    """Lock the user's row, which makes the following one step; Conflict if `enabled` differs."""
     rows = User.select(User.id).where((User.id == user_id) & (User.mfa_enabled == enabled))
     if not lock(rows):
         raise _conflict(enabled=not enabled)
 
 
 def _note(user_id: UUID, *, enabled: bool) -> None:
-    """Write in the user's row whether there is a second factor: what all others read."""
+    """Record in the user's row whether there is a second factor; all other code reads it there."""
     changed = User.update(mfa_enabled=enabled, updated_at=clock.now())
     changed.where((User.id == user_id) & (User.mfa_enabled != enabled)).execute()
 
@@ -184,15 +187,16 @@ def _remove(user_id: UUID) -> None:
 
 
 def _use_one_time_code(factor: SecondFactor, code: str) -> bool:
-    """Use up the code's step and all before it, by one guarded UPDATE; False for any other text.
+    """Use up the code's step and all earlier ones by one guarded UPDATE; False for other text.
 
-    The secret moves to the present SECRET_KEY with it, so that the earlier one can be dropped.
+    Also moves the secret to the present SECRET_KEY, so that the earlier one can be dropped.
     """
     try:
         secret, is_earlier = services.current().keyring.decrypt(factor.secret)
     except LookupError:
-        log.error(  # noqa: TRY400 (a traceback says no more)
-            "second factor lost: its SECRET_KEY is gone", extra={"user_id": str(factor.user_id)}
+        log.error(  # noqa: TRY400 (a traceback adds nothing)
+            "second factor lost: its SECRET_KEY is no longer set",
+            extra={"user_id": str(factor.user_id)},
         )
         return False
     step = _step_of(secret.decode(), code)
@@ -204,7 +208,7 @@ def _use_one_time_code(factor: SecondFactor, code: str) -> bool:
 
 
 def _step_of(secret: str, code: str) -> int | None:
-    """The step that the code is of, the present one or a neighbour (RFC 6238 section 5.2)."""
+    """Return the step of the code, now or a neighbour (RFC 6238 section 5.2), or None."""
     totp, now, given = pyotp.TOTP(secret), int(clock.timestamp()) // STEP, _compact(code).encode()
     for step in (now, now - 1, now + 1):
         if hmac.compare_digest(totp.generate_otp(step).encode(), given):
@@ -213,13 +217,13 @@ def _step_of(secret: str, code: str) -> int | None:
 
 
 def _encrypted(secret: str) -> dict[str, str]:
-    """The columns that keep the secret, under the present SECRET_KEY."""
+    """Return the columns that store the secret, under the present SECRET_KEY."""
     keyring = services.current().keyring
     return {"secret": keyring.encrypt(secret.encode()), "secret_id": keyring.secret_ids[0]}
 
 
 def _qr_svg(text: str) -> str:
-    """A QR code as one SVG element that fills its place, on white also where the page is dark."""
+    """Return a QR code as one SVG element that fills its space, on white even on a dark page."""
     svg = io.BytesIO()
     segno.make_qr(text, error="m").save(
         svg,
@@ -230,7 +234,7 @@ def _qr_svg(text: str) -> str:
         svgclass=None,
         lineclass=None,
         light="#fff",
-        border=4,  # modules, as ISO/IEC 18004 asks
+        border=4,  # modules, as ISO/IEC 18004 requires
     )
     return svg.getvalue().decode()
 
@@ -239,7 +243,7 @@ def _qr_svg(text: str) -> str:
 
 
 def _new_codes(user_id: UUID) -> list[str]:
-    """Ten recovery codes in place of the user's earlier ones: 128 random bits, in base32."""
+    """Replace the user's recovery codes by ten new ones: 128 random bits each, in base32."""
     RecoveryCode.delete().where(RecoveryCode.user == user_id).execute()
     drawn = (base64.b32encode(secrets.token_bytes(16)).decode() for _ in range(RECOVERY_CODES))
     texts = [text.rstrip("=") for text in drawn]
@@ -249,17 +253,17 @@ def _new_codes(user_id: UUID) -> list[str]:
 
 
 def _use_recovery_code(user: User, code: str) -> bool:
-    """Use up the recovery code, by one DELETE; False if it is not one of the user's."""
+    """Use up the recovery code by one DELETE; False if it is not one of the user's."""
     same = (RecoveryCode.user == user) & (RecoveryCode.digest == _digest(_compact(code)))
     return bool(RecoveryCode.delete().where(same).execute())
 
 
 def _digest(text: str) -> str:
-    # No slow hash: nobody tries 2^128 codes. And what the time of a look-up by digest may tell of
-    # the digest tells nothing of the code.
+    # No slow hash: 2^128 codes cannot be tried. The time of a look-up may reveal something about
+    # the digest, but nothing about the code.
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _compact(code: str) -> str:
-    """The code as it is compared, however it was typed."""
+    """Return the code as it is compared, however it was typed."""
     return code.replace("-", "").replace(" ", "").upper()

@@ -1,7 +1,7 @@
-"""The guard: who is calling, by what credential, and may they pass.
+"""The guard: who is calling, with which credential, and may they pass.
 
-Every route carries one mark, which is enforced here and documented from the same value. A route
-without a mark is refused when the app is built, so that nothing is open by mistake.
+Every route carries one mark, which is enforced here and documented from the same value. Building an
+app with an unmarked route fails, so that nothing is open by mistake.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ ANY_KEY = ""  # in place of a scope
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may call a route. `key` is the scope that an API key needs; None: no key will do.
+    """Who may call a route. `key` is the scope that an API key needs; None if no key is accepted.
 
-    `before_enrolment`: also a session whose user must set up a second factor and has not.
-    `by_itself`: the view is public, judges caller and query by itself, and reads no body.
-    `hashes`: refused before all else while too many passwords are being hashed.
-    `as_client`: the key may also come as an OAuth client's secret.
+    `before_enrolment`: also accept a session whose user must still set up a second factor.
+    `by_itself`: the view is public, checks caller and query itself, and reads no body.
+    `hashes`: refuse before anything else while too many passwords are being hashed.
+    `as_client`: also accept the key as an OAuth client's secret.
     """
 
     public: bool = False
@@ -45,7 +45,7 @@ class Access:
     as_client: bool = False
 
     def codes(self) -> list[str]:
-        """The error codes that the guard answers with."""
+        """The error codes with which the guard may refuse."""
         if self.public:
             return []
         codes = ["ambiguous_credentials", "unauthenticated", "invalid_credentials"]
@@ -71,7 +71,7 @@ def _mark(access: Access) -> Callable[[View], View]:
     return decorate
 
 
-# The marks. Each stands directly under @blp.route, or under @before_enrolment.
+# The marks. Put one directly under @blp.route, or under @before_enrolment.
 public = _mark(Access(public=True))
 public_hashing = _mark(Access(public=True, hashes=True))
 by_itself = _mark(Access(public=True, by_itself=True))
@@ -90,19 +90,22 @@ def admin(scope: str | None = None) -> Callable[[View], View]:
 
 
 def before_enrolment(view: View) -> View:
-    """Above a mark: what is needed to set up the second factor that MFA_REQUIRED_ROLES asks for."""
+    """Above a mark: also for users who must still set up the second factor.
+
+    MFA_REQUIRED_ROLES requires it of them.
+    """
     view.access = replace(view.access, before_enrolment=True)  # type: ignore[attr-defined]
     return view
 
 
 def as_client(view: View) -> View:
-    """Above a mark: the key may also come as an OAuth client's secret."""
+    """Above a mark: also accept the key as an OAuth client's secret."""
     view.access = replace(view.access, as_client=True)  # type: ignore[attr-defined]
     return view
 
 
 def actor() -> Identity:
-    """Who is calling. For views that are not public."""
+    """Return who is calling. For views that are not public."""
     identity = context.current_call().identity
     assert identity is not None, "a public route has no actor"
     return identity
@@ -111,8 +114,8 @@ def actor() -> Identity:
 def init_app(app: Flask, enforce: Callable[[Access, WSGIEnvironment], None]) -> None:
     """Put the guard before every view of the app. RuntimeError if one has no mark.
 
-    `enforce` lets the caller of a view that is not public pass, as the actor of the call, or
-    raises what the caller is refused for.
+    For a view that is not public, `enforce` makes the caller the actor of the call, or raises the
+    error that refuses them.
     """
     unmarked = [name for name, view in app.view_functions.items() if not hasattr(view, "access")]
     if unmarked:
@@ -121,7 +124,7 @@ def init_app(app: Flask, enforce: Callable[[Access, WSGIEnvironment], None]) -> 
 
 
 def hashing_paths(app: Flask) -> frozenset[str]:
-    """The paths whose requests take a password to be hashed, and anybody may send."""
+    """The paths to which anyone may send a password that is then hashed."""
     views: dict[str, Any] = app.view_functions
     rules = app.url_map.iter_rules()
     return frozenset(rule.rule for rule in rules if views[rule.endpoint].access.hashes)
@@ -133,7 +136,7 @@ def _guard(
     asked = request._get_current_object()  # type: ignore[attr-defined]
     rule, environ = asked.url_rule, asked.environ
     if environ["PATH_INFO"].startswith("//") or not environ["PATH_INFO"].startswith("/"):
-        raise NotFound  # Werkzeug takes several slashes, or none, for one
+        raise NotFound  # Werkzeug treats several slashes, or none, as one
     if rule is None:
         return None  # 404 or 405, which the dispatch raises
     context.current_call().route = rule.rule
@@ -142,7 +145,7 @@ def _guard(
     view = views[rule.endpoint]
     access: Access = view.access
     if access.hashes:
-        services.current().password_hasher.require_place()  # a flood of these costs next to nothing
+        services.current().password_hasher.require_place()  # makes a flood cost next to nothing
     if not access.public:
         enforce(access, environ)
     if not access.by_itself:

@@ -1,4 +1,4 @@
-"""Flask's application, without what each request would pay and this service does not use."""
+"""Flask's application, without per-request work that this service does not need."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from werkzeug.routing import MapAdapter, Rule
 
 
 class JSON(DefaultJSONProvider):
-    """JSON in one form: compact, members in the order in which they are declared."""
+    """JSON in one form: compact, members in the order of declaration."""
 
     _encode = json.JSONEncoder(
         default=DefaultJSONProvider.default, separators=(",", ":"), sort_keys=False
     ).encode
 
     def dumps(self, obj: Any, **kwargs: Any) -> str:
-        """`obj` as JSON text. Flask's own would make an encoder for each."""
+        """Return `obj` as JSON text. Flask's own would make an encoder each time."""
         return self._encode(obj)
 
 
 class Ready(Response):
-    """A response whose body lies ready."""
+    """A response whose body is complete."""
 
     def __call__(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        """Hand it to the server. Werkzeug would copy its headers and wrap its body for that."""
+        """Pass it to the server. Werkzeug would copy its headers and wrap its body first."""
         is_plain = self.status_code == 200 and type(self.response) is list and not self._on_close
         if not is_plain or environ["REQUEST_METHOD"] == "HEAD":
             return super().__call__(environ, start)
@@ -43,28 +43,28 @@ class Ready(Response):
 
 
 class Empty(Ready):
-    """A response without a body, and so of no type."""
+    """A response without a body, and therefore without a type."""
 
     default_mimetype = None
 
 
 class NoSessions(SessionInterface):
-    """No cookie is ever read or set."""
+    """Reads and sets no cookies."""
 
     _none = NullSession()
 
     def open_session(self, app: Flask, request: Any) -> NullSession:
-        """What refuses to be written to."""
+        """Return a session that refuses to be written to."""
         return self._none
 
     def save_session(self, *args: Any) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class LazyRule(Rule):
-    """A path whose code that builds URLs is made when the first is built: few paths ever need it.
+    """A path that compiles its URL builder only when first needed; few paths ever need it.
 
-    Werkzeug's own makes all of it at the start, which is half the time that an app takes to make.
+    Werkzeug's own compiles all of them at start-up, which takes half the time of making an app.
     """
 
     def _compile_builder(self, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:
@@ -73,7 +73,7 @@ class LazyRule(Rule):
 
 
 class Application(Flask):
-    """A Flask application of synchronous code alone. Its links lead to the host of `public_url`."""
+    """A Flask application with synchronous views only. Its links use the host of `public_url`."""
 
     url_rule_class = LazyRule
     json_provider_class = JSON
@@ -84,7 +84,7 @@ class Application(Flask):
         super().__init__(name, static_folder=None)
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        """What finds the request's route, and makes links that no Host header leads elsewhere."""
+        """Return what finds the request's route, and makes links that ignore the Host header."""
         config = self.config
         if config["SERVER_NAME"] or config["TRUSTED_HOSTS"]:
             return super().create_url_adapter(request)
@@ -101,5 +101,5 @@ class Application(Flask):
         )
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """The function itself. Flask's own looks each time whether it is a coroutine."""
+        """Return the function itself. Flask's own checks each time whether it is a coroutine."""
         return func

@@ -31,7 +31,7 @@ _PREFLIGHT: Headers = [
 
 
 def completer(settings: Settings) -> Callable[[dict[str, Any], Headers], Headers]:
-    """A function that returns a response's headers together with those that it lacks."""
+    """Return a function that completes a response's headers with those that it lacks."""
     standard = [*STANDARD, HSTS] if settings.public_url.startswith("https:") else STANDARD
     names = frozenset(name.lower() for name, _ in standard)
     origins = frozenset(settings.cors_origins)
@@ -56,7 +56,7 @@ def completer(settings: Settings) -> Callable[[dict[str, Any], Headers], Headers
 
 
 def rate_headers(rate: Rate) -> Headers:
-    """How a key's limit stands (draft-ietf-httpapi-ratelimit-headers-11)."""
+    """Return the state of a key's limit as headers (draft-ietf-httpapi-ratelimit-headers-11)."""
     return [
         ("RateLimit-Policy", f'"key";q={rate.limit};w={rate.window_seconds}'),
         ("RateLimit", f'"key";r={rate.remaining};t={rate.reset_seconds}'),
@@ -64,6 +64,6 @@ def rate_headers(rate: Rate) -> Headers:
 
 
 def bearer_of(environ: dict[str, Any]) -> str:
-    """What was sent as a bearer token (RFC 6750 section 2.1); empty if nothing was."""
+    """Return the bearer token that was sent (RFC 6750 section 2.1), or an empty string."""
     scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     return token.strip(" \t") if scheme.lower() == "bearer" else ""

@@ -1,7 +1,7 @@
-"""What surrounds the Flask application for each request, 404 and 500 included.
+"""What surrounds the Flask application for each request, including 404 and 500.
 
-Finds out who really called through trusted proxies, gives the request its id, lets the code inside
-run as part of this service, completes the headers, and writes one line to the log.
+Finds the real caller behind trusted proxies, gives the request its id, lets the code inside run as
+part of this service, completes the headers, and writes one line to the log.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from .headers import completer, rate_headers
 log = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile("[A-Za-z0-9._-]{1,64}")
-# W3C Trace Context section 3.2: version 00 ends with the flags, a later one may go on.
+# W3C Trace Context section 3.2: version 00 ends with the flags, a later one may continue.
 _TRACE = re.compile(
     "(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
 )
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
-# RFC 3986 section 3.2.2, without the comma by which some servers join two hosts into one.
+# RFC 3986 section 3.2.2, without the comma with which some servers join two hosts.
 _HOST = re.compile(r"([A-Za-z0-9._~!$&'()*+;=%-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{0,5})?")
-# Asked by machines that know no host name, or by proxies under that of what stands behind them.
+# Called by machines without a host name, or by proxies under the name of a site behind them.
 _ALWAYS_OPEN = frozenset({"/healthz", "/readyz", "/v1/verify"})
 
 
@@ -57,7 +57,7 @@ class RequestMiddleware:
         started = time.perf_counter()
         see_through_proxies(environ, self._service.settings.trusted_proxies)
         environ["PATH_INFO"] = environ.get("PATH_INFO") or "/"  # the mount point itself
-        environ.pop("HTTP_UPGRADE", None)  # a route is a route; Werkzeug would look for websockets
+        environ.pop("HTTP_UPGRADE", None)  # else Werkzeug would look for a websocket route
         call = call_of(environ)
         status = "500"
 
@@ -94,20 +94,20 @@ class RequestMiddleware:
         try:
             return self._app(environ, start)
         except Exception as error:
-            # The last resort: what even the error handlers did not catch.
+            # The last resort, for errors that even the error handlers did not catch.
             log.exception("unexpected error", exc_info=error)
             return _refuse("internal_error", None, start)
 
     def _tell_of_proxy(self) -> None:
-        """Once a process: a proxy seems to stand in front, and nobody said that it is trusted."""
+        """Warn once per process that a proxy seems to be in front but is not trusted."""
         self._is_told = True
-        log.warning("X-Forwarded-For arrives, and TRUSTED_PROXIES is not set: it is ignored")
+        log.warning("ignoring X-Forwarded-For, because TRUSTED_PROXIES is not set")
         self._service.tasks.submit(self._on_forwarded)
 
 
 def _check_threads(environ: WSGIEnvironment) -> None:
-    """Log an error if this is a uWSGI in which no thread runs between requests."""
-    uwsgi = sys.modules.get("uwsgi")  # exists inside of uWSGI only
+    """Log an error if this is uWSGI without threads that run between requests."""
+    uwsgi = sys.modules.get("uwsgi")  # exists only inside uWSGI
     if uwsgi is None or "uwsgi.version" not in environ or environ.get("wsgi.multithread"):
         return
     if uwsgi.opt.get("enable-threads", b"false") in {b"false", b"off", b"no", b"0"}:
@@ -122,7 +122,7 @@ def _is_always_open(path: str) -> bool:
 
 
 def _has_host(environ: WSGIEnvironment) -> bool:
-    """True if the Host header is as RFC 9112 section 3.2 requires; an empty one is valid."""
+    """True if the Host header meets RFC 9112 section 3.2, which allows an empty one."""
     host = environ.get("HTTP_HOST")
     if host is None:
         return environ.get("SERVER_PROTOCOL") != "HTTP/1.1"
@@ -130,7 +130,7 @@ def _has_host(environ: WSGIEnvironment) -> bool:
 
 
 def call_of(environ: WSGIEnvironment) -> Call:
-    """The call that a request is: with the id that the client gave it, or a new one."""
+    """Return the call for a request, with the id that the client gave it, or a new one."""
     request_id = environ.get("HTTP_X_REQUEST_ID", "")
     if not _REQUEST_ID.fullmatch(request_id):
         request_id = os.urandom(8).hex()
@@ -157,7 +157,7 @@ def _refuse(code: str, detail: str | None, start: StartResponse) -> Iterable[byt
 def _log(call: Call, status: int, milliseconds: float) -> None:
     if not log.isEnabledFor(logging.INFO):
         return
-    # As log.info does, which would look for the line of code that calls it, and judge each name.
+    # Like log.info, which would also look up the line of code that calls it, and check each name.
     text, args = "%s %s %s", (call.method, call.route or "-", status)
     record = log.makeRecord(log.name, logging.INFO, "", 0, text, args, None)
     record.__dict__.update(
@@ -172,10 +172,10 @@ def _log(call: Call, status: int, milliseconds: float) -> None:
 
 
 def see_through_proxies(environ: WSGIEnvironment, trusted: tuple[Network, ...]) -> None:
-    """Replace address, scheme, host and prefix by those that trusted proxies tell of.
+    """Replace address, scheme, host and prefix by those that trusted proxies report.
 
-    X-Forwarded-For is read from the right, and the first address that is not a trusted proxy's is
-    the client's. What an untrusted peer sends in such headers is ignored.
+    X-Forwarded-For is read from the right: the first address that is not a trusted proxy's is the
+    client's. Such headers are ignored if an untrusted peer sends them.
     """
     peer, environ["REMOTE_ADDR"] = _address(environ.get("REMOTE_ADDR") or "")
     if peer is None or not trusted or not _is_trusted(peer, trusted):
@@ -183,7 +183,7 @@ def see_through_proxies(environ: WSGIEnvironment, trusted: tuple[Network, ...]) 
     for hop in reversed(environ.get("HTTP_X_FORWARDED_FOR", "").split(",")):
         client, spelled = _address(hop.strip())
         if client is None:
-            break  # nothing to the left of what cannot be read is worth believing
+            break  # trust nothing to the left of an unreadable entry
         environ["REMOTE_ADDR"] = spelled
         if not _is_trusted(client, trusted):
             break
@@ -204,9 +204,9 @@ def _last(environ: WSGIEnvironment, name: str) -> str:
 
 @functools.lru_cache(1024)
 def _address(text: str) -> tuple[Any, str]:
-    """The IP address that `text` is, an IPv4-mapped one as IPv4, and its spelling.
+    """Return the IP address in `text`, an IPv4-mapped one as IPv4, and its spelling.
 
-    (None, "") if it is none: a local socket's path, or nothing, is nobody's address.
+    (None, "") if there is none: for example a local socket's path, or nothing.
     """
     if text.startswith("["):  # some proxies add the port: [2001:db8::1]:4711, 192.0.2.1:4711
         text = text[1:].partition("]")[0]
