@@ -43,9 +43,8 @@ def against_others(folder: Path, into: Path, rounds: int, seconds: int) -> list[
         ]
         cells.append(Cell("login", BOUND, lambda number: _bound(seconds)))
         take_turns(cells, rounds)
-    cells.sort(
-        key=lambda each: (BARE, *WORKS).index(each.work)
-    )  # puts the bound next to the other logins
+    # Puts the bound next to the other logins.
+    cells.sort(key=lambda each: (BARE, *WORKS).index(each.work))
     _publish("peers", cells, into, "CPU microseconds a request, two processes of one thread")
     return cells
 

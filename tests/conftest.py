@@ -1,8 +1,8 @@
 """What tests share: a client, and Alice, Bob and Root who use it, on both databases.
 
 Every test that asks for `client` (or for one of them) runs on SQLite, and again on PostgreSQL if
-TEST_POSTGRES_URL names a server that may create databases; tests of Redis run if TEST_REDIS_URL
-names one. With CI=true both must be set.
+TEST_POSTGRES_URL names a server on which databases may be created; tests of Redis run if
+TEST_REDIS_URL names one. With CI=true both must be set.
 """
 
 from __future__ import annotations

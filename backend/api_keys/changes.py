@@ -39,7 +39,7 @@ def require_below_maximum(actor: Identity, rate_limit: dict[str, int] | None) ->
         and not rate_limits.within(limit, highest)
     ):
         most = f"{counted(highest.most, 'use')} in {counted(highest.seconds, 'second')}"
-        raise Invalid("rate_limit", f"At most {most} are allowed, and no larger burst.")
+        raise Invalid("rate_limit", f"Must not exceed {most}, nor allow a larger burst.")
 
 
 def respect_locks(actor: Identity, key: ApiKey, wanted: dict[str, Any]) -> None:

@@ -114,7 +114,7 @@ def _owner(actor: Identity, owner_id: UUID | None) -> Any:
 def _require_holder(actor: Identity, owner: Any) -> None:
     """Raise Forbidden if the owner is another person: only they may hold their secret."""
     if owner.id != actor.user_id and owner.kind != "service" and actor.method != "console":
-        raise Forbidden("forbidden", "Only its owner can receive the secret of a person's key.")
+        raise Forbidden("forbidden", "Only the owner can receive the secret of a person's key.")
 
 
 @atomic
@@ -430,7 +430,7 @@ def _for_update(actor: Identity, key_id: UUID, *, itself: bool = False) -> ApiKe
     if not lock(_visible(actor, key_id)):
         raise NotFound
     if actor.key_id == key_id and not itself:
-        raise Forbidden("session_required", "A key cannot change itself.")
+        raise Forbidden("session_required", "A key cannot change itself; use a session.")
     return get(actor, key_id)
 
 
@@ -449,7 +449,7 @@ def _line_for_update(actor: Identity, key_id: UUID, *, itself: bool = False) -> 
     others = [each for each in lineage.living([key_id]) if each.id != key_id]
     for each in others:
         if each.id == actor.key_id and not itself:
-            raise Forbidden("session_required", "A key cannot change itself.")
+            raise Forbidden("session_required", "A key cannot change itself; use a session.")
         _require_reach(actor, each)
     return [key, *others]
 

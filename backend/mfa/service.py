@@ -81,7 +81,10 @@ def confirm(actor: Identity, code: str) -> list[str]:
         _hold(user.id, enabled=False)
         same = SecondFactor.id == factor.id
         if not SecondFactor.update(confirmed_at=clock.now()).where(same).execute():
-            raise Conflict("conflict", "The second factor was set up again in another request.")
+            raise Conflict(
+                "conflict",
+                "The second factor was set up again in another request; confirm that one.",
+            )
         _note(user.id, enabled=True)
         audit.record(actor, "mfa.enable", target=("user", user.id))
         mailer.send(user.email, "mfa_enabled", user_id=user.id, username=user.username)

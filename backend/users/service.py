@@ -1,4 +1,4 @@
-"""What may be done with accounts. The actor comes first: an administrator, or one's key."""
+"""What may be done with accounts. The actor comes first: an administrator or their key."""
 
 from __future__ import annotations
 

@@ -90,10 +90,7 @@ def admin(scope: str | None = None) -> Callable[[View], View]:
 
 
 def before_enrolment(view: View) -> View:
-    """Above a mark: also for users who must still set up the second factor.
-
-    MFA_REQUIRED_ROLES requires it of them.
-    """
+    """Above a mark: also for users who must first set up the second factor (MFA_REQUIRED_ROLES)."""
     view.access = replace(view.access, before_enrolment=True)  # type: ignore[attr-defined]
     return view
 
