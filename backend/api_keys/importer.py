@@ -38,7 +38,7 @@ def draft(
     created_at: datetime | None = None,
     **wanted: Any,
 ) -> Draft:
-    """Draft a key for the owner, whose text is known only by `digest`: see keyring.read_digest.
+    """Draft a key for the owner, known only by the `digest` of its text: see keyring.read_digest.
 
     Makes those checks of `keys.issue` that do not depend on other keys.
     """

@@ -49,8 +49,8 @@ def _by_digest(number: int) -> str:
     """Return the statement for one of `number` digests.
 
     One statement, because between two, another request may move the row to another digest. Several
-    may match: two digests of another system may be of one text, which cannot be seen. A revoked key
-    then comes first, so that the text is refused from then on.
+    rows may match: two digests of another system may be of the same text without our knowing. A
+    revoked key then comes first, so that the text is refused from then on.
     """
     order = " ORDER BY k.revoked_at IS NULL, s.id LIMIT 1" if number > 1 else ""
     return f"{_KEY} WHERE s.digest IN ({', '.join('?' * number)}){order}"

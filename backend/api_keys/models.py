@@ -135,7 +135,7 @@ class ApiKey(Model):
 
     @property
     def quota(self) -> dict[str, Any] | None:
-        """What may still be spent, as of now, and what it is refilled to; None: without end."""
+        """What may still be spent now, and what it is refilled to; None if there is no quota."""
         if self.quota_remaining is None:
             return None
         interval, at = self.refill_interval, now()

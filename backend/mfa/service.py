@@ -38,7 +38,7 @@ RECOVERY_CODES = 10
 
 
 def is_missing(user: Any) -> bool:
-    """True if the user's role requires a second factor (MFA_REQUIRED_ROLES) and none is set up."""
+    """True if the user's role requires a second factor (MFA_REQUIRED_ROLES) and they have none."""
     return user.role in context.settings().mfa_required_roles and not user.mfa_enabled
 
 
