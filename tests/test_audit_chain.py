@@ -514,7 +514,7 @@ def test_pruning_removes_no_evidence(aged: Services, caplog: pytest.LogCaptureFi
 def test_pruning_refuses_a_chain_that_was_altered(aged: Services) -> None:
     seal(aged)
     execute(aged, *tampering(1)["truncate"])
-    with pytest.raises(Conflict, match="not as it was sealed"):
+    with pytest.raises(Conflict, match="row of the audit chain has been altered"):
         prune(aged)
 
 
@@ -552,7 +552,7 @@ def test_without_the_secret_nothing_is_sealed_the_service_goes_on_and_says_so(
         record_some(lost, 1)
         seal(lost)
     [line] = [line for line in caplog.records if line.levelname == "ERROR"]
-    assert "SECRET_KEY that is gone" in line.getMessage()
+    assert "SECRET_KEY that is no longer set" in line.getMessage()
     report = verified(lost)
     assert report.unsealed == 3
     assert "SECRET_KEY_FALLBACKS" in report.faults[0]
