@@ -113,7 +113,7 @@ def test_a_session_that_options_in_the_url_spoil_is_refused_in_a_sentence(
 ) -> None:
     with database_of() as url:
         told = flask_of(app_on(f"{url}?options=-cdatestyle%3DSQL"))("doctor")
-        assert told.stderr.startswith("fatal: DATABASE_URL: DateStyle is SQL, MDY, and the service")
+        assert told.stderr.startswith("fatal: DATABASE_URL: DateStyle is SQL, MDY, but the service")
 
 
 def test_doctor_warns_of_a_database_whose_locale_folds_no_case_beyond_ascii(
