@@ -173,13 +173,14 @@ class _Redis:
             answer: Any = self._script(names, arguments)
         except self._error as error:
             self._down_until = time.monotonic() + REST_SECONDS
-            if not self._is_down:
+            # Noted before it is logged: writing the line lets other threads come this far.
+            was_down, self._is_down = self._is_down, True
+            if not was_down:
                 log.warning("limits: counted in this process alone, as Redis is down: %s", error)
-            self._is_down = True
             return None
-        if self._is_down:
+        was_down, self._is_down, self._down_until = self._is_down, False, 0.0
+        if was_down:
             log.info("limits: Redis is back")
-        self._is_down, self._down_until = False, 0.0
         return [
             _rate(limit, bool(passes), before, used, float(elapsed))
             for (_, limit), (passes, before, used, elapsed) in zip(windows, answer, strict=True)
