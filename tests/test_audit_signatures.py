@@ -62,7 +62,7 @@ def has_sequence(service: Services, event_id: str = OTHER_ID) -> bool:
     return sequence is not None
 
 
-# --- events that somebody added ---
+# --- events added from outside ---
 
 
 @pytest.mark.parametrize(

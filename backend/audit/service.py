@@ -1,4 +1,4 @@
-"""Recording what is done, and reading it. For how it is protected from changes, see chain.py."""
+"""Record and read audit events. For how they are protected from changes, see chain.py."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Guards any WSGI application, with the settings and the database of a service.
 
-    application = Middleware(application, create_service(), scopes=["reports:read"])
+    application = Middleware(application, create_services(), scopes=["reports:read"])
 
 Neither the application nor this needs a Flask context, and the service runs no application code.
 """

@@ -1,4 +1,4 @@
-"""Audit events that somebody inserts into the database while the service runs: none is sealed."""
+"""Audit events inserted into the database while the service runs: none is sealed."""
 
 from __future__ import annotations
 
