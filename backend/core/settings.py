@@ -1,7 +1,8 @@
 """The one typed list of settings, and the checks for unsafe ones.
 
-Each comes from the environment, else from `.env`, else from `config/<ENVIRONMENT>.env`, else it has
-its default. An empty value counts as not set. Only this module reads `os.environ`.
+A setting comes from the environment, otherwise from `.env`, otherwise from
+`config/<ENVIRONMENT>.env`, otherwise from its default. An empty value counts as not set. Only this
+module reads `os.environ`.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def _text(text: str) -> str:
 
 
 def _environment(text: str) -> str:
-    """Accept one of the three, or a name with its own file: a misspelt name must not start."""
+    """Accept one of the three, or a name that has a file: a typo must not start the service."""
     is_known = text in ENVIRONMENTS or _environment_file(text).is_file()
     if not re.fullmatch("[a-z]+", text) or not is_known:
         raise ValueError
@@ -224,19 +225,21 @@ class Settings:
         "production",
         "production, development, testing, or the NAME of a file config/NAME.env",
     )
-    host: str = _setting(_listen_address, "127.0.0.1", "address to listen on; *: all of them")
+    host: str = _setting(_listen_address, "127.0.0.1", "address to listen on; * for all")
     port: int = _setting(_whole(1, 65535), "8000", "1 to 65535")
     public_url: str = _setting(_web_address, "http://127.0.0.1:{PORT}", "http(s)://host[/prefix]")
     password_url: str = _setting(
-        _page_address, "{PUBLIC_URL}/password", "the page behind links in mail, without #"
+        _page_address,
+        "{PUBLIC_URL}/password",
+        "address of the page that mail links open, without #",
     )
     service_name: str = _setting(
         _service_name,
         "Backend",
-        "1 to 64 characters, no : < >; in mails, pages, authenticator apps",
+        "1 to 64 characters without : < >; shown in mails, pages, authenticator apps",
     )
     allow_http: bool = _setting(_flag, "false", "true or false")
-    threads: int = _setting(_whole(1, 1000), "8", "1 to 1000, for each process")
+    threads: int = _setting(_whole(1, 1000), "8", "1 to 1000 per process")
     workers: int = _setting(_whole(1, 1000), "1", "1 to 1000 processes (gunicorn)")
     database_url: str = _setting(
         parse_database_url,
@@ -252,43 +255,55 @@ class Settings:
     redis_url: str = _setting(parse_redis_url, "", REDIS_FORM, file=True)
     secret_key: str = _setting(_text, "", "at least 32 random bytes", file=True)
     secret_key_fallbacks: tuple[str, ...] = _setting(
-        _list, "", "earlier secrets, by comma", file=True
+        _list, "", "earlier secrets, separated by commas", file=True
     )
     admin_username: str = _setting(
         _match("[A-Za-z0-9._-]{3,64}"), "admin", "3 to 64 letters, digits, . _ -"
     )
     admin_email: str = _setting(_match(r"[^@\s]+@[^@\s]+"), "admin@example.com", "e-mail address")
-    admin_password: str = _setting(_text, "", "the first admin's password", file=True)
-    cors_origins: tuple[str, ...] = _setting(_origins, "", "exact origins, by comma; no *")
-    trusted_proxies: tuple[Network, ...] = _setting(_networks, "", "addresses or CIDRs, by comma")
+    admin_password: str = _setting(_text, "", "password of the first administrator", file=True)
+    cors_origins: tuple[str, ...] = _setting(
+        _origins, "", "exact origins, separated by commas; not *"
+    )
+    trusted_proxies: tuple[Network, ...] = _setting(
+        _networks, "", "addresses or CIDRs, separated by commas"
+    )
     trusted_hosts: tuple[str, ...] = _setting(
-        _hosts, "", "host names, by comma, in ASCII; none: any"
+        _hosts, "", "ASCII host names, separated by commas; empty: any"
     )
     # RSA passes here, so that `signing_keys` can explain why it is refused.
     jwt_algorithm: str = _setting(
         _match("HS256|EdDSA|ES256|[RP]S(256|384|512)"), "HS256", "HS256, EdDSA, ES256"
     )
-    jwt_private_key_file: str = _setting(_text, "", "path of PEM keys: the first signs, all verify")
+    jwt_private_key_file: str = _setting(
+        _text, "", "path of a file of PEM keys; the first signs, all verify"
+    )
     jwt_issuer: str = _setting(_text, "{PUBLIC_URL}", "text")
     jwt_audience: str = _setting(_text, "{PUBLIC_URL}", "text")
     jwt_access_token_expire_minutes: int = _setting(_whole(1, 1440), "10", "1 to 1440 minutes")
-    jwt_refresh_token_expire_days: int = _setting(_whole(1, 3650), "7", "1 to 3650 days, idle")
+    jwt_refresh_token_expire_days: int = _setting(
+        _whole(1, 3650), "7", "1 to 3650 days without use"
+    )
     session_absolute_days: int = _setting(_whole(1, 3650), "30", "1 to 3650 days")
     refresh_grace_seconds: int = _setting(_whole(0, 300), "10", "0 to 300 seconds")
     max_sessions_per_user: int = _setting(_whole(1, 10_000), "20", "1 to 10000")
-    username_hold_days: int = _setting(_whole(0, 36_500), "90", "0 to 36500; 0: not at all")
+    username_hold_days: int = _setting(_whole(0, 36_500), "90", "0 to 36500; 0: not held")
     password_min_length: int = _setting(_whole(8, 1024), "15", "8 to 1024 characters")
-    bcrypt_rounds: int = _setting(_whole(4, 18), "12", "4 to 18; in production at least 10")
-    login_attempts: Limit = _setting(_limit, "10/300", "failures/seconds, account and address")  # noqa: RUF009
-    login_attempts_per_address: Limit = _setting(_limit, "100/300", "failures/seconds")  # noqa: RUF009
-    login_attempts_per_account: Limit = _setting(_limit, "100/86400", "failures/seconds")  # noqa: RUF009
-    mfa_required_roles: tuple[str, ...] = _setting(_roles, "", "user, admin, by comma")
-    api_key_prefix: str = _setting(_match("[a-z][a-z0-9]{1,15}"), "bt", "2 to 16 of a-z and 0-9")
+    bcrypt_rounds: int = _setting(_whole(4, 18), "12", "4 to 18; at least 10 in production")
+    login_attempts: Limit = _setting(_limit, "10/300", "failures/seconds per account and address")  # noqa: RUF009
+    login_attempts_per_address: Limit = _setting(_limit, "100/300", "failures/seconds per address")  # noqa: RUF009
+    login_attempts_per_account: Limit = _setting(  # noqa: RUF009
+        _limit, "100/86400", "failures/seconds per account"
+    )
+    mfa_required_roles: tuple[str, ...] = _setting(_roles, "", "user, admin or user,admin")
+    api_key_prefix: str = _setting(
+        _match("[a-z][a-z0-9]{1,15}"), "bt", "2 to 16 characters a-z and 0-9, the first a letter"
+    )
     max_keys_per_user: int = _setting(_whole(1, 1_000_000), "100", "1 to 1000000")
-    rate_limit_default: Limit | None = _setting(_rate, "", "uses/seconds for keys without one")  # noqa: RUF009
-    rate_limit_max: Limit | None = _setting(_rate, "", "uses/seconds that no key's limit exceeds")  # noqa: RUF009
+    rate_limit_default: Limit | None = _setting(_rate, "", "uses/seconds for keys without a limit")  # noqa: RUF009
+    rate_limit_max: Limit | None = _setting(_rate, "", "uses/seconds, the maximum for any key")  # noqa: RUF009
     disable_keys_unused_days: int = _setting(_whole(0, 36_500), "0", "0 to 36500; 0: never")
-    audit_retention_days: int = _setting(_whole(0, 36_500), "365", "0 to 36500; 0: for ever")
+    audit_retention_days: int = _setting(_whole(0, 36_500), "365", "0 to 36500; 0: keep forever")
     mail_url: str = _setting(
         _mail_url, "", "smtp(s)://[user:password@]host[:port], console:, memory:", file=True
     )
@@ -299,10 +314,10 @@ class Settings:
         _match("DEBUG|INFO|WARNING|ERROR"), "INFO", "DEBUG, INFO, WARNING, ERROR"
     )
     log_format: str = _setting(_match("json|text"), "json", "json or text")
-    log_file: str = _setting(_text, "", "path; JSON lines, beside the console")
+    log_file: str = _setting(_text, "", "path of a file for JSON lines, in addition to the console")
     metrics_enabled: bool = _setting(_flag, "false", "true or false")
     metrics_token: str = _setting(
-        _match(f"|{_VISIBLE}"), "", "bearer token of who may read metrics; none: anybody", file=True
+        _match(f"|{_VISIBLE}"), "", "bearer token for reading metrics; empty: anyone may", file=True
     )
     docs_enabled: bool = _setting(_flag, "false", "true or false")
     flask_debug: bool = _setting(_flag, "false", "true or false; refused in production")
@@ -458,7 +473,7 @@ def unsafe(settings: Settings) -> list[str]:
             "PUBLIC_URL is http; serve over https, or set ALLOW_HTTP=true on a closed network.",
         ),
         (
-            _tells_password(settings.mail_url),
+            _sends_password_in_clear(settings.mail_url),
             "MAIL_URL would send its password unencrypted; leave out ?starttls=never.",
         ),
     ]
@@ -471,7 +486,7 @@ def _is_example(secret: str) -> bool:
     return repetitive or placeholder or secret in EXAMPLE_SECRETS
 
 
-def _tells_password(mail_url: str) -> bool:
+def _sends_password_in_clear(mail_url: str) -> bool:
     parts = urlsplit(mail_url)
     return bool(parts.password and parts.query) and not is_loopback(parts.hostname or "")
 
