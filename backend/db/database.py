@@ -264,6 +264,13 @@ class Model(pw.Model):
     id = pw.UUIDField(primary_key=True, default=new_id)
     created_at = UTCDateTimeField(default=clock.now)
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Raise TypeError for a column whose times would come back without a zone."""
+        super().__init_subclass__(**kwargs)
+        for name, field in vars(cls).items():
+            if isinstance(field, pw.DateTimeField) and not isinstance(field, UTCDateTimeField):
+                raise TypeError(f"{cls.__name__}.{name}: use UTCDateTimeField")
+
     class Meta:
         database = current
         legacy_table_names = False  # or else indexes are created and dropped by different names

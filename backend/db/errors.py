@@ -90,6 +90,19 @@ def is_unique_violation(error: pw.IntegrityError, table: str, column: str) -> bo
     return bool(cause.diag.constraint_name == f"{table}_{column}")  # messages may be translated
 
 
+def missing_reference(error: pw.IntegrityError) -> str | None:
+    """Return the id in a foreign key for which there is no row, if that is the error."""
+    cause = _cause(error)
+    if isinstance(cause, sqlite3.Error):
+        return getattr(error, "missing", None)  # from SqliteDatabase.execute
+    if cause.sqlstate != "23503":
+        return None
+    # Key (note_id)=(0192...) is not present in table "notes". The words may be translated.
+    found = re.search(r"\((\w+)\)=\((.*?)\)", cause.diag.message_detail or "")
+    # "id" would be that of a row which cannot be deleted, since others refer to it.
+    return found[2] if found and found[1] != "id" else None
+
+
 def _cause(error: BaseException) -> Any:
     """Return the driver's error, which Peewee wraps."""
     return error.__cause__ or error.__context__ or error

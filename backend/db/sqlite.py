@@ -91,6 +91,29 @@ class SqliteDatabase(BoundedPool, PooledSqliteDatabase):
             return super().execute_sql(sql, params)
         return self._in_turn(lambda: super(SqliteDatabase, self).execute_sql(sql, params))
 
+    def execute(self, query: Any, **options: Any) -> Any:
+        """Run a query. An error of a foreign key gets the `missing` id, which SQLite leaves out."""
+        try:
+            return super().execute(query, **options)
+        except pw.IntegrityError as error:
+            if _code_of(error) == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
+                error.missing = self._missing(query)
+            raise
+
+    def _missing(self, query: Any) -> str | None:
+        """Return the first id for which there is no row, of those that a query writes."""
+        written = getattr(query, "_insert", None) or getattr(query, "_update", None)
+        rows = [written] if isinstance(written, dict) else written
+        for row in rows if isinstance(rows, list) else ():  # not DELETE, nor INSERT ... SELECT
+            named = row if isinstance(row, dict) else dict(zip(query._columns, row, strict=True))
+            for key, value in named.items():
+                field = query.model._meta.combined[key] if isinstance(key, str) else key
+                if isinstance(field, pw.ForeignKeyField) and value is not None:
+                    wanted = field.rel_model.select().where(field.rel_field == value)
+                    if not wanted.exists(self):
+                        return str(getattr(value, "pk", value))
+        return None
+
     def rollback(self) -> None:
         """Roll back, unless SQLite already has, as it does when the disk is full."""
         if self.connection().in_transaction:
@@ -125,5 +148,8 @@ def _casefold(text: str | None) -> str | None:
 
 
 def _is_busy(error: pw.OperationalError) -> bool:
-    code = getattr(error.__cause__ or error.__context__, "sqlite_errorcode", 0)
-    return bool(code & 0xFF == sqlite3.SQLITE_BUSY)
+    return _code_of(error) & 0xFF == sqlite3.SQLITE_BUSY
+
+
+def _code_of(error: pw.DatabaseError) -> int:
+    return getattr(error.__cause__ or error.__context__, "sqlite_errorcode", 0)

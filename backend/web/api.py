@@ -80,6 +80,7 @@ class ResponseSchema(ma.Schema):
 
     def on_bind_field(self, field_name: str, field_obj: fields.Field) -> None:
         """Document the field as required. Raises TypeError for what `_serialize` cannot do."""
+        _require_zone(field_obj, f"{type(self).__name__}.{field_name}")
         computed = not field_obj._CHECK_ATTRIBUTE  # a Function, Method or Constant
         if computed or field_obj.data_key or field_obj.dump_default is not ma.missing:
             raise TypeError(f"{field_name}: use a plain member of what the view returns")
@@ -102,6 +103,13 @@ class ResponseSchema(ma.Schema):
         """Return (name, attribute to read, function that serializes it) for each field."""
         named = self.dump_fields.items()
         return [(name, field.attribute or name, field._serialize) for name, field in named]
+
+
+def _require_zone(field: fields.Field, name: str) -> None:
+    """Raise TypeError for a field that could answer with a time without a zone."""
+    for part in (field, getattr(field, "inner", None), getattr(field, "value_field", None)):
+        if isinstance(part, fields.DateTime) and not isinstance(part, Timestamp):
+            raise TypeError(f"{name}: use Timestamp, which always has a zone")
 
 
 class Pattern(validate.Regexp):

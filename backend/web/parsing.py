@@ -20,7 +20,7 @@ from flask import g, request
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
 
-from ..core.errors import Failure
+from ..core.errors import Failure, Invalid, NotFound
 from . import strict_json
 
 MAX_BODY = 1024 * 1024  # bytes
@@ -173,6 +173,16 @@ def _texts(*values: Any) -> Iterator[str]:
         elif isinstance(each, list):
             todo.extend(islice(each, 2_500))
         yield each if isinstance(each, str) else ""
+
+
+def unknown_id(missing: str) -> Failure | None:
+    """Return the refusal if the current request names this id, for which there is no row."""
+    if missing in map(str, (request.view_args or {}).values()):
+        return NotFound()
+    for name, value in g.get("body", {}).items():
+        if missing in _texts(value):
+            return Invalid(name, "There is no such resource.")
+    return None
 
 
 def _check_query(text: str, known: frozenset[str]) -> None:

@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
+import peewee as pw
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
 from ..core import context
-from ..core.errors import Failure, Unavailable
-from ..db.errors import explain, is_unavailable
+from ..core.errors import Failure, InvalidCredentials, Unavailable
+from ..db.errors import explain, is_unavailable, missing_reference
+from .parsing import unknown_id
 
 log = logging.getLogger(__name__)
 
@@ -162,8 +164,19 @@ def init_app(app: Flask, on_denied: Callable[..., None]) -> None:
         return answer(failure)
 
     app.register_error_handler(Failure, refuse)
+    app.register_error_handler(pw.IntegrityError, _refuse_reference)
     app.register_error_handler(HTTPException, from_http)
     app.register_error_handler(Exception, unexpected)
+
+
+def _refuse_reference(error: pw.IntegrityError) -> Response:
+    """Return the response for a foreign key for which there is no row, or no row any more."""
+    missing, identity = missing_reference(error), context.current_call().identity
+    if missing is None:
+        return unexpected(error)
+    if identity and missing in {str(identity.user_id), str(identity.key_id)}:
+        return answer(InvalidCredentials())  # deleted while the request was being answered
+    return answer(unknown_id(missing) or failure_of(error))
 
 
 def unexpected(error: Exception) -> Response:
