@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from .background.periodic import PeriodicTasks
 from .background.task_queue import Lookups, TaskQueue
@@ -65,4 +65,5 @@ class Active:
 
 def current() -> Services:
     """Return the services of the running app. Raises RuntimeError outside of one."""
-    return cast(Services, context.required())
+    found: Services = context.required()
+    return found

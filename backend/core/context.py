@@ -84,9 +84,9 @@ def running() -> Running | None:
     return found
 
 
-def required() -> Running:
+def required() -> Any:
     """Return the running service. Raises RuntimeError outside of one."""
-    found = running()
+    found = service.get()
     if found is None:
         raise RuntimeError("no service is active; see Services.active")
     return found
@@ -94,4 +94,5 @@ def required() -> Running:
 
 def settings() -> Settings:
     """Return the settings of the running service."""
-    return required().settings
+    found: Settings = required().settings
+    return found
