@@ -101,9 +101,8 @@ class Metrics:
             registry=registry,
             buckets=BUCKETS,
         )
-        self._verifications = counter(
-            "verifications", "Decisions about API keys by their code", "code"
-        )
+        verifications = counter("verifications", "Decisions about API keys by their code", "code")
+        self._verifications = functools.cache(verifications.labels)
         self._chore_failures = counter(
             "chore_failures", "Chores that failed, by their name", "chore"
         )
@@ -131,7 +130,7 @@ class Metrics:
 
     def verification(self, code: str) -> None:
         """Count a decision about a key."""
-        self._verifications.labels(code).inc()
+        self._verifications(code).inc()
 
     def chore_failed(self, name: str) -> None:
         """Count a chore's failure."""
