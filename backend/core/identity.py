@@ -1,14 +1,12 @@
 """Who is calling, and with which credential: the first argument of every service."""
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 ROLES = ("user", "admin")
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """An authenticated caller.
 
     `scopes` is None for a session, which may do everything that its role allows. For a key it is
@@ -23,7 +21,7 @@ class Identity:
     session_id: UUID | None = None
     key_id: UUID | None = None
     scopes: frozenset[str] | None = None
-    user: Any = field(default=None, repr=False, compare=False)
+    user: Any = None
 
     @property
     def is_admin_in_person(self) -> bool:
