@@ -59,7 +59,9 @@ class InvalidToken(Failure):
     """A link from a mail was altered or used, replaced by a newer one, or is too old."""
 
     def __init__(self) -> None:
-        super().__init__("invalid_token", "The link is not valid: used, replaced, or too old.")
+        super().__init__(
+            "invalid_token", "The link has been used or replaced by a newer one, or is too old."
+        )
 
 
 class Forbidden(Failure):

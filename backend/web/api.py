@@ -54,7 +54,7 @@ class Schema(ma.Schema):
             )
 
     def load(self, data: Any, **kwargs: Any) -> Any:
-        """As marshmallow's, but does not report each of 100,000 unknown members."""
+        """Load like marshmallow, but report only some of 100,000 unknown members."""
         known = self.fields
         if isinstance(data, dict) and len(data) > len(known) + MAX_FAULTS:
             unknown = itertools.filterfalse(known.__contains__, data)
@@ -79,7 +79,7 @@ class ResponseSchema(ma.Schema):
         unknown = ma.EXCLUDE
 
     def on_bind_field(self, field_name: str, field_obj: fields.Field) -> None:
-        """Document the field as required. Raises TypeError for what `_serialize` cannot do."""
+        """Document the field as required. Raises TypeError if `_serialize` does not support it."""
         _require_zone(field_obj, f"{type(self).__name__}.{field_name}")
         computed = not field_obj._CHECK_ATTRIBUTE  # a Function, Method or Constant
         if computed or field_obj.data_key or field_obj.dump_default is not ma.missing:
@@ -87,7 +87,7 @@ class ResponseSchema(ma.Schema):
         field_obj.required = field_name not in self.sometimes
 
     def _serialize(self, obj: Any, *, many: bool = False) -> Any:
-        """As marshmallow's, without data keys, defaults and functions, which no field here uses."""
+        """Serialize like marshmallow, but without data keys, defaults and functions."""
         if many:
             return [self._serialize(each) for each in obj]
         read = obj.get if isinstance(obj, dict) else functools.partial(getattr, obj)
@@ -113,7 +113,7 @@ def _require_zone(field: fields.Field, name: str) -> None:
 
 
 class Pattern(validate.Regexp):
-    """Validates that the whole text matches `pattern`, documented with ^ and $ for all readers."""
+    """Validates that the whole text matches `pattern`, which is documented with ^ and $."""
 
     def __init__(self, pattern: str, error: str) -> None:
         super().__init__(f"^({pattern})$", error=error)
@@ -193,7 +193,7 @@ class Id(fields.UUID):
 
 
 class Timestamp(fields.AwareDateTime):
-    """A time (RFC 3339); in answers always in UTC, with Z."""
+    """A time (RFC 3339); in responses always in UTC, with Z."""
 
     def _serialize(self, value: Any, *args: Any, **kwargs: Any) -> str | None:
         return None if value is None else value.isoformat().replace("+00:00", "Z")
@@ -208,7 +208,7 @@ class Timestamp(fields.AwareDateTime):
 
 
 class Cursor(fields.String):
-    """The id after which the next page starts, as 22 characters that are opaque to clients."""
+    """The id after which the next page starts, as 22 characters without a meaning to clients."""
 
     def _serialize(self, value: Any, *args: Any, **kwargs: Any) -> str | None:
         if value is None:
@@ -255,7 +255,7 @@ def page_of(schema: type[ResponseSchema]) -> type[ResponseSchema]:
 
 
 def page(result: tuple[list[Any], UUID | None]) -> dict[str, Any]:
-    """Return what `page_of` dumps, from what a service's listing returns."""
+    """Return a page, as `page_of` describes it, from the result of a service's list function."""
     items, after = result
     return {"items": items, "next": after}
 
@@ -317,7 +317,7 @@ class Blueprint(flask_smorest.Blueprint):
 
             @functools.wraps(documented)
             def wrapper(*args: Any, **kwargs: Any) -> BaseResponse:
-                # As flask-smorest, but without making a response first and changing it three times.
+                # Like flask-smorest, but without creating a response and then changing it.
                 result, code, headers = unpack_tuple_response(view(*args, **kwargs))
                 if isinstance(result, BaseResponse):
                     set_status_and_headers_in_response(result, code, headers)
@@ -393,7 +393,7 @@ class Api(flask_smorest.Api):
             self._undocumented.clear()
 
     def _register_responses(self) -> None:
-        """Register none: nothing would refer to flask-smorest's own, one for each HTTP status."""
+        """Do nothing: nothing refers to flask-smorest's own responses, one for each HTTP status."""
 
     def handle_http_exception(self, error: HTTPException) -> Any:
         """Return a problem document instead of flask-smorest's own format, with the headers."""

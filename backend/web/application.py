@@ -16,14 +16,14 @@ from werkzeug.routing import MapAdapter, Rule
 
 
 class JSON(DefaultJSONProvider):
-    """JSON in one form: compact, members in the order of declaration."""
+    """Compact JSON, with members in the order in which they are declared."""
 
     _encode = json.JSONEncoder(
         default=DefaultJSONProvider.default, separators=(",", ":"), sort_keys=False
     ).encode
 
     def dumps(self, obj: Any, **kwargs: Any) -> str:
-        """Return `obj` as JSON text. Flask's own would make an encoder each time."""
+        """Return `obj` as JSON text. Flask's own method would create an encoder each time."""
         return self._encode(obj)
 
 
@@ -31,7 +31,7 @@ class Ready(Response):
     """A response whose body is complete."""
 
     def __call__(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        """Pass it to the server. Werkzeug would copy its headers and wrap its body first."""
+        """Pass it to the server. Werkzeug would first copy the headers and wrap the body."""
         is_plain = self.status_code == 200 and type(self.response) is list and not self._on_close
         if not is_plain or environ["REQUEST_METHOD"] == "HEAD":
             return super().__call__(environ, start)
@@ -62,9 +62,9 @@ class NoSessions(SessionInterface):
 
 
 class LazyRule(Rule):
-    """A path that compiles its URL builder only when first needed; few paths ever need it.
+    """A route that compiles its URL builder when it is first needed, which is rarely the case.
 
-    Werkzeug's own compiles all of them at start-up, which takes half the time of making an app.
+    Werkzeug's own class compiles it at start-up, which takes half the time of creating an app.
     """
 
     def _compile_builder(self, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:
@@ -84,7 +84,7 @@ class Application(Flask):
         super().__init__(name, static_folder=None)
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        """Return what finds the request's route, and makes links that ignore the Host header."""
+        """Return an adapter that finds the request's route, and builds links without its Host."""
         config = self.config
         if config["SERVER_NAME"] or config["TRUSTED_HOSTS"]:
             return super().create_url_adapter(request)
@@ -101,5 +101,5 @@ class Application(Flask):
         )
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the function itself. Flask's own checks each time whether it is a coroutine."""
+        """Return the function itself. Flask would check each time whether it is a coroutine."""
         return func

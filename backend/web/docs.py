@@ -1,8 +1,8 @@
 """The documentation pages: the OpenAPI document, Swagger UI and Redoc, served by this process.
 
 All addresses in the pages are relative, so that they work under any prefix. The pages' CSP lets
-them load only from here. Their libraries set styles from scripts, so it allows unsafe-inline for
-styles.
+them load files only from this service. It allows unsafe-inline for styles, because the pages'
+libraries set styles from scripts.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ _LIBRARIES = {
 
 _TYPES = {"js": "text/javascript", "css": "text/css", "txt": "text/plain"}
 
-# Redoc would fetch one picture from another host; replace it with an empty one.
+# Redoc would fetch a picture from another host; replace it with an empty one.
 _OUTSIDE = b"https://cdn.redoc.ly/redoc/logo-mini.svg"
 _EMPTY = b"data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
 

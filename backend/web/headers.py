@@ -31,7 +31,7 @@ _PREFLIGHT: Headers = [
 
 
 def completer(settings: Settings) -> Callable[[dict[str, Any], Headers], Headers]:
-    """Return a function that completes a response's headers with those that it lacks."""
+    """Return a function that adds the headers that a response lacks."""
     standard = [*STANDARD, HSTS] if settings.public_url.startswith("https:") else STANDARD
     names = frozenset(name.lower() for name, _ in standard)
     origins = frozenset(settings.cors_origins)

@@ -1,4 +1,4 @@
-"""The front page, and whether the service is alive and ready."""
+"""The front page, and the checks of whether the service is alive and ready."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RootSchema(ResponseSchema):
         values=fields.String(),
         metadata={
             "example": {"healthz": "/healthz", "docs": "/v1/docs"},
-            "description": "Paths by name, of what is enabled.",
+            "description": "The paths of the enabled endpoints, by name.",
         },
     )
 
@@ -48,7 +48,7 @@ class HealthSchema(ResponseSchema):
     """The state of the service in one word."""
 
     status = fields.String(
-        metadata={"example": "ok", "description": "`ok` if alive, `ready` if ready."}
+        metadata={"example": "ok", "description": "`ok` for `/healthz`, `ready` for `/readyz`."}
     )
 
 
@@ -58,7 +58,7 @@ class HealthSchema(ResponseSchema):
 def root() -> dict[str, Any]:
     """Get the name, version and links of the service
 
-    `links` contains only what is enabled.
+    `links` contains only the endpoints that are enabled.
     """
     links = {"healthz": url_for("service.healthz"), "readyz": url_for("service.readyz")}
     if services.current().access_tokens.public_keys:
@@ -78,7 +78,7 @@ def root() -> dict[str, Any]:
 def healthz() -> dict[str, str]:
     """Check that the process is alive
 
-    Always returns 200; does not use the database.
+    Always returns 200, without using the database.
     """
     return {"status": "ok"}
 
@@ -94,7 +94,7 @@ def readyz() -> dict[str, str]:
     """
     service = services.current()
     if service.draining.is_set():
-        raise Unavailable("Shutting down.")
+        raise Unavailable("The service is shutting down.")
     if not _database_is_ready(service):
         raise Unavailable("The database does not answer, or migrations are pending.")
     return {"status": "ready"}
@@ -103,8 +103,8 @@ def readyz() -> dict[str, str]:
 def _database_is_ready(service: Services) -> bool:
     """Return True if the database reports within READY_SECONDS that all migrations are applied.
 
-    Asks in a separate thread, since no driver has such a short timeout. There is one such thread at
-    a time, so that threads do not pile up while a database hangs.
+    This asks in a separate thread, because no driver has such a short timeout. Only one such thread
+    runs at a time, so that threads do not pile up while a database hangs.
     """
     verdict: list[bool] = []
 

@@ -1,7 +1,7 @@
-"""What surrounds the Flask application for each request, including 404 and 500.
+"""The WSGI middleware that every request passes through, even one that ends as 404 or 500.
 
-Finds the real caller behind trusted proxies, gives the request its id, lets the code inside run as
-part of this service, completes the headers, and writes one line to the log.
+It finds the real client behind trusted proxies, gives the request an id, activates the service for
+the code inside, completes the headers, and writes one line to the log.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TRACE = re.compile(
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 # RFC 3986 section 3.2.2, without the comma with which some servers join two hosts.
 _HOST = re.compile(r"([A-Za-z0-9._~!$&'()*+;=%-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{0,5})?")
-# Called by machines without a host name, or by proxies under the name of a site behind them.
+# Machines call these without a host name, and proxies with the name of the site behind them.
 _ALWAYS_OPEN = frozenset({"/healthz", "/readyz", "/v1/verify"})
 
 
@@ -49,7 +49,7 @@ class RequestMiddleware:
         self._on_forwarded = on_forwarded
         self._service = service
         self._complete = completer(service.settings)
-        self._is_told = bool(service.settings.trusted_proxies)
+        self._has_checked_proxies = bool(service.settings.trusted_proxies)
         self._has_checked_threads = False
         self._hosts = frozenset(host.lower() for host in service.settings.trusted_hosts)
 
@@ -57,7 +57,7 @@ class RequestMiddleware:
         started = time.perf_counter()
         see_through_proxies(environ, self._service.settings.trusted_proxies)
         environ["PATH_INFO"] = environ.get("PATH_INFO") or "/"  # the mount point itself
-        environ.pop("HTTP_UPGRADE", None)  # else Werkzeug would look for a websocket route
+        environ.pop("HTTP_UPGRADE", None)  # or Werkzeug would look for a websocket route
         call = call_of(environ)
         status = "500"
 
@@ -72,8 +72,8 @@ class RequestMiddleware:
         token = context.call.set(call)
         try:
             with self._service.active():
-                if not self._is_told and "HTTP_X_FORWARDED_FOR" in environ:
-                    self._tell_of_proxy()
+                if not self._has_checked_proxies and "HTTP_X_FORWARDED_FOR" in environ:
+                    self._warn_of_proxy()
                 if not self._has_checked_threads:
                     self._has_checked_threads = True
                     _check_threads(environ)
@@ -98,9 +98,9 @@ class RequestMiddleware:
             log.exception("unexpected error", exc_info=error)
             return _refuse("internal_error", None, start)
 
-    def _tell_of_proxy(self) -> None:
-        """Warn once per process that a proxy seems to be in front but is not trusted."""
-        self._is_told = True
+    def _warn_of_proxy(self) -> None:
+        """Warn once per process that there seems to be a proxy in front, which is not trusted."""
+        self._has_checked_proxies = True
         log.warning("ignoring X-Forwarded-For, because TRUSTED_PROXIES is not set")
         self._service.tasks.submit(self._on_forwarded)
 
@@ -157,7 +157,7 @@ def _refuse(code: str, detail: str | None, start: StartResponse) -> Iterable[byt
 def _log(call: Call, status: int, milliseconds: float) -> None:
     if not log.isEnabledFor(logging.INFO):
         return
-    # Like log.info, which would also look up the line of code that calls it, and check each name.
+    # Like log.info, which would also look up the calling line of code and check each name.
     text, args = "%s %s %s", (call.method, call.route or "-", status)
     record = log.makeRecord(log.name, logging.INFO, "", 0, text, args, None)
     record.__dict__.update(
@@ -172,7 +172,7 @@ def _log(call: Call, status: int, milliseconds: float) -> None:
 
 
 def see_through_proxies(environ: WSGIEnvironment, trusted: tuple[Network, ...]) -> None:
-    """Replace address, scheme, host and prefix by those that trusted proxies report.
+    """Replace the address, scheme, host and prefix with those that trusted proxies report.
 
     X-Forwarded-For is read from the right: the first address that is not a trusted proxy's is the
     client's. Such headers are ignored if an untrusted peer sends them.
@@ -204,16 +204,16 @@ def _last(environ: WSGIEnvironment, name: str) -> str:
 
 @functools.lru_cache(1024)
 def _address(text: str) -> tuple[Any, str]:
-    """Return the IP address in `text`, an IPv4-mapped one as IPv4, and its spelling.
+    """Return the IP address in `text`, and its usual spelling; an IPv4-mapped one as IPv4.
 
-    (None, "") if there is none: for example a local socket's path, or nothing.
+    Returns (None, "") for anything else, such as the path of a local socket or an empty text.
     """
     if text.startswith("["):  # some proxies add the port: [2001:db8::1]:4711, 192.0.2.1:4711
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
         text = text.partition(":")[0]
     try:
-        address = ipaddress.ip_address(text.partition("%")[0])  # no zone: it is free text
+        address = ipaddress.ip_address(text.partition("%")[0])  # without a zone: it is free text
     except ValueError:
         return None, ""
     address = getattr(address, "ipv4_mapped", None) or address

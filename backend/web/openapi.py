@@ -1,4 +1,4 @@
-"""The OpenAPI document: what flask-smorest collects, completed from the marks on the views."""
+"""The OpenAPI document: flask-smorest's own, completed with the marks on the views."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ SECURITY_SCHEMES = {
     "client": {
         "type": "http",
         "scheme": "basic",
-        "description": "An API key as the secret of an OAuth client, whose id may be any text."
-        " You can also send it in the form as `client_secret` (RFC 6749 section 2.3.1).",
+        "description": "An API key, as the secret of an OAuth client whose id can be any text. You"
+        " can also send it in the form, as `client_secret` (RFC 6749 section 2.3.1).",
     },
 }
 
@@ -55,16 +55,16 @@ class ProblemSchema(ResponseSchema):
     code = EnumString(
         "ProblemCode",
         sorted(problems.CODES),
-        metadata={"description": "The error, for programs to check."},
+        metadata={"description": "The stable name of the error, for programs."},
     )
-    detail = fields.String(metadata={"description": "The error, explained to people."})
+    detail = fields.String(metadata={"description": "An explanation of the error, for people."})
     request_id = fields.String(
-        metadata={"description": "The id of the request, to find it in the log."}
+        metadata={"description": "The id of the request, with which you can find it in the log."}
     )
     errors = fields.Dict(
         keys=fields.String(),
         values=fields.Dict(keys=fields.String(), values=fields.List(fields.String())),
-        metadata={"description": "The faulty fields: {location: {field: [sentence]}}."},
+        metadata={"description": "The invalid fields: {location: {field: [sentence]}}."},
     )
     mfa_token = fields.String(
         metadata={"description": "Only with `mfa_required`: send it with a code to sign in."}
@@ -103,6 +103,10 @@ def document(api: Api, app: Flask) -> dict[str, Any]:
     api.complete()
     spec: dict[str, Any] = api.spec.to_dict()
     spec["components"]["schemas"].pop("PaginationMetadata")  # flask-smorest's own
+    for item in spec["paths"].values():
+        for parameter in item.get("parameters", ()):
+            what = parameter["name"].removesuffix("_id").replace("_", " ")
+            parameter.setdefault("description", f"The id of the {what}.")
     for rule in app.url_map.iter_rules():
         path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
         view = app.view_functions[rule.endpoint]

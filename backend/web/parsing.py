@@ -83,7 +83,7 @@ def _body(limit: int, *, needed: bool) -> dict[str, Any]:
         _invalid("json", {"_schema": ["Must be an object."]})
     if holds_control_characters:
         require_printable(body)
-        _invalid("json", {"_schema": [_CONTROL]})  # too deep in a large body to name
+        _invalid("json", {"_schema": [_CONTROL]})  # too deep in a large body to be named
     return body
 
 
@@ -100,7 +100,7 @@ def _form(limit: int, schema: ma.Schema) -> dict[str, str]:
     """Return the parameters of an OAuth form (RFC 6749 section 3.2).
 
     A parameter without a value counts as missing. Raises Failure `bad_request`, with the RFC's
-    `error` (section 5.2), if the form cannot be read, repeats a parameter or lacks one.
+    `error` (section 5.2), if the form cannot be parsed, repeats a parameter or lacks one.
     """
     raw = _read(limit)
     if raw:
@@ -124,11 +124,13 @@ def _parse_form(raw: bytes) -> list[tuple[str, str]]:
         pairs = (part.partition(b"=") for part in raw.split(b"&") if part)
         return [(_unquote(name), _unquote(value)) for name, _, value in pairs]
     except ValueError:
-        raise _invalid_request("The body is not an acceptable form.") from None
+        raise _invalid_request(
+            "The body is not a valid form, or has too many parameters."
+        ) from None
 
 
 def _unquote(part: bytes) -> str:
-    """As `urllib.parse.unquote_plus`, but in C: quoted-printable is the same with `=` for `%`."""
+    """Decode like `urllib.parse.unquote_plus`, but in C: quoted-printable only has = for %."""
     plain = part.replace(b"+", b" ").replace(b"=", b"=3D").replace(b"%", b"=")
     return binascii.a2b_qp(plain).decode("utf-8")
 
@@ -146,13 +148,13 @@ def _parse(raw: bytes) -> tuple[Any, bool]:
     try:
         return strict_json.loads(raw)
     except (ValueError, RecursionError):
-        raise Failure("malformed_json", "The body is not acceptable JSON.") from None
+        raise Failure("malformed_json", "The body is not valid JSON, or exceeds a limit.") from None
 
 
 def require_printable(body: dict[str, Any], location: str = "json") -> None:
     """Raise Failure `validation_error` naming each member that contains control characters.
 
-    Checks no more values than any schema accepts: metadata of 4,096 bytes has 2,048.
+    Does not check more values than any schema accepts: 4,096 bytes of metadata have 2,048.
     """
     texts = ((name, text) for name, value in body.items() for text in _texts(name, value))
     faults = {name: [_CONTROL] for name, text in islice(texts, 10_000) if _UNPRINTABLE.search(text)}
@@ -161,7 +163,7 @@ def require_printable(body: dict[str, Any], location: str = "json") -> None:
 
 
 def _texts(*values: Any) -> Iterator[str]:
-    """Yield each text among the first 2,500 values, nested ones included; "" for other values."""
+    """Yield each text among the first 2,500 values, also nested ones; "" for other values."""
     todo = list(values)
     for _ in range(2_500):
         if not todo:
@@ -204,7 +206,7 @@ def _invalid(location: str, faults: dict[str, Any]) -> NoReturn:
     """Raise Failure `validation_error` with the first of these faults, in the API's format."""
     named: dict[str, list[str]] = {}
     left = MAX_FAULTS_TEXT
-    sentences = ((str(name), text) for name, said in faults.items() for text in flat(said))
+    sentences = ((str(name), text) for name, found in faults.items() for text in flat(found))
     for name, text in islice(sentences, MAX_FAULTS):
         left -= len(json.dumps([name[:MAX_NAME], text]))
         if left >= 0:
@@ -212,13 +214,13 @@ def _invalid(location: str, faults: dict[str, Any]) -> NoReturn:
     raise Failure("validation_error", "The input is not valid.", errors={location: named})
 
 
-def flat(said: Any, place: str = "") -> Iterator[str]:
-    """Yield marshmallow's messages as sentences, each with the part of the field it is about."""
-    if isinstance(said, dict):
-        for part, inner in said.items():
+def flat(messages: Any, place: str = "") -> Iterator[str]:
+    """Yield marshmallow's nested messages as sentences that begin with the part they are about."""
+    if isinstance(messages, dict):
+        for part, inner in messages.items():
             yield from flat(inner, f"{place}{str(part)[:MAX_NAME]}: ")
     else:
-        yield from (f"{place}{text}" for text in said)
+        yield from (f"{place}{text}" for text in messages)
 
 
 class RequestParser(FlaskParser):

@@ -25,7 +25,7 @@ MEDIA_TYPE = "application/problem+json"
 CODES: dict[str, tuple[int, str]] = {
     "malformed_json": (400, "The body is not valid JSON (RFC 8259) in UTF-8."),
     "ambiguous_credentials": (400, "Two different credentials were sent."),
-    "invalid_token": (400, "The link was already used, replaced by a newer one, or is too old."),
+    "invalid_token": (400, "The link has been used or replaced by a newer one, or is too old."),
     "bad_request": (400, "The request cannot be understood."),
     "unauthenticated": (401, "No credential was sent."),
     "invalid_credentials": (401, "The credentials are not valid."),
@@ -35,7 +35,7 @@ CODES: dict[str, tuple[int, str]] = {
     "session_required": (403, "This requires a signed-in person, not an API key."),
     "ip_not_allowed": (403, "The API key may not be used from this address."),
     "wrong_password": (403, "The current password is wrong."),
-    "wrong_code": (403, "The one-time or recovery code is wrong, used or too old."),
+    "wrong_code": (403, "The one-time or recovery code is wrong, has been used, or is too old."),
     "mfa_enrolment_required": (403, "This requires a second factor: set one up first."),
     "not_found": (404, "There is no such resource."),
     "method_not_allowed": (405, "The resource does not support this method."),

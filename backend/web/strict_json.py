@@ -1,8 +1,8 @@
 """Strict JSON (RFC 8259) with limits, at little more than the cost of `json.loads`.
 
 A Python callback for each number, text and object would make a body of small values cost twenty
-times as much to parse. So most of what the parser accepts too generously is searched for in the
-bytes, at the speed of C; a callback is used only if the bytes show that it may be needed.
+times as much to parse. So most of what the parser should not accept is searched for in the bytes,
+at the speed of C. A callback is used only if the bytes show that it may be needed.
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ def loads(raw: bytes) -> tuple[Any, bool]:
     """Parse a JSON text in UTF-8: (value, whether it has control characters or lone surrogates).
 
     Raises ValueError or RecursionError for anything else, including NaN and infinite numbers,
-    duplicate members, and what exceeds MAX_DEPTH or MAX_DIGITS.
+    duplicate members, and a text that exceeds MAX_DEPTH or MAX_DIGITS.
     """
     text = _without_escaped(raw + b" ")  # the space ends a text that is only a number
     structure = _outside_strings(text.translate(_AS_BRACKETS, _NO_STRUCTURE))
     members, floats = _count_members(), _finite_floats()
     next(members), next(floats)
-    has_twins = b",:" in structure  # some object has two members
+    may_repeat = b",:" in structure  # some object has at least two members
     may_overflow = _may_overflow(text)
     has_few_floats = sum(map(structure.count, (b".", b"e", b"E"))) <= _FEW_FLOATS
     value = json.loads(
         raw.decode("utf-8"),
-        object_hook=members.send if has_twins else None,
+        object_hook=members.send if may_repeat else None,
         parse_float=floats.send if may_overflow and has_few_floats else None,
         parse_constant=_refuse,
     )
-    if has_twins and structure.count(b":") != members.send(None):
+    if may_repeat and structure.count(b":") != members.send(None):
         raise ValueError("a member is given twice")
     if not _NESTED.fullmatch(structure.translate(None, b",:.eE")):
         raise ValueError("nested too deep")
@@ -85,7 +85,7 @@ def _outside_strings(text: bytes) -> bytes:
 
 
 def _count_members() -> Generator[Any, Any, None]:
-    """Yield back each object that is sent; for None, yield the number of all their members.
+    """Give back each object that is sent; for None, yield the number of members of all of them.
 
     All empty objects become the same one, which saves more time than the counting takes.
     """
