@@ -9,7 +9,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from .conftest import Person, add_user, assert_problem, by_key, client_of, service_of, sign_in
+from .support.apps import client_of, service_of
+from .support.people import Person, add_user, by_key, sign_in
+from .support.problems import assert_problem
 
 KEYS = "/v1/api-keys"
 

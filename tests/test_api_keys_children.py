@@ -14,22 +14,13 @@ from werkzeug.test import TestResponse
 
 from backend.forward_auth.middleware import Middleware
 
-from .conftest import (
-    Person,
-    add_user,
-    assert_problem,
-    by_key,
-    client_of,
-    mails_of,
-    service_of,
-    sign_in,
-    statements,
-)
-from .test_api_keys_limits import limit, me
-from .test_api_keys_quota import left, quota
-from .test_api_keys_races import at_once, behind_the_guard, path_of, statuses
-from .test_api_keys_verify import verify
-from .test_auth_introspection import ask
+from .support.apps import client_of, service_of, statements
+from .support.concurrency import at_once, behind_the_guard, statuses
+from .support.keys import left, limit, me, path_of, quota, verify
+from .support.mail import mails_of
+from .support.people import Person, add_user, by_key, sign_in
+from .support.problems import assert_problem
+from .support.tokens import ask
 
 Travel = Callable[..., None]
 Key = dict[str, Any]

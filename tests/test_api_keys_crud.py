@@ -9,7 +9,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from .conftest import Person, add_user, assert_problem, by_key, client_of, sign_in
+from .support.apps import client_of
+from .support.people import Person, add_user, by_key, sign_in
+from .support.problems import assert_problem
 
 FIELDS = {
     "id",

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from .conftest import Person, add_user, by_key, client_of, service_of, settle, sign_in, url_of
+from .support.apps import client_of, service_of, settle, url_of
+from .support.people import Person, add_user, by_key, sign_in
 
 Travel = Callable[..., None]
 Logged = Callable[[], list[str]]

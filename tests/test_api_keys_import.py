@@ -2,65 +2,30 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
 from flask import Flask
 
-from .conftest import (
-    Person,
-    add_user,
-    assert_problem,
-    by_key,
-    client_of,
-    service_of,
-    sign_in,
-    statements,
-    url_of,
+from .support.apps import client_of, service_of, statements, url_of
+from .support.databases import stored
+from .support.imports import (
+    DJANGO,
+    FORMS,
+    PLAIN,
+    line,
+    me,
+    sha256_base64url,
+    sha256_hex,
+    sha512_django,
+    take_over,
 )
-from .test_api_keys_text import stored
-
-OLD, NEW = "the-first-" * 5, "the-second-" * 5
-
-# Texts as these systems make them, and what they keep of one.
-DJANGO = "pxvV5qEU.A0yTgzp5xYmdRRhTtOBE5r3ZyzOJXmtz"
-BETTER_AUTH = "kQbJfHfZVxYvTnJqRkGtPzLmWsCdXbNhAyUiOeFgRtSvBwQzKjHlMnPxCyDzEaTu"
-PLAIN = "sk-live/+=~!#$%&'()*,;:<>?@[]^`{|}"
-
-
-def sha256_hex(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def sha256_base64url(text: str) -> str:
-    digest = hashlib.sha256(text.encode()).digest()
-    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-
-
-def sha512_django(text: str) -> str:
-    return f"sha512$${hashlib.sha512(text.encode()).hexdigest()}"
-
-
-FORMS = {DJANGO: sha512_django, BETTER_AUTH: sha256_base64url, PLAIN: sha256_hex}
-
-
-def line(text: str, **more: Any) -> dict[str, Any]:
-    """A line that takes the key with this text over for alice."""
-    form = FORMS.get(text, sha256_hex)
-    return {"owner": "alice", "name": "taken over", "digest": form(text), **more}
-
-
-def take_over(app: Flask, *lines: Any, options: Sequence[str] = ()) -> Result:
-    """What `flask keys import -` does with these lines."""
-    texts = [each if isinstance(each, str) else json.dumps(each) for each in lines]
-    runner = app.test_cli_runner()
-    return runner.invoke(args=["keys", "import", *options, "-"], input="\n".join(texts))
+from .support.people import Person, add_user, by_key, sign_in
+from .support.problems import assert_problem
+from .support.settings import NEW, OLD
 
 
 def taken(person: Person, text: str, **more: Any) -> dict[str, Any]:
@@ -68,11 +33,6 @@ def taken(person: Person, text: str, **more: Any) -> dict[str, Any]:
     result = take_over(person.client.application, line(text, owner=person.username, **more))
     assert (result.exit_code, result.stdout) == (0, "1 key imported.\n"), result.output
     return {**person.get("/v1/api-keys").json["items"][0], "key": text}
-
-
-def me(person: Person, text: str, header: str = "X-API-Key") -> Any:
-    value = text if header == "X-API-Key" else f"Bearer {text}"
-    return person.client.get("/v1/auth/me", headers={header: value})
 
 
 @pytest.mark.parametrize("text", FORMS, ids=["django", "better-auth", "plain"])

@@ -14,20 +14,12 @@ from flask import Flask
 from backend.api_keys import importer
 from backend.core.words import counted
 
-from .conftest import (
-    ON_POSTGRES,
-    ON_SQLITE,
-    PASSWORD,
-    Person,
-    add_user,
-    client_of,
-    service_of,
-    sign_in,
-    statements,
-    url_of,
-)
-from .test_api_keys_import import line, me, take_over
-from .test_api_keys_races import at_once, path_of, statuses
+from .support.apps import client_of, service_of, statements, url_of
+from .support.concurrency import at_once, statuses
+from .support.databases import ON_POSTGRES, ON_SQLITE
+from .support.imports import line, me, take_over
+from .support.keys import path_of
+from .support.people import PASSWORD, Person, add_user, sign_in
 
 TEXTS = [f"text-{number}" for number in range(5)]
 THERE = "This key already exists."

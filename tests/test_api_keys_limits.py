@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
 
-from .conftest import (
-    NOTHING,
-    Person,
-    add_user,
-    assert_problem,
-    by_key,
-    client_of,
-    sign_in,
-    url_of,
-)
-from .test_api_keys_races import at_once, path_of, statuses
-from .test_api_keys_verify import verify
+from .support.apps import client_of, url_of
+from .support.concurrency import at_once, statuses
+from .support.keys import codes, limit, me, path_of, verify
+from .support.openapi import NOTHING
+from .support.people import Person, add_user, sign_in
+from .support.problems import assert_problem
 
 Travel = Callable[..., None]
-
-
-def limit(most: int, seconds: int = 3600) -> dict[str, int]:
-    return {"limit": most, "window_seconds": seconds}
-
-
-def me(client: FlaskClient, key: dict[str, Any], **kwargs: Any) -> TestResponse:
-    return client.get("/v1/auth/me", headers=by_key(key["key"]), **kwargs)
-
-
-def codes(asker: Person, key: dict[str, Any], times: int, **asked: Any) -> dict[str, int]:
-    """How often what was decided of the key."""
-    return dict(Counter(verify(asker, key["key"], **asked)["code"] for _ in range(times)))
 
 
 # --- what is set ---

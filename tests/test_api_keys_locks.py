@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from .conftest import Person, add_user, assert_problem, client_of, sign_in, url_of
-from .test_api_keys_limits import codes, limit
-from .test_api_keys_quota import quota
-from .test_api_keys_races import path_of
-from .test_api_keys_verify import verify
+from .support.apps import client_of, url_of
+from .support.keys import codes, limit, path_of, quota, verify
+from .support.people import Person, add_user, sign_in
+from .support.problems import assert_problem
 
 # --- RATE_LIMIT_MAX ---
 

@@ -22,9 +22,10 @@ from backend.api_keys.models import ApiKey
 from backend.db.database import execute, on_postgres, release
 from benchmarks import seed
 
-from .conftest import Person, by_key, client_of, service_of, url_of
-from .test_api_keys_import import line, take_over
-from .test_api_keys_races import path_of
+from .support.apps import client_of, service_of, url_of
+from .support.imports import line, take_over
+from .support.keys import path_of
+from .support.people import Person, by_key
 
 FEW, MANY = 100, 40_000  # keys in the database
 EACH = 20  # keys of an owner

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from .conftest import Person, add_user, by_key, client_of, sign_in, url_of
-from .test_api_keys_races import at_once, path_of
-from .test_servers import Answer, Server, read
+from .support.apps import client_of, url_of
+from .support.concurrency import at_once
+from .support.keys import path_of
+from .support.people import Person, add_user, by_key, sign_in
+from .support.servers import Answer, Server, read
 
 SECRET = "known-to-all-processes-" * 2
 

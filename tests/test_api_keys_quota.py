@@ -11,40 +11,19 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
 
 from backend.core import clock
 
-from .conftest import (
-    Person,
-    add_user,
-    assert_problem,
-    by_key,
-    client_of,
-    sign_in,
-    statements,
-    url_of,
-)
-from .test_api_keys_races import at_once, behind_the_guard, path_of, statuses
-from .test_api_keys_verify import verify
+from .support.apps import client_of, statements, url_of
+from .support.concurrency import at_once, behind_the_guard, statuses
+from .support.keys import left, me, path_of, quota, verify
+from .support.people import Person, add_user, sign_in
+from .support.problems import assert_problem
 
 Travel = Callable[..., None]
 
 MOST = 1_000_000_000_000
 VERBS = ("SELECT", "INSERT", "UPDATE", "DELETE")
-
-
-def quota(remaining: int, amount: int | None = None, interval: str | None = None) -> dict[str, Any]:
-    return {"remaining": remaining, "refill_amount": amount, "refill_interval": interval}
-
-
-def me(client: FlaskClient, key: dict[str, Any], **kwargs: Any) -> TestResponse:
-    return client.get("/v1/auth/me", headers=by_key(key["key"]), **kwargs)
-
-
-def left(owner: Person, key: dict[str, Any]) -> int:
-    """What the owner reads of what is left."""
-    return owner.get(path_of(key)).json["quota"]["remaining"]
 
 
 @pytest.fixture

@@ -1,68 +1,19 @@
 """API keys under many requests at once."""
 
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from .conftest import (
-    Person,
-    add_user,
-    assert_problem,
-    by_key,
-    client_of,
-    service_of,
-    sign_in,
-    url_of,
-)
-
-T = TypeVar("T")
-
-OLD, NEW = "the-first-" * 5, "the-second-" * 5
-
-
-def path_of(key: dict[str, Any]) -> str:
-    return f"/v1/api-keys/{key['id']}"
-
-
-def at_once(*calls: Callable[[], T]) -> list[T]:
-    """What the calls answer, all of them begun at the same moment, in their order."""
-    gate = threading.Barrier(len(calls))
-
-    def wait_and(call: Callable[[], T]) -> T:
-        gate.wait(10)
-        return call()
-
-    with ThreadPoolExecutor(len(calls)) as pool:
-        return list(pool.map(wait_and, calls))
-
-
-def statuses(responses: list[TestResponse]) -> dict[int, int]:
-    """How often each status was answered."""
-    return dict(Counter(response.status_code for response in responses))
-
-
-@contextmanager
-def behind_the_guard(app: Flask, act: Callable[[], TestResponse]) -> Iterator[None]:
-    """Let another thread act right behind this thread's first query, which lets it in."""
-    database, caller = service_of(app).database, threading.get_ident()
-
-    def hook(event: Any) -> None:
-        if threading.get_ident() == caller:
-            database.query_hooks.remove(hook)
-            with ThreadPoolExecutor(1) as pool:
-                assert pool.submit(act).result(10).status_code < 300
-
-    database.query_hooks.append(hook)
-    yield
-    assert hook not in database.query_hooks, "no query was made"
+from .support.apps import client_of, service_of, url_of
+from .support.concurrency import at_once, behind_the_guard, statuses
+from .support.keys import path_of
+from .support.people import Person, add_user, by_key, sign_in
+from .support.problems import assert_problem
+from .support.settings import NEW, OLD
 
 
 def test_parallel_creations_make_exactly_as_many_as_are_allowed(

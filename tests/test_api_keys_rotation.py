@@ -11,19 +11,12 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from .conftest import (
-    Person,
-    add_user,
-    assert_problem,
-    by_key,
-    client_of,
-    service_of,
-    sign_in,
-    statements,
-    url_of,
-)
-from .test_api_keys_races import NEW, OLD, at_once, behind_the_guard, path_of, statuses
-from .test_api_keys_verify import flush, verify
+from .support.apps import client_of, service_of, statements, url_of
+from .support.concurrency import at_once, behind_the_guard, statuses
+from .support.keys import flush, path_of, verify
+from .support.people import Person, add_user, by_key, sign_in
+from .support.problems import assert_problem
+from .support.settings import NEW, OLD
 
 Travel = Callable[..., None]
 

@@ -8,7 +8,8 @@ from flask.testing import FlaskClient
 
 from backend.api_keys import scopes
 
-from .conftest import Person, add_user, assert_problem, sign_in
+from .support.people import Person, add_user, sign_in
+from .support.problems import assert_problem
 
 FOR_ADMINS = ["users:read", "users:write", "audit:read"]
 FOR_SERVICES = ["keys:verify", "tokens:introspect"]

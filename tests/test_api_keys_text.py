@@ -10,16 +10,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from .conftest import (
-    Person,
-    add_user,
-    assert_problem,
-    by_key,
-    client_of,
-    service_of,
-    sign_in,
-    statements,
-)
+from .support.apps import client_of, service_of, statements
+from .support.databases import stored
+from .support.people import Person, add_user, by_key, sign_in
+from .support.problems import assert_problem
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 HASHES: list[Any] = [hashlib.md5, hashlib.sha1, hashlib.sha256, hashlib.sha512]
@@ -34,17 +28,6 @@ def checksum(text: str) -> str:
 def key_text(body: str, prefix: str = "bt") -> str:
     """A text of the right form that nobody was given."""
     return f"{prefix}_{body}{checksum(f'{prefix}_{body}')}"
-
-
-def stored(app: Flask) -> str:
-    """All that the database holds, as one text."""
-    database = service_of(app).database
-    rows = [
-        database.execute_sql(f'SELECT * FROM "{table}"').fetchall()
-        for table in database.get_tables()
-    ]
-    database.close()
-    return repr(rows)
 
 
 def test_a_text_is_prefix_then_32_characters_then_a_checksum(alice: Person) -> None:

@@ -17,28 +17,15 @@ from flask import Flask
 
 from backend.core import clock
 
-from .conftest import (
-    Person,
-    add_user,
-    assert_problem,
-    by_key,
-    client_of,
-    service_of,
-    sign_in,
-    statements,
-    until,
-    url_of,
-)
-from .test_servers import Server
+from .support.apps import client_of, service_of, statements, url_of
+from .support.concurrency import until
+from .support.people import Person, add_user, by_key, sign_in
+from .support.problems import assert_problem
+from .support.servers import Server
+from .support.usage import counts, flush, usage
 
 Travel = Callable[..., None]
 SECRET = secrets.token_urlsafe(48)
-
-
-def flush(*apps: Flask) -> None:
-    """Write what the apps have counted."""
-    for app in apps:
-        service_of(app).usage.flush()
 
 
 def use(person: Person, key: dict[str, Any], times: int = 1, status: int = 200) -> None:
@@ -46,23 +33,6 @@ def use(person: Person, key: dict[str, Any], times: int = 1, status: int = 200) 
     for _ in range(times):
         response = person.client.get("/v1/auth/me", headers=by_key(key["key"]))
         assert response.status_code == status, response.json
-
-
-def usage(person: Person, key: dict[str, Any], query: str = "") -> list[dict[str, Any]]:
-    """What is told of the key's use, as soon as it is written."""
-    flush(person.client.application)
-    response = person.get(f"/v1/api-keys/{key['id']}/usage{query}")
-    assert response.status_code == 200, response.json
-    return response.json["items"]
-
-
-def counts(person: Person, key: dict[str, Any]) -> dict[str, int]:
-    """How often each thing was decided of the key in the last 30 days."""
-    total: dict[str, int] = {}
-    for item in usage(person, key, "?interval=day"):
-        for code, times in {"valid": item["valid"], **item["denied"]}.items():
-            total[code] = total.get(code, 0) + times
-    return total
 
 
 # --- what counts ---

@@ -9,18 +9,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from .conftest import (
-    PASSWORD,
-    Person,
-    add_user,
-    assert_problem,
-    by_key,
-    client_of,
-    service_of,
-    sign_in,
-    statements,
-    url_of,
-)
+from .support.apps import client_of, service_of, statements, url_of
+from .support.people import PASSWORD, Person, add_user, by_key, sign_in
+from .support.problems import assert_problem
 
 OLD, NEW = "the-first-" * 5, "the-second-" * 5
 VERBS = ("SELECT", "INSERT", "UPDATE", "DELETE")  # neither BEGIN nor COMMIT

@@ -5,26 +5,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 
 from backend.db.database import release
 
-from .conftest import Person, add_user, assert_problem, service_of, statements
+from .support.apps import service_of, statements
+from .support.keys import flush, verify
+from .support.people import Person, add_user
+from .support.problems import assert_problem
 
 Travel = Callable[..., None]
-
-
-def verify(asker: Person, key: str, **asked: Any) -> dict[str, Any]:
-    """What is decided of the key."""
-    answer = asker.post("/v1/api-keys/verify", {"key": key, **asked})
-    assert answer.status_code == 200, answer.json
-    return answer.json
-
-
-def flush(app: Flask) -> None:
-    """Write what is written behind."""
-    service_of(app).periodic_tasks.run()
 
 
 def test_a_good_key_is_valid_and_says_what_it_is(root: Person, alice: Person) -> None:

@@ -8,22 +8,12 @@ from flask import Flask
 
 from backend.db.database import release
 
-from .conftest import (
-    PASSWORD,
-    Person,
-    add_user,
-    client_of,
-    code_of,
-    enrol,
-    example_of,
-    mails_of,
-    operations,
-    refresh,
-    service_of,
-    settle,
-    sign_in,
-    token_in,
-)
+from .support.apps import client_of, service_of, settle
+from .support.mail import mails_of, token_in
+from .support.mfa import code_of, enrol
+from .support.openapi import example_of, operations
+from .support.people import PASSWORD, Person, add_user, sign_in
+from .support.tokens import refresh
 
 SECRET_FIELDS = {
     *("password", "current_password", "new_password", "token", "refresh_token", "mfa_token"),

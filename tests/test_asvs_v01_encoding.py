@@ -9,8 +9,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from .conftest import PASSWORD, Person, assert_problem, mails_of
-from .test_auth_tokens import forged, me
+from .support.mail import mails_of
+from .support.people import PASSWORD, Person
+from .support.problems import assert_problem
+from .support.tokens import forged, me
 
 HEADER = "a\r\nX-Evil: 1"
 

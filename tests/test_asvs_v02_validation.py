@@ -7,21 +7,13 @@ from collections.abc import Callable
 from flask import Flask
 from flask.testing import FlaskClient
 
-from .conftest import (
-    PASSWORD,
-    Person,
-    add_user,
-    assert_problem,
-    client_of,
-    example_of,
-    mails_of,
-    operations,
-    sign_in,
-    token_in,
-)
-from .test_auth_races import at_once, statuses
-from .test_auth_reset import forgot, link_for, reset
-from .test_throttling_limits import guess, guesses
+from .support.apps import client_of
+from .support.concurrency import at_once, statuses
+from .support.mail import mails_of, token_in
+from .support.openapi import example_of, operations
+from .support.passwords import forgot, guess, guesses, link_for, reset
+from .support.people import PASSWORD, Person, add_user, sign_in
+from .support.problems import assert_problem
 
 
 def test_2_2_1_every_field_of_every_body_is_checked(root: Person) -> None:
@@ -93,7 +85,7 @@ def test_2_3_4_of_sixteen_resets_with_one_link_one_succeeds(
     add_user(client, "alice")
     link = link_for(client, "alice@example.com")
     clients = [client_of(client.application) for _ in range(16)]
-    answers = at_once([lambda each=each: reset(each, link) for each in clients])
+    answers = at_once(*[lambda each=each: reset(each, link) for each in clients])
     assert statuses(answers) == {204: 1, 400: 15}
 
 

@@ -11,7 +11,11 @@ from werkzeug.test import TestResponse
 
 from backend.web.access import public
 
-from .conftest import PASSWORD, Person, add_user, assert_problem, client_of, mails_of, refresh
+from .support.apps import client_of
+from .support.mail import mails_of
+from .support.people import PASSWORD, Person, add_user
+from .support.problems import assert_problem
+from .support.tokens import refresh
 
 CSP = "default-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 LOGIN = "/v1/auth/login"

@@ -15,8 +15,11 @@ from flask.testing import FlaskClient
 
 from backend.core.settings import SettingsError
 
-from .conftest import Person, assert_problem, client_of, operations
-from .test_servers import Server
+from .support.apps import client_of
+from .support.openapi import operations
+from .support.people import Person
+from .support.problems import assert_problem
+from .support.servers import Server
 
 TYPES = {"application/json", "application/problem+json", "text/html; charset=utf-8"}
 TYPES.add("text/plain; version=0.0.4; charset=utf-8")  # of Prometheus

@@ -12,26 +12,14 @@ from werkzeug.test import TestResponse
 
 from backend.core.settings import ROOT, SettingsError
 
-from .conftest import (
-    NEW_PASSWORD,
-    PASSWORD,
-    Person,
-    add_user,
-    assert_problem,
-    by_key,
-    client_of,
-    code_of,
-    enrol,
-    mails_of,
-    make_settings,
-    refresh,
-    sign_in,
-    statements,
-    token_in,
-)
-from .test_auth_login_mfa import halfway, second
-from .test_auth_reset import forgot, link_for, login, register, reset
-from .test_throttling_limits import AWAY, guess, guesses
+from .support.apps import client_of, statements
+from .support.mail import mails_of, token_in
+from .support.mfa import code_of, enrol, halfway, second
+from .support.passwords import AWAY, forgot, guess, guesses, link_for, login, register, reset
+from .support.people import NEW_PASSWORD, PASSWORD, Person, add_user, by_key, sign_in
+from .support.problems import assert_problem
+from .support.settings import make_settings
+from .support.tokens import refresh
 
 Travel = Callable[..., None]
 

@@ -12,19 +12,12 @@ from flask.testing import FlaskClient
 
 from backend.core.settings import ROOT
 
-from .conftest import (
-    NEW_PASSWORD,
-    PASSWORD,
-    Person,
-    add_user,
-    assert_problem,
-    by_key,
-    client_of,
-    make_settings,
-    refresh,
-    sign_in,
-)
-from .test_auth_reset import link_for, reset
+from .support.apps import client_of
+from .support.passwords import link_for, reset
+from .support.people import NEW_PASSWORD, PASSWORD, Person, add_user, by_key, sign_in
+from .support.problems import assert_problem
+from .support.settings import make_settings
+from .support.tokens import refresh
 
 Travel = Callable[..., None]
 

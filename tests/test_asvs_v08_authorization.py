@@ -14,16 +14,12 @@ from werkzeug.test import TestResponse
 from backend.api_keys.scopes import OWN
 from backend.db.database import release
 
-from .conftest import (
-    Person,
-    assert_problem,
-    by_key,
-    enrol,
-    example_of,
-    operations,
-    refresh,
-    service_of,
-)
+from .support.apps import service_of
+from .support.mfa import enrol
+from .support.openapi import example_of, operations
+from .support.people import Person, by_key
+from .support.problems import assert_problem
+from .support.tokens import refresh
 
 GUARD = {"unauthenticated", "invalid_credentials", "forbidden", "insufficient_scope"}
 GUARD |= {"session_required", "ip_not_allowed", "mfa_enrolment_required"}

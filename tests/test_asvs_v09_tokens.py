@@ -20,21 +20,12 @@ from flask.testing import FlaskClient
 from backend.crypto import signing_keys
 from backend.crypto.keyring import EMAIL_LINK, SECOND_STEP, derive
 
-from .conftest import (
-    Person,
-    add_user,
-    assert_problem,
-    by_key,
-    client_of,
-    make_settings,
-    refresh,
-    service_of,
-    sign_in,
-    statements,
-    url_of,
-)
-from .test_auth_reset import link_for, reset
-from .test_auth_tokens import forged, me
+from .support.apps import client_of, service_of, statements, url_of
+from .support.passwords import link_for, reset
+from .support.people import Person, add_user, by_key, sign_in
+from .support.problems import assert_problem
+from .support.settings import make_settings
+from .support.tokens import forged, me, refresh
 
 Travel = Callable[..., None]
 

@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from .conftest import Person, add_user, assert_problem, client_of, refresh, sign_in, url_of
-from .test_auth_races import assert_one_chain, at_once, refreshing, statuses
-from .test_servers import Server
+from .support.apps import client_of, url_of
+from .support.concurrency import at_once, statuses
+from .support.people import Person, add_user, sign_in
+from .support.problems import assert_problem
+from .support.servers import Server
+from .support.tokens import assert_one_chain, refresh, refreshing
 
 Travel = Callable[..., None]
 
@@ -54,7 +57,7 @@ def test_10_4_5_refreshes_at_once_get_one_and_the_same_token(
     app = make_app(database_pool_size=16)
     add_user(client_of(app), "alice")
     alice = sign_in(client_of(app), "alice")
-    answers = at_once([refreshing(alice) for _ in range(many)])
+    answers = at_once(*[refreshing(alice) for _ in range(many)])
     assert statuses(answers) == {200: many}
     assert_one_chain(app, alice, [answer.json for answer in answers])
 

@@ -16,20 +16,10 @@ from backend.core.settings import ROOT, SettingsError
 from backend.crypto.keyring import BASE62
 from backend.crypto.passwords import PasswordHasher
 
-from .conftest import (
-    PASSWORD,
-    Person,
-    add_user,
-    client_of,
-    enrol,
-    make_settings,
-    service_of,
-    sign_in,
-    url_of,
-)
-from .test_auth_password_policy import stored_hash
-
-__all__ = ["stored_hash"]  # a fixture
+from .support.apps import client_of, service_of, url_of
+from .support.mfa import enrol
+from .support.people import PASSWORD, Person, add_user, sign_in
+from .support.settings import make_settings
 
 
 def test_11_4_2_a_password_is_hashed_slowly() -> None:

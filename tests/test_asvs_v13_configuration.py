@@ -15,16 +15,12 @@ from flask.testing import FlaskClient
 from backend.core.settings import EXAMPLE_SECRETS, ROOT, SettingsError
 from backend.db.database import open_database
 
-from .conftest import (
-    add_user,
-    assert_problem,
-    client_of,
-    make_settings,
-    run,
-    sign_in,
-    url_of,
-)
-from .test_servers import Server
+from .support.apps import client_of, url_of
+from .support.people import add_user, sign_in
+from .support.problems import assert_problem
+from .support.processes import run
+from .support.servers import Server
+from .support.settings import make_settings
 
 PRODUCTION = {"environment": "production", "secret_key": "k7Jx-q2Wd" * 5}
 

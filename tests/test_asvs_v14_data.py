@@ -7,14 +7,10 @@ from collections.abc import Callable
 
 from flask.testing import FlaskClient
 
-from .conftest import (
-    PASSWORD,
-    Person,
-    add_user,
-    assert_problem,
-    operations,
-    refresh,
-)
+from .support.openapi import operations
+from .support.people import PASSWORD, Person, add_user
+from .support.problems import assert_problem
+from .support.tokens import refresh
 
 TOKENS = re.compile(r"eyJ[\w-]+\.|\bbt[rpem]?_[0-9A-Za-z_-]{20,}")
 

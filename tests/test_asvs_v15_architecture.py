@@ -10,21 +10,12 @@ from flask.testing import FlaskClient
 
 from backend.db.database import release
 
-from .conftest import (
-    NOTHING,
-    PASSWORD,
-    Person,
-    add_user,
-    assert_problem,
-    client_of,
-    example_of,
-    operations,
-    service_of,
-    sign_in,
-)
-from .test_auth_races import apart, at_once, statuses
-from .test_auth_reset import link_for, reset
-from .test_throttling_limits import HOME, guess
+from .support.apps import client_of, service_of
+from .support.concurrency import at_once, statuses
+from .support.openapi import NOTHING, example_of, operations
+from .support.passwords import HOME, guess, link_for, reset
+from .support.people import PASSWORD, Person, add_user, apart, sign_in
+from .support.problems import assert_problem
 
 NOT_ASKED = {
     "role": "admin",
@@ -179,19 +170,17 @@ def test_15_4_2_of_those_who_come_at_once_one_wins(make_app: Callable[..., Flask
     account = {"username": "carol", "email": "carol@example.com", "password": PASSWORD}
     several = [apart(root) for _ in range(8)]
     answers = at_once(
-        [lambda each=each: each.post("/v1/auth/register", account) for each in several]
+        *[lambda each=each: each.post("/v1/auth/register", account) for each in several]
     )
     assert statuses(answers) == {201: 1, 409: 7}
 
     link = link_for(client, "carol@example.com")
-    answers = at_once([lambda each=each: reset(each.client, link) for each in several])
+    answers = at_once(*[lambda each=each: reset(each.client, link) for each in several])
     assert statuses(answers) == {204: 1, 400: 7}
 
     one, other = apart(root), apart(second)
     answers = at_once(
-        [
-            lambda: one.patch(f"/v1/users/{second.id}", {"role": "user"}),
-            lambda: other.patch(f"/v1/users/{root.id}", {"is_active": False}),
-        ]
+        lambda: one.patch(f"/v1/users/{second.id}", {"role": "user"}),
+        lambda: other.patch(f"/v1/users/{root.id}", {"is_active": False}),
     )
     assert statuses(answers)[200] == 1

@@ -16,17 +16,11 @@ from backend.audit.service import ACTIONS
 from backend.db.database import release
 from backend.web.access import public
 
-from .conftest import (
-    NEW_PASSWORD,
-    PASSWORD,
-    Person,
-    assert_problem,
-    by_key,
-    by_token,
-    refresh,
-    service_of,
-)
-from .test_throttling_limits import guess, guesses
+from .support.apps import service_of
+from .support.passwords import guess, guesses
+from .support.people import NEW_PASSWORD, PASSWORD, Person, by_key, by_token
+from .support.problems import assert_problem
+from .support.tokens import refresh
 
 Logged = Callable[[], list[str]]
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")

@@ -12,89 +12,34 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 from flask import Flask
 
 from backend.audit import chain
-from backend.audit.chain import Report
 from backend.audit.models import AuditChain, AuditEvent
-from backend.audit.service import record
 from backend.core.errors import Conflict
-from backend.db.database import new_id, release
+from backend.db.database import release
 from backend.services import Services
 
-from .conftest import ON_POSTGRES, ON_SQLITE, run, service_of, until
-from .test_commands import Flasks, assert_done, flask_of
-
-SECRET, NEXT_SECRET = "0123456789" * 4, "9876543210" * 4
-
-
-def record_some(service: Services, count: int = 5) -> None:
-    """Record events that differ, and let the process's chores seal them."""
-    with service.active():
-        for number in range(count):
-            action = ("login", "logout")[number % 2]
-            record(None, action, target=("user", new_id()), number=number)
-        release(service.database)
-
-
-def seal(service: Services) -> None:
-    """Do what is left for later."""
-    service.periodic_tasks.run()
-
-
-def verified(service: Services) -> Report:
-    """What verifying finds."""
-    with service.active():
-        report = chain.verify()
-        release(service.database)
-    return report
-
-
-def assert_clean(service: Services, checked: int, unsealed: int = 0) -> Report:
-    """Nothing is altered, and so many events are there."""
-    report = verified(service)
-    assert (report.faults, report.checked, report.unsealed) == ([], checked, unsealed)
-    return report
-
-
-def execute(service: Services, *statements: str) -> Any:
-    """Run statements as somebody does who can write to the database; the rows of the last."""
-    with service.database.atomic():
-        for statement in statements:
-            cursor = service.database.execute_sql(statement)
-    rows = cursor.fetchall() if cursor.description else None
-    release(service.database)
-    return rows
-
-
-@pytest.fixture
-def service(make_app: Callable[..., Flask]) -> Services:
-    """A service on an empty database."""
-    return service_of(make_app(secret_key=SECRET))
-
-
-@pytest.fixture
-def sealed(service: Services) -> Services:
-    """The service, with five sealed events."""
-    record_some(service)
-    seal(service)
-    assert_clean(service, 5)
-    return service
-
-
-@pytest.fixture
-def with_secret(service: Services, make_app: Callable[..., Flask]) -> Callable[..., Flask]:
-    """A function that gives another app on the same database, with other secrets."""
-
-    def make(secret: str, fallbacks: str = "") -> Flask:
-        url = service.settings.database_url
-        return make_app(database_url=url, secret_key=secret, secret_key_fallbacks=fallbacks)
-
-    return make
-
+from .support.apps import service_of
+from .support.audit import (
+    COLUMNS,
+    NEXT_SECRET,
+    OTHER_ID,
+    OTHER_SEAL,
+    SECRET,
+    assert_clean,
+    execute,
+    prune,
+    record_some,
+    seal,
+    verified,
+)
+from .support.commands import Flasks, assert_done, flask_of
+from .support.concurrency import until
+from .support.databases import ON_POSTGRES, ON_SQLITE
+from .support.processes import run
 
 # --- sealing ---
 
@@ -279,23 +224,6 @@ def test_what_a_killed_process_left_is_sealed_by_another_with_its_next_event(
 
 # --- tampering ---
 
-OTHER_ID = "01920000000070008000000000000001"
-OTHER_SEAL = "0" * 64
-COLUMNS = {
-    "id": f"'{OTHER_ID}'",
-    "created_at": "'2026-01-01 00:00:00.000000+00:00'",
-    "action": "'user.create'",
-    "outcome": "'failure'",
-    "actor_id": f"'{OTHER_ID}'",
-    "target_type": "'session'",
-    "target_id": "NULL",
-    "ip": "'192.0.2.1'",
-    "request_id": "'x'",
-    "detail": "'{\"number\": 7}'",
-    "sequence": "77",
-    "seal": f"'{OTHER_SEAL}'",
-}
-
 
 def edit(assignment: str, sequence: int) -> str:
     return f"UPDATE audit_events SET {assignment} WHERE sequence = {sequence}"
@@ -456,13 +384,6 @@ def aged(sealed: Services, travel: Callable[..., None]) -> Services:
     record_some(sealed)
     travel(days=200)
     return sealed
-
-
-def prune(service: Services, **kwargs: int) -> int:
-    with service.active():
-        count = chain.prune(**kwargs)
-        release(service.database)
-    return count
 
 
 def test_pruning_removes_what_is_too_old_and_the_rest_stays_verified(aged: Services) -> None:

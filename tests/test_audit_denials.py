@@ -14,17 +14,9 @@ from flask.testing import FlaskClient
 from backend.audit import chain, denials
 from backend.db.database import release
 
-from .conftest import (
-    Person,
-    add_user,
-    assert_problem,
-    by_key,
-    client_of,
-    service_of,
-    sign_in,
-    statements,
-    url_of,
-)
+from .support.apps import client_of, service_of, statements, url_of
+from .support.people import Person, add_user, by_key, sign_in
+from .support.problems import assert_problem
 
 PATH = "/v1/audit-events?action=access.denied&limit=100"
 

@@ -14,8 +14,8 @@ from backend.audit.models import AuditEvent
 from backend.db.database import release
 from backend.services import Services
 
-from .conftest import ON_SQLITE, service_of
-from .test_audit_chain import (
+from .support.apps import service_of
+from .support.audit import (
     COLUMNS,
     NEXT_SECRET,
     OTHER_ID,
@@ -26,14 +26,10 @@ from .test_audit_chain import (
     prune,
     record_some,
     seal,
-    sealed,
-    service,
     verified,
-    with_secret,
 )
-from .test_commands import flask_of
-
-__all__ = ["sealed", "service", "with_secret"]
+from .support.commands import flask_of
+from .support.databases import ON_SQLITE
 
 COPIED = (
     "INSERT INTO audit_events (id, created_at, action, outcome, actor_id, target_type, target_id,"

@@ -21,8 +21,10 @@ from backend.db.database import atomic, current, new_id, release
 from backend.services import Services
 from backend.users.models import User
 
-from .conftest import Person, assert_problem, by_key, service_of
-from .test_commands import Flasks, assert_done, assert_misused, assert_refused, flask_of
+from .support.apps import service_of
+from .support.commands import Flasks, assert_done, assert_misused, assert_refused, flask_of
+from .support.people import Person, by_key
+from .support.problems import assert_problem
 
 PATH = "/v1/audit-events"
 

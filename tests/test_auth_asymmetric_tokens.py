@@ -41,21 +41,14 @@ from backend.cli import refusing_app
 from backend.core.settings import SettingsError
 from backend.db.database import new_id
 
-from .conftest import (
-    Person,
-    add_user,
-    assert_problem,
-    by_token,
-    client_of,
-    migrate,
-    process_environ,
-    refresh,
-    run,
-    service_of,
-    sign_in,
-    url_of,
-)
-from .test_commands import flask_of
+from .support.apps import client_of, service_of, url_of
+from .support.commands import flask_of
+from .support.databases import migrate
+from .support.people import Person, add_user, by_token, sign_in
+from .support.problems import assert_problem
+from .support.processes import run
+from .support.settings import process_environ
+from .support.tokens import refresh
 
 ALGORITHMS = ("EdDSA", "ES256")
 ISSUER = "http://127.0.0.1:8000"

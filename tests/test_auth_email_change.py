@@ -9,20 +9,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from .conftest import (
-    NEW_PASSWORD,
-    PASSWORD,
-    Person,
-    add_user,
-    assert_problem,
-    client_of,
-    mails_of,
-    service_of,
-    sign_in,
-    token_in,
-)
-from .test_auth_races import apart
-from .test_auth_reset import link_for, reset
+from .support.apps import client_of, service_of
+from .support.mail import mails_of, token_in
+from .support.passwords import link_for, reset
+from .support.people import NEW_PASSWORD, PASSWORD, Person, add_user, apart, sign_in
+from .support.problems import assert_problem
 
 NEW = "alice@new.example.com"
 

@@ -20,33 +20,17 @@ from werkzeug.test import TestResponse
 
 from backend.core import clock
 
-from .conftest import (
-    PASSWORD,
-    Person,
-    add_user,
-    assert_problem,
-    by_key,
-    by_token,
-    client_of,
-    enrol,
-    operations,
-    refresh,
-    service_of,
-    sign_in,
-    statements,
-)
+from .support.apps import client_of, service_of, statements
+from .support.mfa import enrol
+from .support.openapi import operations
+from .support.people import PASSWORD, Person, add_user, by_key, by_token, sign_in
+from .support.problems import assert_problem
+from .support.tokens import ask, refresh
 
 PATH = "/v1/auth/introspect"
 FORM = "application/x-www-form-urlencoded"
 INACTIVE = {"active": False}
 Travel = Callable[..., None]
-
-
-def ask(asker: Person, token: str, **more: str) -> dict[str, Any]:
-    """What is told of the token."""
-    answer = asker.post(PATH, data={"token": token, **more})
-    assert answer.status_code == 200, answer.json
-    return answer.json
 
 
 def is_active(asker: Person, token: str) -> bool:

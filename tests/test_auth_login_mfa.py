@@ -5,39 +5,16 @@ from collections.abc import Callable
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
 
-from .conftest import (
-    PASSWORD,
-    Person,
-    assert_problem,
-    by_token,
-    client_of,
-    code_of,
-    enrol,
-    mails_of,
-    refresh,
-    token_in,
-    url_of,
-)
+from .support.apps import client_of, url_of
+from .support.mail import mails_of, token_in
+from .support.mfa import code_of, enrol, first, halfway, second
+from .support.people import PASSWORD, Person, by_token
+from .support.problems import assert_problem
+from .support.tokens import refresh
 
 Travel = Callable[..., None]
 NEW = "purple elephants drink tea"
-
-
-def first(client: FlaskClient, password: str = PASSWORD) -> TestResponse:
-    """The answer to Alice's first step."""
-    return client.post("/v1/auth/login", json={"username": "alice", "password": password})
-
-
-def second(client: FlaskClient, token: str, code: str) -> TestResponse:
-    """The answer to the second step."""
-    return client.post("/v1/auth/login/mfa", json={"mfa_token": token, "code": code})
-
-
-def halfway(client: FlaskClient) -> str:
-    """The token of a first step of Alice's that went well."""
-    return first(client).json["mfa_token"]
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ from typing import Any
 
 from flask.testing import FlaskClient
 
-from .conftest import PASSWORD, Person, add_user, assert_problem, sign_in
+from .support.people import PASSWORD, Person, add_user, sign_in
+from .support.problems import assert_problem
 
 USER = {
     *("id", "username", "email", "pending_email", "role", "kind", "is_active", "mfa_enabled"),

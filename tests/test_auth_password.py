@@ -11,7 +11,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from .conftest import PASSWORD, Person, add_user, assert_problem, client_of, refresh, sign_in
+from .support.apps import client_of
+from .support.people import PASSWORD, Person, add_user, sign_in
+from .support.problems import assert_problem
+from .support.tokens import refresh
 
 NEW = "purple elephants drink tea"
 

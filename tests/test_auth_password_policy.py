@@ -8,18 +8,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from .conftest import (
-    PASSWORD,
-    Person,
-    add_user,
-    assert_problem,
-    client_of,
-    mails_of,
-    service_of,
-    sign_in,
-    token_in,
-    url_of,
-)
+from .support.apps import client_of, service_of, url_of
+from .support.mail import mails_of, token_in
+from .support.people import PASSWORD, Person, add_user, sign_in
+from .support.problems import assert_problem
 
 WEAK = [
     "fourteen chars",
@@ -149,16 +141,3 @@ def test_a_right_password_signs_in_though_no_place_is_left_to_renew_its_hash(
         assert stored_hash(after).startswith("$2b$04$")
     sign_in(client_of(after), "alice")
     assert stored_hash(after).startswith("$2b$05$")
-
-
-@pytest.fixture
-def stored_hash() -> Callable[[Flask], str]:
-    """A function that reads the one password hash of an app's database."""
-
-    def read(app: Flask) -> str:
-        database = app.extensions["backend"].database
-        [(text,)] = database.execute_sql("SELECT password_hash FROM users").fetchall()
-        database.close()
-        return str(text)
-
-    return read

@@ -5,15 +5,11 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from typing import TypeVar
 
-import jwt
 import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
@@ -21,21 +17,12 @@ from werkzeug.test import TestResponse
 from backend.core.settings import ROOT
 from backend.db.database import release
 
-from .conftest import (
-    PASSWORD,
-    Person,
-    add_user,
-    assert_problem,
-    by_token,
-    client_of,
-    refresh,
-    service_of,
-    sign_in,
-    until,
-    url_of,
-)
+from .support.apps import client_of, service_of, url_of
+from .support.concurrency import at_once, statuses, until
+from .support.people import PASSWORD, Person, add_user, apart, by_token, sign_in
+from .support.problems import assert_problem
+from .support.tokens import assert_one_chain, refresh, refreshing
 
-T = TypeVar("T")
 NEW = "purple elephants drink tea"
 
 SERVER = """
@@ -55,39 +42,11 @@ def app(make_app: Callable[..., Flask]) -> Flask:
     return make_app(threads=128, database_pool_size=16, login_attempts="100/300")
 
 
-def at_once(acts: Sequence[Callable[[], T]]) -> list[T]:
-    """What the acts return: each runs in a thread of its own, and all start together."""
-    together = threading.Barrier(len(acts))
-
-    def run(act: Callable[[], T]) -> T:
-        together.wait()
-        return act()
-
-    with ThreadPoolExecutor(len(acts)) as pool:
-        return list(pool.map(run, acts))
-
-
-def apart(person: Person) -> Person:
-    """The same person with a client of their own, for another thread."""
-    return replace(person, client=client_of(person.client.application))
-
-
-def statuses(responses: Sequence[TestResponse]) -> Counter[int]:
-    """How often there was which status."""
-    return Counter(response.status_code for response in responses)
-
-
 def signing_in(app: Flask, username: str, password: str = PASSWORD) -> Callable[[], TestResponse]:
     """An act: sign in."""
     client = client_of(app)
     body = {"username": username, "password": password}
     return lambda: client.post("/v1/auth/login", json=body)
-
-
-def refreshing(person: Person) -> Callable[[], TestResponse]:
-    """An act: exchange the person's refresh token."""
-    client = apart(person).client
-    return lambda: refresh(client, person.refresh_token)
 
 
 def assert_all_dead(app: Flask, responses: Sequence[TestResponse]) -> None:
@@ -108,25 +67,9 @@ def assert_all_dead(app: Flask, responses: Sequence[TestResponse]) -> None:
 def test_parallel_refreshes_of_one_token_agree_on_the_next(
     app: Flask, alice: Person, many: int
 ) -> None:
-    answers = at_once([refreshing(alice) for _ in range(many)])
+    answers = at_once(*[refreshing(alice) for _ in range(many)])
     assert statuses(answers) == {200: many}
     assert_one_chain(app, alice, [answer.json for answer in answers])
-
-
-def assert_one_chain(app: Flask, person: Person, bodies: list[dict[str, str]]) -> None:
-    """All got the same refresh token of one session, which goes on with it."""
-    [newest] = {body["refresh_token"] for body in bodies}
-    assert newest != person.refresh_token
-    sessions = {
-        jwt.decode(body["access_token"], options={"verify_signature": False})["sid"]
-        for body in bodies
-    }
-    assert len(sessions) == 1
-    client = client_of(app)
-    for body in bodies:
-        headers = by_token(body["access_token"])
-        assert client.get("/v1/auth/me", headers=headers).status_code == 200
-    assert refresh(client, newest).status_code == 200
 
 
 def test_parallel_refreshes_in_two_processes_agree_on_the_next(app: Flask, alice: Person) -> None:
@@ -136,7 +79,7 @@ def test_parallel_refreshes_in_two_processes_agree_on_the_next(app: Flask, alice
         for many in (16, 64):
             person = alice.again()
             acts = [exchanging(ports[number % 2], person) for number in range(many)]
-            answers = at_once(acts)
+            answers = at_once(*acts)
             assert Counter(status for status, _ in answers) == {200: many}
             assert_one_chain(app, person, [body for _, body in answers])
 
@@ -184,7 +127,7 @@ def exchanging(port: int, person: Person) -> Callable[[], tuple[int, dict[str, s
 def test_of_a_refresh_and_a_logout_at_once_the_logout_wins(app: Flask, alice: Person) -> None:
     person = apart(alice)
     ending = lambda: person.post("/v1/auth/logout")  # noqa: E731
-    ended, *answers = at_once([ending, *(refreshing(alice) for _ in range(8))])
+    ended, *answers = at_once(ending, *(refreshing(alice) for _ in range(8)))
     assert ended.status_code == 204
     assert set(statuses(answers)) <= {200, 401}
     assert_all_dead(app, answers)
@@ -196,7 +139,7 @@ def test_of_a_refresh_and_a_logout_at_once_the_logout_wins(app: Flask, alice: Pe
 def test_parallel_sign_ins_keep_the_number_of_sessions(make_app: Callable[..., Flask]) -> None:
     app = make_app(max_sessions_per_user=3, database_pool_size=16, login_attempts="100/300")
     add_user(client_of(app), "alice")
-    answers = at_once([signing_in(app, "alice") for _ in range(16)])
+    answers = at_once(*[signing_in(app, "alice") for _ in range(16)])
     assert statuses(answers) == {200: 16}
     client = client_of(app)
     alive = [
@@ -213,7 +156,7 @@ def test_disabling_ends_the_sessions_that_are_just_being_made_too(
     path, admin = f"/v1/users/{alice.id}", apart(root)
     disabling = lambda: admin.patch(path, {"is_active": False})  # noqa: E731
     acts = [signing_in(app, "alice") if act == "sign in" else refreshing(alice) for _ in range(15)]
-    disabled, *answers = at_once([disabling, *acts])
+    disabled, *answers = at_once(disabling, *acts)
     assert disabled.status_code == 200
     assert set(statuses(answers)) <= {200, 401}
     assert root.patch(path, {"is_active": True}).status_code == 200
@@ -232,7 +175,7 @@ def test_removing_an_account_while_it_signs_in_leaves_nothing(
         *(signing_in(app, "alice") for _ in range(8)),
         *(refreshing(alice) for _ in range(8)),
     ]
-    removed, minted, *answers = at_once(acts)
+    removed, minted, *answers = at_once(*acts)
     assert removed.status_code == 204
     assert minted.status_code in {201, 401, 404}
     assert set(statuses(answers)) <= {200, 401}
@@ -252,7 +195,7 @@ def test_of_parallel_changes_of_one_password_exactly_one_succeeds(
         body = {"current_password": PASSWORD, "new_password": f"{NEW} {number}"}
         return lambda: sessions[number].post("/v1/auth/password", body)
 
-    answers = at_once([changing(number) for number in range(8)])
+    answers = at_once(*[changing(number) for number in range(8)])
     found = statuses(answers)
     assert found[204] == 1, found
     assert set(found) <= {204, 401, 403}
@@ -311,7 +254,7 @@ def test_of_parallel_registrations_of_one_name_exactly_one_succeeds(
         names[shared] = same if number % 2 else same.upper()
         return registering(root, **names)
 
-    answers = at_once([act(number) for number in range(32)])
+    answers = at_once(*[act(number) for number in range(32)])
     assert statuses(answers) == {201: 1, 409: 31}
     for answer in answers:
         if answer.status_code == 409:
@@ -324,7 +267,7 @@ def test_of_two_admins_who_end_each_other_one_stays(app: Flask, root: Person, ac
     for number in range(3):
         add_user(root.client, f"admin-{number}", role="admin")
         other = apart(sign_in(root.client, f"admin-{number}"))
-        answers = at_once([ending(root, other, act), ending(other, root, act)])
+        answers = at_once(ending(root, other, act), ending(other, root, act))
         won = [answer.status_code in {200, 204} for answer in answers]
         assert sorted(won) == [False, True], statuses(answers)
         assert answers[won.index(False)].status_code in {401, 403, 409}
@@ -347,7 +290,7 @@ def test_of_many_admins_who_give_up_at_once_one_stays(app: Flask, root: Person) 
     for number in range(7):
         add_user(root.client, f"admin-{number}", role="admin")
         admins.append(sign_in(root.client, f"admin-{number}"))
-    answers = at_once([ending(admin, admin, "demote") for admin in admins])
+    answers = at_once(*[ending(admin, admin, "demote") for admin in admins])
     assert statuses(answers) == {200: 7, 409: 1}
     [last] = [
         admin for admin, answer in zip(admins, answers, strict=True) if answer.status_code == 409
@@ -362,5 +305,5 @@ def test_right_passwords_at_once_are_right_while_their_hash_is_renewed(
     dearer = make_app(
         database_url=url_of(app), bcrypt_rounds=5, login_attempts="100/300", database_pool_size=16
     )
-    answers = at_once([signing_in(dearer, "alice") for _ in range(8)])
+    answers = at_once(*[signing_in(dearer, "alice") for _ in range(8)])
     assert statuses(answers) == {200: 8}

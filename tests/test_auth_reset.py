@@ -4,57 +4,20 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
-from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from .conftest import (
-    PASSWORD,
-    Person,
-    add_user,
-    assert_problem,
-    by_token,
-    client_of,
-    mails_of,
-    refresh,
-    sign_in,
-    token_in,
-)
+from .support.apps import client_of
+from .support.mail import mails_of, token_in
+from .support.passwords import forgot, link_for, login, register, reset
+from .support.people import PASSWORD, Person, add_user, by_token, sign_in
+from .support.problems import assert_problem
+from .support.tokens import refresh
 
 NEW = "purple elephants drink tea"
-
-
-def forgot(client: FlaskClient, email: str) -> TestResponse:
-    """The answer to asking for a link."""
-    return client.post("/v1/auth/password/forgot", json={"email": email})
-
-
-def link_for(client: FlaskClient, email: str) -> str:
-    """The token of a link that was just asked for."""
-    before = len(mails_of(client))
-    assert forgot(client, email).status_code == 202
-    [message] = mails_of(client)[before:]
-    assert message["To"] == email
-    return token_in(message)
-
-
-def reset(client: FlaskClient, token: str, password: Any = NEW) -> TestResponse:
-    """The answer to setting a password by a link."""
-    return client.post("/v1/auth/password/reset", json={"token": token, "new_password": password})
-
-
-def login(client: FlaskClient, username: str, password: str) -> TestResponse:
-    """The answer to signing in."""
-    return client.post("/v1/auth/login", json={"username": username, "password": password})
-
-
-def register(root: Person, **account: Any) -> TestResponse:
-    """The answer to registering Carol without a password."""
-    account = {"username": "carol", "email": "carol@example.com", **account}
-    return root.post("/v1/auth/register", account)
 
 
 # --- invitations ---

@@ -9,14 +9,10 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from .conftest import (
-    Person,
-    assert_problem,
-    by_key,
-    by_token,
-    refresh,
-    statements,
-)
+from .support.apps import statements
+from .support.people import Person, by_key, by_token
+from .support.problems import assert_problem
+from .support.tokens import refresh
 
 PATH = "/v1/auth/revoke"
 Travel = Callable[..., None]

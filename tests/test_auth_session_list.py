@@ -9,16 +9,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from .conftest import (
-    PASSWORD,
-    Person,
-    add_user,
-    assert_problem,
-    by_token,
-    client_of,
-    refresh,
-    sign_in,
-)
+from .support.apps import client_of
+from .support.people import PASSWORD, Person, add_user, by_token, sign_in
+from .support.problems import assert_problem
+from .support.tokens import refresh
 
 PATH = "/v1/auth/sessions"
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0"

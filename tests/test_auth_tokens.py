@@ -17,30 +17,17 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from backend.crypto import signing_keys
-from backend.crypto.keyring import EMAIL_LINK, PASSWORD_LINK, SECOND_STEP, derive
+from backend.crypto.keyring import EMAIL_LINK, PASSWORD_LINK, SECOND_STEP
 
-from .conftest import (
-    Person,
-    add_user,
-    assert_problem,
-    by_key,
-    by_token,
-    client_of,
-    make_settings,
-    refresh,
-    service_of,
-    sign_in,
-    url_of,
-)
+from .support.apps import client_of, service_of, url_of
+from .support.people import Person, add_user, by_key, by_token, sign_in
+from .support.problems import assert_problem
+from .support.settings import make_settings
+from .support.tokens import altered, forged, me, refresh
 
 BASE64 = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
 OTHER_SECRET = "another secret, of which nobody has heard yet"
 ISSUER = "http://127.0.0.1:8000"
-
-
-def me(client: FlaskClient, token: str) -> TestResponse:
-    """The answer to an access token."""
-    return client.get("/v1/auth/me", headers=by_token(token))
 
 
 def respelled(token: str) -> str:
@@ -50,43 +37,6 @@ def respelled(token: str) -> str:
     tail, other_tail = (base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) for text in tails)
     assert tail == other_tail
     return other
-
-
-def altered(text: str, chance: random.Random) -> str:
-    """The text with one thing about it changed."""
-    place = chance.randrange(len(text))
-    character = chance.choice(string.ascii_letters + string.digits + string.punctuation)
-    result = chance.choice(
-        [
-            text[:place] + character + text[place + 1 :],
-            text[:place] + character + text[place:],
-            text[:place] + text[place + 1 :],
-            text[:place] or "x",
-            text[place:] + text[:place],
-            text[:place] + text[place:].swapcase(),
-            text + character,
-            f"{text}.{text}",
-        ]
-    )
-    return result if result != text else altered(text, chance)
-
-
-def forged(
-    app: Flask,
-    valid: str,
-    *,
-    claims: dict[str, Any] | None = None,
-    without: str = "",
-    header: dict[str, Any] | None = None,
-    algorithm: str = "HS256",
-) -> str:
-    """The valid access token with other claims or another header, signed with the right key."""
-    payload = jwt.decode(valid, options={"verify_signature": False}) | (claims or {})
-    payload.pop(without, None)
-    secret = service_of(app).settings.secret_key
-    key = derive(secret, "access") if algorithm != "none" else ""
-    headers = jwt.get_unverified_header(valid) | {"alg": algorithm} | (header or {})
-    return jwt.encode(payload, key, algorithm, headers=headers)
 
 
 # --- refresh tokens ---

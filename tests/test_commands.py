@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 import click
@@ -32,46 +32,19 @@ from backend.db.database import release
 from backend.doctor import checks
 from backend.users.models import User
 
-from .conftest import (
-    ON_POSTGRES,
-    PASSWORD,
-    Person,
-    add_user,
-    assert_problem,
-    by_key,
-    client_of,
-    migrate,
-    process_environ,
-    refresh,
-    run,
-    service_of,
-    sign_in,
-    url_of,
-)
-from .mail_server import Inbox, inbox, message_of, smtp
-from .processes import free_port
-
-__all__ = ["inbox", "smtp"]
+from .support.apps import client_of, service_of, url_of
+from .support.commands import Flasks, assert_done, assert_misused, assert_refused, flask_of
+from .support.databases import ON_POSTGRES, migrate
+from .support.mail import Inbox, message_of
+from .support.people import PASSWORD, Person, add_user, by_key, sign_in
+from .support.problems import assert_problem
+from .support.processes import free_port, run
+from .support.settings import process_environ
+from .support.tokens import refresh
 
 OTHER_PASSWORD = "another horse another battery"
 PRODUCTION = {"environment": "production", "secret_key": "k7Jx-q2Wd" * 5}
 UNKNOWN_ID = "0192d3a4-5b6c-7d8e-9f01-23456789abcd"
-
-
-class Flasks(Protocol):
-    """A command of `flask`: its arguments, and what it reads from standard input."""
-
-    def __call__(self, *arguments: str, stdin: str = "") -> Result: ...
-
-
-def flask_of(app: Flask) -> Flasks:
-    """The `flask` command for the app, in this process."""
-
-    def invoke(*arguments: str, stdin: str = "") -> Result:
-        with app.app_context():
-            return app.test_cli_runner().invoke(args=list(arguments), input=stdin)
-
-    return invoke
 
 
 @pytest.fixture
@@ -86,28 +59,6 @@ def migrated(tmp_path: Path) -> str:
     url = f"sqlite:///{tmp_path / 'test.db'}"
     migrate(url)
     return url
-
-
-def assert_done(result: Result, *lines: str) -> None:
-    """The command succeeded and printed these lines."""
-    assert (result.exit_code, result.stderr) == (0, ""), result.output
-    assert result.stdout.splitlines() == list(lines)
-
-
-def assert_refused(result: Result, *sentences: str) -> None:
-    """The command failed with exactly these sentences on stderr, and printed nothing."""
-    assert isinstance(result.exception, SystemExit), result.exception
-    assert result.exit_code == 1
-    assert result.stderr.splitlines() == [f"Error: {sentence}" for sentence in sentences]
-    assert result.stdout == ""
-
-
-def assert_misused(result: Result, words: str) -> None:
-    """The command was called in a way that it does not know; it tells its usage."""
-    assert result.exit_code == 2
-    assert result.stderr.startswith("Usage: ")
-    assert words in result.stderr
-    assert result.stdout == ""
 
 
 def commands(app: Flask) -> Iterator[tuple[str, click.Command]]:

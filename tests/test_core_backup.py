@@ -14,20 +14,11 @@ from pathlib import Path
 import psycopg
 from flask import Flask
 
-from .conftest import (
-    ON_POSTGRES,
-    ON_SQLITE,
-    add_user,
-    by_key,
-    client_of,
-    migrate,
-    run,
-    scratch_postgres,
-    service_of,
-    sign_in,
-    url_of,
-)
-from .test_commands import assert_done, assert_refused, flask_of
+from .support.apps import client_of, service_of, url_of
+from .support.commands import assert_done, assert_refused, flask_of
+from .support.databases import ON_POSTGRES, ON_SQLITE, migrate, scratch_postgres
+from .support.people import add_user, by_key, sign_in
+from .support.processes import run
 
 
 def test_a_backup_is_restored_with_all_that_was_in_it(

@@ -16,7 +16,10 @@ from flask import Flask
 from backend.background import periodic
 from backend.background.periodic import PeriodicTasks
 
-from .conftest import Person, by_key, run, service_of, until
+from .support.apps import service_of
+from .support.concurrency import until
+from .support.people import Person, by_key
+from .support.processes import run
 
 
 class Chore:

@@ -19,8 +19,9 @@ from backend.db import migrations
 from backend.db.database import open_database
 from backend.doctor import checks
 
-from .conftest import PASSWORD, copy_tree, make_settings, process_environ
-from .processes import confined
+from .support.people import PASSWORD
+from .support.processes import confined, copy_tree
+from .support.settings import make_settings, process_environ
 
 FLASK = str(Path(sys.executable).parent / "flask")
 

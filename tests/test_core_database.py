@@ -24,23 +24,13 @@ from backend.db.database import current, new_id, release
 from backend.services import Services
 from backend.users.models import User
 
-from .conftest import (
-    PASSWORD,
-    POSTGRES_URL,
-    Person,
-    add_user,
-    assert_problem,
-    by_key,
-    client_of,
-    migrate,
-    run,
-    scratch_postgres,
-    service_of,
-    sign_in,
-    until,
-    url_of,
-)
-from .test_commands import flask_of
+from .support.apps import client_of, service_of, url_of
+from .support.commands import flask_of
+from .support.concurrency import until
+from .support.databases import POSTGRES_URL, migrate, scratch_postgres
+from .support.people import PASSWORD, Person, add_user, by_key, sign_in
+from .support.problems import assert_problem
+from .support.processes import run
 
 
 @pytest.fixture

@@ -18,7 +18,9 @@ from backend.core import context
 from backend.users.models import User
 from backend.web.access import public
 
-from .conftest import client_of, run, service_of, until
+from .support.apps import client_of, service_of
+from .support.concurrency import until
+from .support.processes import run
 
 
 def threads() -> set[threading.Thread]:

@@ -17,12 +17,14 @@ import pytest
 from redis import Redis
 
 from backend.core import rate_limits
-from backend.core.metrics import Metrics
 from backend.core.rate_limits import RateLimiter
 from backend.core.settings import Limit
 
-from .conftest import REDIS_URL, Relay, make_settings, until
-from .processes import free_port
+from .support.concurrency import until
+from .support.databases import REDIS_URL
+from .support.processes import free_port
+from .support.rate_limits import hits, limiter_on
+from .support.relay import Relay
 
 Travel = Callable[..., None]
 
@@ -45,16 +47,6 @@ def name() -> Iterator[str]:
     if REDIS_URL:
         with Redis.from_url(REDIS_URL) as redis:
             redis.delete(*redis.scan_iter(f"rate:{name}:*", 1000), "none")
-
-
-def limiter_on(redis_url: str) -> RateLimiter:
-    """A limiter as another process would have it."""
-    return RateLimiter(make_settings(redis_url=redis_url), Metrics())
-
-
-def hits(limiter: RateLimiter, name: str, limit: Limit, times: int) -> int:
-    """How many of so many uses pass."""
-    return sum(limiter.hit([(name, limit)]).passed for _ in range(times))
 
 
 # --- the window ---

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import email
-import ipaddress
 import logging
 import re
 import socket
@@ -20,10 +19,6 @@ from typing import Any
 
 import pytest
 from aiosmtpd.smtp import AuthResult, Envelope
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from flask import Flask
 from flask.testing import FlaskClient
 
@@ -32,10 +27,11 @@ from backend.db.database import release
 from backend.mail import mailer
 from backend.users.models import User
 
-from .conftest import migrate, run, service_of, settle, until
-from .mail_server import Inbox, inbox, message_of, smtp
-
-__all__ = ["inbox", "smtp"]
+from .support.apps import service_of, settle
+from .support.concurrency import until
+from .support.databases import migrate
+from .support.mail import Inbox, message_of
+from .support.processes import run
 
 # It advises against some of what is tried here.
 pytestmark = pytest.mark.filterwarnings("ignore:::aiosmtpd")
@@ -434,36 +430,6 @@ with app.extensions["backend"].active():
 
 
 # --- servers ---
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1 and 0.0.0.0, by itself, and its key, in one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mail")])
-    now = dt.datetime.now(dt.UTC)
-    addresses = [x509.IPAddress(ipaddress.ip_address(each)) for each in ("127.0.0.1", "0.0.0.0")]
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(addresses), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("certificate") / "mail.pem"
-    path.write_bytes(
-        made.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return path
 
 
 @pytest.fixture

@@ -27,18 +27,11 @@ from backend.mfa.models import RecoveryCode
 from backend.notices import service as notices
 from backend.users.models import HeldUsername
 
-from .conftest import (
-    PASSWORD,
-    add_user,
-    by_key,
-    client_of,
-    copy_tree,
-    enrol,
-    make_settings,
-    run,
-    service_of,
-    sign_in,
-)
+from .support.apps import client_of, service_of
+from .support.mfa import enrol
+from .support.people import PASSWORD, add_user, by_key, sign_in
+from .support.processes import copy_tree, run
+from .support.settings import make_settings
 
 
 @pytest.fixture

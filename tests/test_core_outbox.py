@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -19,36 +17,15 @@ from backend.db.database import release
 from backend.mail import outbox
 from backend.mail.models import Mail
 
-from .conftest import (
-    NEW_PASSWORD,
-    PASSWORD,
-    add_user,
-    client_of,
-    process_environ,
-    service_of,
-    settle,
-    sign_in,
-    token_in,
-    until,
-    url_of,
-)
-from .mail_server import Inbox, inbox, smtp
-from .processes import Process, free_port
-from .test_auth_reset import forgot, register, reset
-
-__all__ = ["inbox", "smtp"]
+from .support.apps import client_of, service_of, settle, url_of
+from .support.concurrency import until
+from .support.mail import Inbox, token_in
+from .support.outbox import LATER, SECRET, Killed
+from .support.passwords import forgot, register, reset
+from .support.people import NEW_PASSWORD, PASSWORD, add_user, sign_in
+from .support.processes import free_port
 
 pytestmark = pytest.mark.filterwarnings("ignore:::aiosmtpd")
-
-SECRET = "Zr8Qm2N4pX7vB9Ca5Sd3Gh6Yt1LwEk0J"
-# `python wsgi.py`, ten minutes later.
-LATER = """
-import runpy
-from datetime import timedelta
-from backend.core import clock
-clock.shift = timedelta(minutes=10)
-runpy.run_path("wsgi.py", run_name="__main__")
-"""
 
 
 @pytest.fixture
@@ -287,46 +264,6 @@ def test_a_sender_looks_again_when_the_next_mail_is_due(app: Flask) -> None:
     service.sender.wake()
     settle(app)
     assert service.sender._pause == pytest.approx(7, abs=1)
-
-
-class Killed:
-    """A server that sends to a mail port, and is killed. An administrator invites by it."""
-
-    def __init__(self, app: Flask, tree: Path, folder: Path, mail_port: int) -> None:
-        service_of(app).sender.close()  # the mail is for the servers to send
-        add_user(client_of(app), "root", role="admin")
-        self._headers = {
-            **sign_in(client_of(app), "root").headers,
-            "Content-Type": "application/json",
-        }
-        settings = service_of(app).settings
-        self._settings = {
-            "database_url": settings.database_url,
-            "secret_key": settings.secret_key,
-            "public_url": settings.public_url,
-            "mail_url": f"smtp://127.0.0.1:{mail_port}",
-        }
-        self._tree, self._folder = tree, folder
-        self.invited: set[str] = set()  # the addresses for which that was answered 201
-
-    def start(self, *command: str) -> Process:
-        """The server, which listens in the block and is killed at its end."""
-        port = free_port()
-        environ = process_environ(port=port, **self._settings)
-        python = [Path(sys.executable), *command]
-        return Process(python, port, self._folder / f"{port}.log", cwd=self._tree, env=environ)
-
-    def invite(self, server: Process, numbers: range) -> None:
-        """Invite a person for each number; all are answered 201."""
-        with closing(server.connect()) as connection:
-            for number in numbers:
-                email = f"guest{number}@example.com"
-                account = json.dumps({"username": f"guest{number}", "email": email})
-                connection.request("POST", "/v1/auth/register", account, self._headers)
-                answer = connection.getresponse()
-                answer.read()
-                assert answer.status == 201
-                self.invited.add(email)
 
 
 def test_killing_the_server_loses_no_mail_that_it_promised(

@@ -21,7 +21,9 @@ from backend.core.errors import Invalid, Unavailable
 from backend.core.metrics import Metrics
 from backend.crypto.passwords import MAX_LENGTH, Account, PasswordHasher, require_strong
 
-from .conftest import PASSWORD, make_settings, until
+from .support.concurrency import until
+from .support.people import PASSWORD
+from .support.settings import make_settings
 
 
 @pytest.fixture(scope="module")

@@ -17,24 +17,16 @@ from flask import Flask
 from backend.app import create_app
 from backend.db.database import current, release, require_usable
 
-from .conftest import (
-    PASSWORD,
-    POSTGRES_URL,
-    Relay,
-    add_user,
-    assert_problem,
-    by_key,
-    client_of,
-    make_settings,
-    migrate,
-    refresh,
-    run,
-    scratch_postgres,
-    service_of,
-    sign_in,
-    until,
-)
-from .test_commands import assert_done, assert_refused, flask_of
+from .support.apps import client_of, service_of
+from .support.commands import assert_done, assert_refused, flask_of
+from .support.concurrency import until
+from .support.databases import POSTGRES_URL, migrate, scratch_postgres
+from .support.people import PASSWORD, add_user, by_key, sign_in
+from .support.problems import assert_problem
+from .support.processes import run
+from .support.relay import Relay
+from .support.settings import make_settings
+from .support.tokens import refresh
 
 
 @contextmanager

@@ -13,12 +13,10 @@ from redis import Redis
 from backend.core import redis_url
 from backend.core.settings import Limit, SettingsError
 
-from .conftest import make_settings, until
-from .processes import Process, free_port, program
-from .test_core_limits import hits, limiter_on
-from .test_core_mail import certificate
-
-__all__ = ["certificate"]
+from .support.concurrency import until
+from .support.processes import Process, free_port, program
+from .support.rate_limits import hits, limiter_on
+from .support.settings import make_settings
 
 
 @pytest.fixture

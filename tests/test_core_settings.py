@@ -15,7 +15,8 @@ import pytest
 from backend.core.settings import ROOT, Settings, SettingsError
 from backend.db.sqlite import sqlite_path
 
-from .conftest import copy_tree, process_environ, run
+from .support.processes import copy_tree, run
+from .support.settings import process_environ
 
 SECRET = "kfjQ8Zr2mN4pX7vB9wL1tY6hG3dS5aC0eRuTiOpMnBv"
 SENTINEL = "hunter2~sentinel"

@@ -16,9 +16,11 @@ from flask.testing import FlaskClient
 
 from backend.core.settings import ROOT
 
-from .conftest import Person, by_key, copy_tree, process_environ, url_of
-from .processes import Process, free_port
-from .test_api_keys_usage import counts
+from .support.apps import url_of
+from .support.people import Person, by_key
+from .support.processes import Process, copy_tree, free_port
+from .support.settings import process_environ
+from .support.usage import counts
 
 EXAMPLES = ["flask_app:app", "django_app:application", "mounted:app"]
 

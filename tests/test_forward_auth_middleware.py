@@ -16,19 +16,11 @@ from backend.db.database import new_id
 from backend.forward_auth.decorator import guarded
 from backend.forward_auth.middleware import IDENTITY, Caller, Middleware
 
-from .conftest import (
-    NOTHING,
-    Person,
-    add_user,
-    assert_problem,
-    by_key,
-    by_token,
-    client_of,
-    enrol,
-    service_of,
-    sign_in,
-    statements,
-)
+from .support.apps import client_of, service_of, statements
+from .support.mfa import enrol
+from .support.openapi import NOTHING
+from .support.people import Person, add_user, by_key, by_token, sign_in
+from .support.problems import assert_problem
 
 Travel = Callable[..., None]
 

@@ -13,20 +13,10 @@ from werkzeug.test import TestResponse
 
 from backend.db.database import new_id
 
-from .conftest import (
-    PASSWORD,
-    Person,
-    add_user,
-    assert_problem,
-    by_key,
-    by_token,
-    client_of,
-    enrol,
-    service_of,
-    sign_in,
-    statements,
-    url_of,
-)
+from .support.apps import client_of, service_of, statements, url_of
+from .support.mfa import enrol
+from .support.people import PASSWORD, Person, add_user, by_key, by_token, sign_in
+from .support.problems import assert_problem
 
 Headers = dict[str, str]
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "QUERY"]

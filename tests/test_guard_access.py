@@ -14,15 +14,9 @@ from backend.api_keys.scopes import OWN
 from backend.auth.enforcement import enforce
 from backend.web import access
 
-from .conftest import (
-    Person,
-    add_user,
-    assert_problem,
-    by_key,
-    client_of,
-    sign_in,
-    statements,
-)
+from .support.apps import client_of, statements
+from .support.people import Person, add_user, by_key, sign_in
+from .support.problems import assert_problem
 
 # Every route: who may call it, and what that one is answered who sends no body and asks for an id
 # that does not exist. "session or x" means a session, or a key that holds the scope x.

@@ -17,8 +17,10 @@ from flask import Flask
 from backend.core.settings import ROOT, Settings, setting_names
 from backend.server.serving import DRAIN_SECONDS
 
-from .conftest import Person, by_key, client_of, copy_tree, until
-from .processes import Process, confined, free_port
+from .support.apps import client_of
+from .support.concurrency import until
+from .support.people import Person, by_key
+from .support.processes import Process, confined, copy_tree, free_port
 
 PAGE = (ROOT / "docs" / "kubernetes.md").read_text("utf-8")
 MANIFEST = {

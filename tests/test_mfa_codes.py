@@ -13,19 +13,11 @@ from werkzeug.test import TestResponse
 
 from backend.core import clock
 
-from .conftest import (
-    PASSWORD,
-    Person,
-    add_user,
-    assert_problem,
-    client_of,
-    code_of,
-    enrol,
-    refresh,
-    service_of,
-    sign_in,
-    url_of,
-)
+from .support.apps import client_of, service_of, url_of
+from .support.mfa import code_of, enrol
+from .support.people import PASSWORD, Person, add_user, sign_in
+from .support.problems import assert_problem
+from .support.tokens import refresh
 
 Travel = Callable[..., None]
 WRONG = "abcdef"  # has the length of a code, and is none

@@ -14,18 +14,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from .conftest import (
-    PASSWORD,
-    Person,
-    add_user,
-    assert_problem,
-    client_of,
-    code_of,
-    enrol,
-    service_of,
-    settle,
-    sign_in,
-)
+from .support.apps import client_of, service_of, settle
+from .support.mfa import code_of, enrol
+from .support.people import PASSWORD, Person, add_user, sign_in
+from .support.problems import assert_problem
 
 OFF = {"enabled": False, "recovery_codes_left": 0}
 ON = {"enabled": True, "recovery_codes_left": 10}

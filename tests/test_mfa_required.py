@@ -7,7 +7,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from .conftest import PASSWORD, Person, add_user, assert_problem, client_of, code_of, enrol, sign_in
+from .support.apps import client_of
+from .support.mfa import code_of, enrol
+from .support.people import PASSWORD, Person, add_user, sign_in
+from .support.problems import assert_problem
 
 SOME_ID = "0192d3a4-8888-7d8e-9f01-23456789abcd"
 OPEN = {

@@ -6,7 +6,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from .conftest import client_of, service_of, url_of
+from .support.apps import client_of, service_of, url_of
 
 FORWARDED = {"X-Forwarded-For": "192.0.2.7"}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import PASSWORD
+from .support.people import PASSWORD
 
 ROOT = Path(__file__).parents[1]
 PAGES = [(ROOT / name).read_text("utf-8") for name in ("README.md", "docs/extend.md")]

@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import re
-import secrets
 import shutil
 import signal
 import socket
@@ -25,88 +24,13 @@ from backend.server.chunked import Chunks
 from backend.server.connections import Waiting
 from backend.server.listeners import addresses
 
-from .conftest import PASSWORD, copy_tree, migrate, process_environ, run, until
-from .processes import Process, confined, free_port
+from .support.concurrency import until
+from .support.databases import migrate
+from .support.people import PASSWORD
+from .support.processes import confined, copy_tree, run
+from .support.servers import CHUNKED, COMMANDS, GET, LOGIN_HEAD, Server, command_of, read
 
 LOGIN = json.dumps({"username": "nobody", "password": PASSWORD}).encode()
-COMMANDS = {
-    "waitress": ["python", "wsgi.py"],
-    "gunicorn": ["gunicorn", "-c", "config/gunicorn.conf.py", "wsgi:app"],
-    "development": ["python", "wsgi.py"],
-}
-# A hash of this cost takes long enough for a signal to come in between.
-SETTINGS = {
-    "waitress": {"bcrypt_rounds": 13},
-    "gunicorn": {"bcrypt_rounds": 13, "workers": 2, "threads": 4},
-    "development": {"bcrypt_rounds": 4, "environment": "development", "secret_key": "k" * 40},
-}
-
-
-def command_of(kind: str) -> list[str]:
-    """What starts a server of this kind."""
-    program, *arguments = COMMANDS[kind]
-    return [str(Path(sys.executable).parent / program), *arguments]
-
-
-class Server(Process):
-    """A server of the service."""
-
-    def __init__(
-        self,
-        kind: str,
-        tree: Path,
-        folder: Path,
-        command: Sequence[str] | None = None,
-        **settings: Any,
-    ) -> None:
-        self.kind, self.tree = kind, tree
-        port = settings.pop("port", None) or free_port()
-        super().__init__(
-            command or command_of(kind),
-            port,
-            folder / f"{kind}-{secrets.token_hex(4)}.log",  # two of a kind may run at a time
-            cwd=tree,
-            env=process_environ(port=port, **{**SETTINGS[kind], **settings}),
-        )
-
-    def wait_until_it_serves(self) -> Server:
-        """This server, as soon as it answers."""
-        until(self._serves)
-        return self
-
-    def _serves(self) -> bool:
-        assert self.process.poll() is None, self.output.read_text("utf-8")
-        try:
-            return self.ask("GET", "/healthz").status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-
-    def ask(self, method: str, path: str, body: Any = None) -> http.client.HTTPResponse:
-        """The answer to one request, read to its end. An iterable body is sent in chunks."""
-        connection = self.connect()
-        try:
-            headers = {"Content-Type": "application/json"} if body else {}
-            # It may be refused before all of the body is sent; then the answer is there.
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                connection.request(method, path, body, headers)
-            return read(connection)
-        finally:
-            connection.close()
-
-
-class Answer(http.client.HTTPResponse):
-    """An answer whose body has been read, in `content`."""
-
-    content: bytes
-
-
-def read(connection: http.client.HTTPConnection) -> Answer:
-    """The next answer on the connection, with its body."""
-    connection.response_class = Answer
-    answer = connection.getresponse()
-    assert isinstance(answer, Answer)
-    answer.content = answer.read()
-    return answer
 
 
 class Servers:
@@ -216,12 +140,6 @@ def statuses(said: bytes) -> list[int]:
     return [int(status) for status in re.findall(rb"HTTP/1\.\d (\d{3}) ", said)]
 
 
-LOGIN_HEAD = (
-    b"POST /v1/auth/login HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
-    b"Content-Type: application/json\r\n"
-)
-GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
-CHUNKED = LOGIN_HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 BROKEN = {
     "size": CHUNKED + b"zz\r\n",
     "a line feed alone after a size": CHUNKED + b"2\n{}\r\n0\r\n\r\n",

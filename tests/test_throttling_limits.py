@@ -9,38 +9,13 @@ from uuid import UUID
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
 
-from .conftest import (
-    NEW_PASSWORD,
-    PASSWORD,
-    Person,
-    add_user,
-    assert_problem,
-    client_of,
-    code_of,
-    enrol,
-    mails_of,
-    service_of,
-    sign_in,
-    token_in,
-    url_of,
-)
-
-HOME, AWAY = "192.0.2.1", "198.51.100.7"
-
-
-def guess(
-    client: FlaskClient, name: str, password: str = "wrong", address: str = HOME
-) -> TestResponse:
-    """The answer to signing in from an address."""
-    body = {"username": name, "password": password}
-    return client.post("/v1/auth/login", json=body, environ_overrides={"REMOTE_ADDR": address})
-
-
-def guesses(client: FlaskClient, name: str, count: int, address: str = HOME) -> list[int]:
-    """The statuses of that many wrong guesses."""
-    return [guess(client, name, address=address).status_code for _ in range(count)]
+from .support.apps import client_of, service_of, url_of
+from .support.mail import mails_of, token_in
+from .support.mfa import code_of, enrol
+from .support.passwords import AWAY, HOME, guess, guesses
+from .support.people import NEW_PASSWORD, PASSWORD, Person, add_user, sign_in
+from .support.problems import assert_problem
 
 
 def test_after_ten_wrong_guesses_no_password_is_looked_at(client: FlaskClient) -> None:

@@ -14,7 +14,9 @@ from backend.core import clock
 from backend.db.database import release
 from backend.throttling.models import Throttle
 
-from .conftest import ON_POSTGRES, PASSWORD, Person, add_user, client_of, service_of, sign_in
+from .support.apps import client_of, service_of
+from .support.databases import ON_POSTGRES
+from .support.people import PASSWORD, Person, add_user, sign_in
 
 Travel = Callable[..., None]
 

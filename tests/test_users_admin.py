@@ -8,16 +8,10 @@ from urllib.parse import quote
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from .conftest import (
-    PASSWORD,
-    Person,
-    add_user,
-    assert_problem,
-    enrol,
-    mails_of,
-    sign_in,
-    token_in,
-)
+from .support.mail import mails_of, token_in
+from .support.mfa import enrol
+from .support.people import PASSWORD, Person, add_user, sign_in
+from .support.problems import assert_problem
 
 USER = {
     *("id", "username", "email", "pending_email", "role", "kind", "is_active", "mfa_enabled"),

@@ -14,7 +14,9 @@ from backend.db.database import release
 from backend.users import usernames
 from backend.users.models import HeldUsername
 
-from .conftest import PASSWORD, Person, add_user, assert_problem, client_of, service_of, sign_in
+from .support.apps import client_of, service_of
+from .support.people import PASSWORD, Person, add_user, sign_in
+from .support.problems import assert_problem
 
 
 def rename(person: Person, name: str) -> TestResponse:

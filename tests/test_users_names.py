@@ -7,7 +7,8 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from .conftest import PASSWORD, Person, assert_problem, sign_in
+from .support.people import PASSWORD, Person, sign_in
+from .support.problems import assert_problem
 
 ADDRESS = "carol@example.com"
 

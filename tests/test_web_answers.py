@@ -15,7 +15,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 from backend.web.access import public
 from backend.web.api import Blueprint, ResponseSchema
 
-from .conftest import assert_problem
+from .support.problems import assert_problem
 
 blp = Blueprint("shapes", __name__, url_prefix="/shapes", description="Of answers.")
 

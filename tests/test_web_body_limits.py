@@ -14,7 +14,9 @@ from werkzeug.test import TestResponse
 
 from backend.web.api import List, Schema
 
-from .conftest import NOTHING, Person, assert_problem
+from .support.openapi import NOTHING
+from .support.people import Person
+from .support.problems import assert_problem
 
 KEYS = "/v1/api-keys"
 VERIFY = "/v1/api-keys/verify"

@@ -9,7 +9,10 @@ from werkzeug.test import TestResponse
 
 from backend.web.access import public
 
-from .conftest import Person, assert_problem, client_of, make_settings, url_of
+from .support.apps import client_of, url_of
+from .support.people import Person
+from .support.problems import assert_problem
+from .support.settings import make_settings
 
 ORIGIN = "https://app.example.com"
 OTHER = "http://localhost:3000"

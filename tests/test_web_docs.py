@@ -14,18 +14,11 @@ from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 from backend.core.settings import ROOT
 from backend.web import problems
 
-from .conftest import (
-    ON_SQLITE,
-    PASSWORD,
-    Person,
-    add_user,
-    client_of,
-    code_of,
-    enrol,
-    mails_of,
-    sign_in,
-    token_in,
-)
+from .support.apps import client_of
+from .support.databases import ON_SQLITE
+from .support.mail import mails_of, token_in
+from .support.mfa import code_of, enrol
+from .support.people import PASSWORD, Person, add_user, sign_in
 
 PAGES = ["/v1/docs", "/v1/redoc"]
 FORM = "application/x-www-form-urlencoded"

@@ -12,7 +12,9 @@ from werkzeug.test import TestResponse
 from backend.db.database import new_id
 from backend.web.access import public
 
-from .conftest import PASSWORD, Person, assert_problem, by_key, client_of, service_of
+from .support.apps import client_of, service_of
+from .support.people import PASSWORD, Person, by_key
+from .support.problems import assert_problem
 
 ID = "0192d3a4-5b6c-7d8e-9f01-23456789abcd"
 JSON = "application/json"

@@ -10,7 +10,8 @@ from werkzeug.test import TestResponse
 
 from backend.web.access import public
 
-from .conftest import PASSWORD, Person, client_of
+from .support.apps import client_of
+from .support.people import PASSWORD, Person
 
 LOGIN = "/v1/auth/login"
 STANDARD = {

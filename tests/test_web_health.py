@@ -13,7 +13,9 @@ from flask.testing import FlaskClient
 
 from backend import __version__
 
-from .conftest import assert_problem, client_of, migrate, service_of
+from .support.apps import client_of, service_of
+from .support.databases import migrate
+from .support.problems import assert_problem
 
 
 def test_the_front_page_says_name_version_and_links(bare: FlaskClient) -> None:

@@ -19,7 +19,9 @@ from backend.core.logs import JSONFormatter, TextFormatter
 from backend.core.settings import ROOT
 from backend.web.access import public
 
-from .conftest import PASSWORD, Person, add_user, by_key, client_of, migrate, sign_in
+from .support.apps import client_of
+from .support.databases import migrate
+from .support.people import PASSWORD, Person, add_user, by_key, sign_in
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 INJECTION = "one\r\ntwo\x1b[31mthree\x00\x08\x07"

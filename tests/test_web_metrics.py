@@ -14,55 +14,21 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from prometheus_client.parser import text_string_to_metric_families
 
 from backend.background import periodic
 from backend.core import clock
 from backend.core.settings import ROOT
 
-from .conftest import (
-    NOTHING,
-    PASSWORD,
-    Person,
-    add_user,
-    assert_problem,
-    by_key,
-    by_token,
-    client_of,
-    migrate,
-    service_of,
-    sign_in,
-    until,
-)
-from .test_servers import Server
+from .support.apps import client_of, service_of
+from .support.concurrency import until
+from .support.databases import migrate
+from .support.metrics import Figures, told_by
+from .support.openapi import NOTHING
+from .support.people import PASSWORD, Person, add_user, by_key, by_token, sign_in
+from .support.problems import assert_problem
+from .support.servers import Server
 
 TOKEN = "Canary-token-of-Prometheus"
-
-
-class Figures:
-    """What /metrics said once."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.families = list(text_string_to_metric_families(text))
-
-    def get(self, name: str, **labels: str) -> float:
-        """The sum of the samples of `backend_<name>` with these labels; 0 if there is none."""
-        return sum(
-            sample.value
-            for family in self.families
-            for sample in family.samples
-            if sample.name == f"backend_{name}" and labels.items() <= sample.labels.items()
-        )
-
-    def labels(self, name: str, label: str) -> set[str]:
-        """The values that a label has in the samples of `backend_<name>`."""
-        return {
-            sample.labels[label]
-            for family in self.families
-            for sample in family.samples
-            if sample.name == f"backend_{name}"
-        }
 
 
 def scrape(client: FlaskClient) -> Figures:
@@ -305,13 +271,6 @@ def frozen(pid: int) -> Iterator[None]:
     os.kill(pid, signal.SIGSTOP)
     yield
     os.kill(pid, signal.SIGCONT)
-
-
-def told_by(server: Server) -> Figures:
-    """What /metrics of a server says now."""
-    answer = server.ask("GET", "/metrics")
-    assert answer.status == 200
-    return Figures(answer.content.decode())
 
 
 def lives(figures: Figures) -> float:

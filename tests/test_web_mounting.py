@@ -20,7 +20,9 @@ from backend.app import create_app
 from backend.core.settings import ROOT, SettingsError
 from backend.web.access import public
 
-from .conftest import PASSWORD, Person, add_user, client_of, migrate, sign_in
+from .support.apps import client_of
+from .support.databases import migrate
+from .support.people import PASSWORD, Person, add_user, sign_in
 
 
 def hosted(backend: Flask) -> Client:

@@ -11,7 +11,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from .conftest import PASSWORD, Person, add_user, assert_problem, by_key, client_of, sign_in
+from .support.apps import client_of
+from .support.people import PASSWORD, Person, add_user, by_key, sign_in
+from .support.problems import assert_problem
 
 LOGIN = "/v1/auth/login"
 JSON = "application/json"

@@ -13,7 +13,9 @@ from flask.testing import FlaskClient
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client, TestResponse
 
-from .conftest import assert_problem, client_of, copy_tree, run
+from .support.apps import client_of
+from .support.problems import assert_problem
+from .support.processes import copy_tree, run
 
 
 def rules_of(response: TestResponse) -> dict[str, str]:

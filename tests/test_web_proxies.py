@@ -9,7 +9,9 @@ from werkzeug.test import TestResponse
 
 from backend.web.access import public
 
-from .conftest import Person, assert_problem, by_key, client_of, service_of, url_of
+from .support.apps import client_of, service_of, url_of
+from .support.people import Person, by_key
+from .support.problems import assert_problem
 
 PROXY, CLIENT = "10.0.0.1", "203.0.113.9"
 TRUSTED = "10.0.0.0/8, 192.168.1.1, 2001:db8:a::/48"

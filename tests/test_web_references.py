@@ -19,7 +19,10 @@ from backend.users.models import User
 from backend.web.access import actor, session_or_any_key
 from backend.web.api import Blueprint, Id, List, ResponseSchema, Schema, Timestamp
 
-from .conftest import NOTHING, Person, add_user, assert_problem, service_of, sign_in
+from .support.apps import service_of
+from .support.openapi import NOTHING
+from .support.people import Person, add_user, sign_in
+from .support.problems import assert_problem
 
 blp = Blueprint("papers", __name__, url_prefix="/papers", description="Papers in folders.")
 

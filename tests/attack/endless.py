@@ -14,7 +14,7 @@ import threading
 import time
 from itertools import chain, repeat
 
-from ..test_servers import CHUNKED, GET
+from ..support.servers import CHUNKED, GET
 
 CONNECTIONS = 60
 PAUSE = 0.5

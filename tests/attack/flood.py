@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import cycle
 
-from ..load import Client, drive, request
+from ..support.load import Client, drive, request
 
 
 def signing_in(names: Iterator[str], password: str) -> Client:

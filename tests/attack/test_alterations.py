@@ -16,9 +16,10 @@ from werkzeug.test import Client, TestResponse
 from backend.crypto import signing_keys
 from backend.db.database import new_id
 
-from ..conftest import make_settings, service_of
-from ..test_auth_tokens import altered
-from .conftest import FULL
+from ..support.apps import service_of
+from ..support.long_runs import FULL
+from ..support.settings import make_settings
+from ..support.tokens import altered
 
 COUNT = 200_000 if FULL else 10_000
 

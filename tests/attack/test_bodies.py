@@ -20,8 +20,11 @@ from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from backend.web.parsing import FORM, MAX_BODY, MAX_PUBLIC_BODY
 
-from ..conftest import NOTHING, ON_SQLITE, add_user, by_token, client_of, sign_in
-from .conftest import FULL
+from ..support.apps import client_of
+from ..support.databases import ON_SQLITE
+from ..support.long_runs import FULL
+from ..support.openapi import NOTHING
+from ..support.people import add_user, by_token, sign_in
 
 JSON = "application/json"
 ALLOWED = 20.0  # milliseconds

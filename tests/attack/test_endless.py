@@ -11,10 +11,9 @@ from statistics import median
 
 from backend.core.settings import ROOT
 
-from ..conftest import ON_SQLITE
-from ..long_runs import at
-from .conftest import FULL, Site
-from .test_flood import SECONDS, probes
+from ..support.databases import ON_SQLITE
+from ..support.long_runs import FULL, Site, at
+from .probes import SECONDS, probes
 
 
 @ON_SQLITE

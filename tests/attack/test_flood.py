@@ -7,48 +7,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 
 import pytest
 
 from backend.core.settings import ROOT
 
-from ..conftest import PASSWORD, add_user, by_key, by_token, sign_in
-from ..load import CLIENTS
-from ..long_runs import at
-from ..test_servers import Server, read
-from .conftest import FULL, UNTHROTTLED, Site
-
-SECONDS = 30 if FULL else 5
-PER_SECOND = 20
-
-
-def probe(server: Server, path: str, headers: dict[str, str], due: float) -> float:
-    """Milliseconds from when the request was due, on a connection of its own, to its answer."""
-    connection = server.connect()
-    connection.request("GET", path, headers=headers)
-    assert read(connection).status == 200
-    connection.close()
-    return (time.perf_counter() - due) * 1000
-
-
-def probes(
-    server: Server,
-    credentials: list[dict[str, str]],
-    path: str = "/v1/auth/me",
-    seconds: float = SECONDS,
-) -> list[float]:
-    """Milliseconds of requests that come at their times, however long others take."""
-    begun = time.perf_counter()
-    with ThreadPoolExecutor(8) as pool:
-        found = []
-        for number in range(int(seconds * PER_SECOND)):
-            due = begun + number / PER_SECOND
-            time.sleep(max(0, due - time.perf_counter()))
-            headers = credentials[number % len(credentials)]
-            found.append(pool.submit(probe, server, path, headers, due))
-        return [each.result() for each in found]
+from ..support.load import CLIENTS
+from ..support.long_runs import FULL, UNTHROTTLED, Site, at
+from ..support.people import PASSWORD, add_user, by_key, by_token, sign_in
+from ..support.servers import Server
+from .probes import SECONDS, probes
 
 
 def begin(server: Server, clients: int, password: str, *names: str) -> subprocess.Popen[bytes]:

@@ -11,13 +11,13 @@ from itertools import count
 
 import pytest
 
-from ..conftest import add_user, service_of, sign_in, until
-from ..load import CLIENTS, Client, drive, request
-from ..mail_server import Inbox, inbox, smtp
-from ..test_servers import read
-from .conftest import FULL, UNTHROTTLED, Site
-
-__all__ = ["inbox", "smtp"]
+from ..support.apps import service_of
+from ..support.concurrency import until
+from ..support.load import CLIENTS, Client, drive, request
+from ..support.long_runs import FULL, UNTHROTTLED, Site
+from ..support.mail import Inbox
+from ..support.people import add_user, sign_in
+from ..support.servers import read
 
 pytestmark = pytest.mark.filterwarnings("ignore:::aiosmtpd")
 

@@ -12,8 +12,10 @@ from backend.audit import chain
 from backend.audit.models import AuditEvent
 from backend.db.database import insert_all, new_id, release
 
-from ..conftest import PASSWORD, add_user, service_of, until
-from .conftest import FULL, UNTHROTTLED, Site
+from ..support.apps import service_of
+from ..support.concurrency import until
+from ..support.long_runs import FULL, UNTHROTTLED, Site
+from ..support.people import PASSWORD, add_user
 
 AT_ONCE = 50
 COUNT = 400 * AT_ONCE if FULL else 10 * AT_ONCE

@@ -10,9 +10,11 @@ from statistics import median
 
 from backend.users import service as users
 
-from ..conftest import PASSWORD, add_user, enrol, service_of, sign_in
-from ..test_servers import Server
-from .conftest import FULL, UNTHROTTLED, Site
+from ..support.apps import service_of
+from ..support.long_runs import FULL, UNTHROTTLED, Site
+from ..support.mfa import enrol
+from ..support.people import PASSWORD, add_user, sign_in
+from ..support.servers import Server
 
 TRIES = 300 if FULL else 40
 ROUNDS = 12 if FULL else 10

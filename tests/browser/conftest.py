@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import socket
-import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from werkzeug.middleware.dispatcher import DispatcherMiddleware
-from werkzeug.serving import WSGIRequestHandler, make_server
 
-from ..conftest import client_of
+from ..support.apps import client_of
 from .chromium import Chromium
+from .serving import served
 
 BINARY = os.environ.get("TEST_CHROMIUM") or shutil.which("chromium")
-PREFIX = "/accounts"
 
 if os.environ.get("CI") == "true" and not BINARY:
     raise pytest.UsageError("CI=true: name a Chromium in TEST_CHROMIUM, no test may be skipped")
@@ -42,36 +37,6 @@ def page(browser: Chromium) -> Iterator[Chromium]:
     browser.complaints.clear()
     yield browser
     assert [each for each in browser.complaints if "status of 4" not in each] == []
-
-
-class Quiet(WSGIRequestHandler):
-    """Writes no line per request."""
-
-    def log(self, *args: object) -> None:
-        """Nothing."""
-
-
-@contextlib.contextmanager
-def served(make_app: Callable[..., Flask], **settings: object) -> Iterator[tuple[Flask, int]]:
-    """(an app that a server of this machine serves under PREFIX, the port).
-
-    PUBLIC_URL is where it is served, unless another is given.
-    """
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        app = make_app(**{"public_url": f"http://127.0.0.1:{port}{PREFIX}"} | settings)
-        host = DispatcherMiddleware(Flask("host"), {PREFIX: app})
-        server = make_server(
-            "127.0.0.1", port, host, threaded=True, request_handler=Quiet, fd=listener.fileno()
-        )
-    thread = threading.Thread(target=server.serve_forever, args=[0.01])
-    thread.start()
-    try:
-        yield app, port
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @pytest.fixture

@@ -8,9 +8,11 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from ..conftest import Person, client_of, until
+from ..support.apps import client_of
+from ..support.concurrency import until
+from ..support.people import Person
 from .chromium import Chromium
-from .conftest import PREFIX, served
+from .serving import PREFIX, served
 
 PUBLIC = "https://accounts.example.com"
 

@@ -7,7 +7,9 @@ import re
 import pytest
 from flask.testing import FlaskClient
 
-from ..conftest import PASSWORD, add_user, mails_of, sign_in, token_in, until
+from ..support.concurrency import until
+from ..support.mail import mails_of, token_in
+from ..support.people import PASSWORD, add_user, sign_in
 from .chromium import Chromium
 
 ANOTHER = "purple elephants drink tea"

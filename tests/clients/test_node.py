@@ -10,8 +10,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from ..conftest import PASSWORD, serving_an_admin
-from ..processes import free_port, program
+from ..support.people import PASSWORD
+from ..support.processes import free_port, program
+from ..support.servers import serving_an_admin
 
 CALLS = Path(__file__).with_name("oauth.mjs")
 

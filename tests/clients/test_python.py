@@ -14,7 +14,7 @@ import pytest
 
 from backend.core.settings import ROOT
 
-from ..conftest import PASSWORD
+from ..support.people import PASSWORD
 
 SCRIPTS = Path(sys.executable).parent
 BUILD = ROOT / "build" / "python"

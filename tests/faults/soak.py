@@ -9,7 +9,9 @@ from pathlib import Path
 
 import psycopg
 
-from .conftest import Load, Postgres, Site, counts, milliseconds, spread
+from ..support.long_runs import Site
+from .cluster import Postgres
+from .load import Load, counts, milliseconds, spread
 
 MINUTES = float(os.environ.get("SOAK_MINUTES") or 20)
 REST = 0.08  # seconds of each client between two requests: about half of what is possible

@@ -14,13 +14,16 @@ from flask.testing import FlaskClient
 
 from backend.core.settings import ROOT
 
-from ..conftest import Relay, add_user, by_key, sign_in, until
-from ..load import Answer
-from ..processes import Process, free_port, nginx
-from ..test_api_keys_races import at_once
-from ..test_servers import Server, read
-from ..test_web_metrics import told_by
-from .conftest import FULL, Load, Postgres, Site, counts, milliseconds, spread, wait
+from ..support.concurrency import at_once, until
+from ..support.load import Answer
+from ..support.long_runs import FULL, Site
+from ..support.metrics import told_by
+from ..support.people import add_user, by_key, sign_in
+from ..support.processes import Process, free_port, nginx
+from ..support.relay import Relay
+from ..support.servers import Server, read
+from .cluster import Postgres
+from .load import Load, counts, milliseconds, spread, wait
 
 LONG = 10 if FULL else 3  # seconds for each state of a link
 SETTINGS = {

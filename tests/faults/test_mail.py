@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from ..conftest import until
-from ..mail_server import Inbox, inbox, smtp
-from ..test_core_outbox import LATER, SECRET, Killed
-from .conftest import FULL, in_full
-
-__all__ = ["inbox", "smtp"]
+from ..support.concurrency import until
+from ..support.long_runs import FULL
+from ..support.mail import Inbox
+from ..support.outbox import LATER, SECRET, Killed
+from .load import in_full
 
 pytestmark = pytest.mark.filterwarnings("ignore:::aiosmtpd")
 

@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 import pytest
 
-from ..load import is_whole
-from .conftest import FULL, Load, Site, at, in_full, spread, wait
+from ..support.load import is_whole
+from ..support.long_runs import FULL, Site, at
+from .load import Load, in_full, spread, wait
 
 SECONDS = 20 if FULL else 5
 IDLE = 1500

@@ -19,10 +19,15 @@ from flask import Flask
 
 from backend.core import clock
 
-from ..conftest import add_user, assert_problem, client_of, run, sign_in, until
-from ..processes import Process, free_port, program
-from ..test_commands import assert_refused, flask_of
-from .conftest import Load, Postgres, Site, as_user, counts, spread, wait
+from ..support.apps import client_of
+from ..support.commands import assert_refused, flask_of
+from ..support.concurrency import until
+from ..support.long_runs import Site
+from ..support.people import add_user, sign_in
+from ..support.problems import assert_problem
+from ..support.processes import Process, free_port, program, run
+from .cluster import Postgres, as_user
+from .load import Load, counts, spread, wait
 
 CONF = """
 [databases]

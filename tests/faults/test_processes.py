@@ -20,19 +20,12 @@ from flask.testing import FlaskClient
 from backend.db import migrations
 from backend.db.database import open_database
 
-from ..conftest import (
-    add_user,
-    by_key,
-    by_token,
-    make_settings,
-    process_environ,
-    run,
-    sign_in,
-)
-from ..long_runs import at
-from ..processes import program
-from ..test_servers import read
-from .conftest import FULL, Load, Site, counts, in_full, wait
+from ..support.long_runs import FULL, Site, at
+from ..support.people import add_user, by_key, by_token, sign_in
+from ..support.processes import program, run
+from ..support.servers import read
+from ..support.settings import make_settings, process_environ
+from .load import Load, counts, in_full, wait
 
 Starts = Callable[..., Site]
 Loads = Callable[..., Load]

@@ -18,10 +18,15 @@ from flask import Flask
 
 from backend.db.backup import verify
 
-from ..conftest import add_user, by_key, client_of, migrate, service_of, sign_in, until
-from ..processes import Process
-from ..test_servers import Server, read
-from .conftest import FULL, Load, Postgres, Site, counts, milliseconds, spread, wait
+from ..support.apps import client_of, service_of
+from ..support.concurrency import until
+from ..support.databases import migrate
+from ..support.long_runs import FULL, Site
+from ..support.people import add_user, by_key, sign_in
+from ..support.processes import Process
+from ..support.servers import Server, read
+from .cluster import Postgres
+from .load import Load, counts, milliseconds, spread, wait
 
 Starts = Callable[..., Site]
 Loads = Callable[..., Load]

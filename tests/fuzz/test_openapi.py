@@ -23,15 +23,10 @@ from schemathesis.specs.openapi.checks import (
 
 from backend.app import create_app
 
-from ..conftest import (
-    ENGINES,
-    POSTGRES_URL,
-    add_user,
-    by_key,
-    client_of,
-    make_settings,
-    sign_in,
-)
+from ..support.apps import client_of
+from ..support.databases import ENGINES, POSTGRES_URL
+from ..support.people import add_user, by_key, sign_in
+from ..support.settings import make_settings
 
 CHECKS = [
     not_a_server_error,

@@ -9,18 +9,19 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
-from waitress.server import create_server
 
 from backend.core.settings import ROOT
 
-from ..conftest import Person, add_user, by_key, client_of, sign_in
-from ..processes import Process, free_port, nginx, program
+from ..support.apps import client_of
+from ..support.people import Person, add_user, by_key, sign_in
+from ..support.processes import Process, free_port, nginx, program
+from .serving import Counted, echo, serving
 
 Answer = tuple[http.client.HTTPResponse, Any]
 
@@ -62,29 +63,6 @@ PROXIES: dict[str, tuple[str, Callable[[str, Path], list[str]], str, str]] = {
         "path_override: /v1/verify?scope=reports:read\n",
     ),
 }
-
-
-def echo(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-    """Answer with what arrived, and the status that stands in the path."""
-    status = environ["PATH_INFO"].strip("/")
-    start_response(f"{status if status.isdigit() else 200} Said", [("X-Own", "1")])
-    headers = {name[5:]: text for name, text in environ.items() if name.startswith("HTTP_")}
-    body = environ["wsgi.input"].read().decode()
-    line = {"method": environ["REQUEST_METHOD"], "query": environ["QUERY_STRING"], "body": body}
-    return [json.dumps({**line, "headers": headers}).encode()]
-
-
-@contextlib.contextmanager
-def serving(app: Any) -> Iterator[int]:
-    """The port on which the application is served."""
-    server = create_server(
-        app, host="127.0.0.1", port=0, threads=4, clear_untrusted_proxy_headers=False
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield server.effective_port
-    server.trigger.pull_trigger(server.close)
-    thread.join(30)
 
 
 @contextlib.contextmanager
@@ -152,18 +130,6 @@ def told(seen: Any) -> dict[str, str]:
 def kind(request: pytest.FixtureRequest) -> str:
     """The name of a proxy."""
     return request.param
-
-
-class Counted:
-    """The service, and the ports of the connections over which it was asked."""
-
-    def __init__(self, app: Flask) -> None:
-        self.app = app
-        self.ports: set[str] = set()
-
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        self.ports.add(environ["REMOTE_PORT"])
-        return self.app(environ, start_response)
 
 
 @pytest.fixture

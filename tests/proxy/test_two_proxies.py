@@ -13,9 +13,10 @@ from flask import Flask
 
 from backend.core.settings import ROOT
 
-from ..conftest import PASSWORD, add_user, by_token, client_of
-from ..processes import Process, free_port, nginx
-from .test_proxies import Counted, echo, serving
+from ..support.apps import client_of
+from ..support.people import PASSWORD, add_user, by_token
+from ..support.processes import Process, free_port, nginx
+from .serving import Counted, echo, serving
 
 # As the documentation of nginx has it; it says that its client came by https.
 OUTER = """

@@ -14,8 +14,9 @@ import pytest
 
 from backend.core.settings import ROOT
 
-from ..conftest import by_token, until
-from ..processes import Process, free_port
+from ..support.concurrency import until
+from ..support.people import by_token
+from ..support.processes import Process, free_port
 
 SETTINGS = """ENVIRONMENT=development
 PORT={port}

@@ -1,17 +1,17 @@
-"""An SMTP server on this machine, and what it has taken."""
+"""An SMTP server on this machine, and the mail that was sent."""
 
 from __future__ import annotations
 
 import email
-import socket
-from collections.abc import Callable, Iterator
+import re
 from email.message import EmailMessage
 from email.policy import default
 from typing import Any
 
-import pytest
-from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import Envelope, Session
+from flask.testing import FlaskClient
+
+from .apps import service_of, settle
 
 
 class Inbox:
@@ -49,24 +49,14 @@ def message_of(envelope: Envelope) -> EmailMessage:
     return message
 
 
-@pytest.fixture
-def inbox() -> Inbox:
-    """What the server of this test has taken."""
-    return Inbox()
+def mails_of(client: FlaskClient) -> list[EmailMessage]:
+    """Return all mail that the client's app has sent so far, in order."""
+    settle(client.application)
+    return list(service_of(client.application).mailer.outbox)
 
 
-@pytest.fixture
-def smtp(inbox: Inbox) -> Iterator[Callable[..., int]]:
-    """A function that starts an SMTP server on this machine, at a port or any; its port."""
-    started: list[Controller] = []
-
-    def start(port: int = 0, **options: Any) -> int:
-        with socket.create_server(("127.0.0.1", port)) as probe:
-            port = probe.getsockname()[1]
-        started.append(Controller(inbox, hostname="127.0.0.1", port=port, **options))
-        started[-1].start()
-        return port
-
-    yield start
-    for server in started:
-        server.stop()
+def token_in(message: EmailMessage) -> str:
+    """Return the token of the only link in a mail."""
+    text = message.get_body(("plain",)).get_content()
+    [token] = re.findall(r"#token=(\S+)", text)
+    return token

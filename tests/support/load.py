@@ -1,4 +1,4 @@
-"""`python -m tests.load PORT`: what 16 clients at once get to hear until SIGTERM, as JSON.
+"""`python -m tests.support.load PORT`: what 16 clients at once get to hear until SIGTERM, as JSON.
 
 Each client sends its next request when it has read an answer (a closed loop). All are in one
 thread, so that they leave the cores to the server. Standard input says who they are: {"users":

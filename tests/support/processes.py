@@ -17,7 +17,10 @@ from typing import Any, Self
 
 import pytest
 
-from .conftest import until
+from backend.core.settings import ROOT
+
+from .concurrency import until
+from .settings import process_environ
 
 
 def free_port() -> int:
@@ -134,3 +137,32 @@ def nginx(text: str, folder: Path) -> list[str]:
     conf.write_text(text.replace("http {", f"http {{ access_log off; {paths}", 1), "utf-8")
     own = f"daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr;"
     return [program("nginx"), "-e", "stderr", "-p", str(folder), "-c", str(conf), "-g", own]
+
+
+def copy_tree(folder: Path) -> Path:
+    """Copy all that runs into the folder, and return it."""
+    for name in ("backend", "config", "migrations"):
+        shutil.copytree(ROOT / name, folder / name)
+    shutil.copy2(ROOT / "wsgi.py", folder)
+    return folder
+
+
+def run(
+    tree: Path,
+    program: str,
+    *arguments: str,
+    stdin: str = "",
+    seconds: float = 60,
+    **values: object,
+) -> subprocess.CompletedProcess[str]:
+    """Run `python`, `flask` or `gunicorn` in the tree to completion, in production."""
+    return subprocess.run(
+        [Path(sys.executable).parent / program, *arguments],
+        cwd=tree,
+        env=process_environ(**values),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )

@@ -1,0 +1,26 @@
+"""All operations that are documented, and their examples."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from flask.testing import FlaskClient
+
+NOTHING = "0192d3a4-0000-7d8e-9f01-23456789abcd"  # an id that nothing has
+
+
+def operations(client: FlaskClient) -> list[tuple[str, str, dict[str, Any]]]:
+    """Return (method, path, operation) of all that is documented; ids in paths are NOTHING."""
+    return [
+        (method.upper(), re.sub(r"{\w+}", NOTHING, path), operation)
+        for path, item in client.get("/v1/openapi.json").json["paths"].items()
+        for method, operation in item.items()
+        if method != "parameters"
+    ]
+
+
+def example_of(operation: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the example of the JSON body that an operation takes, or None."""
+    content = operation.get("requestBody", {}).get("content", {})
+    return content.get("application/json", {}).get("example")
