@@ -17,7 +17,7 @@ from backend.core.settings import ROOT, Settings
 from backend.db import migrations
 from backend.web import problems
 
-from .conftest import copy_tree, run
+from .support.processes import copy_tree, run
 
 PACKAGE = ROOT / "backend"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -407,6 +407,24 @@ def test_every_test_file_says_what_it_tests() -> None:
     for path in (ROOT / "tests").rglob("test_*.py"):
         assert ast.get_docstring(tree_of(path)), path
         assert path.parent == ROOT / "tests" or path.parent.name in RUNS, path
+
+
+def test_nothing_is_imported_from_a_test_or_a_conftest() -> None:
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.ImportFrom):
+                names = {*str(node.module).split("."), *(each.name for each in node.names)}
+                theirs = [name for name in names if re.match(r"test_\w+$|conftest$", name)]
+                assert theirs == [], f"{path}: {ast.unparse(node)}"
+
+
+def test_a_conftest_holds_fixtures_and_what_pytest_calls() -> None:
+    for path in (ROOT / "tests").rglob("conftest.py"):
+        for node in tree_of(path).body:
+            assert not isinstance(node, ast.ClassDef), f"{path}: {node.name}"
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("pytest_"):
+                marks = " ".join(map(ast.unparse, node.decorator_list))
+                assert "pytest.fixture" in marks, f"{path}: {node.name}"
 
 
 def test_every_function_of_ours_has_type_hints() -> None:
