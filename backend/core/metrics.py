@@ -91,7 +91,7 @@ class Metrics:
 
         self._lock = threading.Lock()
         self._children = functools.cache(self._find_children)
-        self._is_shared = bool(values.ValueClass._multiprocess)
+        self._is_shared = values.ValueClass is not values.MutexValue
         self._sampling: int | None = None  # the id of the process that is sampling
         self._requests = counter("http_requests", "Requests answered", "method", "route", "status")
         self._durations = Histogram(
@@ -163,7 +163,7 @@ class Metrics:
 
     def _sample(self, service: Measured) -> None:
         """Set the gauges that are not updated as things happen."""
-        self._pool_used.set(len(service.database._in_use))
+        self._pool_used.set(service.database.in_use)
         self._pool_size.set(service.settings.database_connections)
         self._jobs.set(service.tasks.waiting + service.lookups.waiting)
         self._lag.set(max(each.lag for each in (service.last_used, service.usage, service.denials)))
