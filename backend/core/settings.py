@@ -65,10 +65,6 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 # Parsers from text to value. Each raises ValueError for a text that does not have its form.
-def _text(text: str) -> str:
-    return text
-
-
 def _environment(text: str) -> str:
     """Accept one of the three, or a name that has a file: a typo must not start the service."""
     is_known = text in ENVIRONMENTS or _environment_file(text).is_file()
@@ -96,16 +92,13 @@ def _flag(text: str) -> bool:
     return text.lower() in {"true", "1"}
 
 
-def _limit(text: str) -> Limit:
+def _limit(text: str, longest: int = 31_536_000) -> Limit:
     most, _, seconds = text.partition("/")
-    return Limit(_whole(1, 1_000_000)(most), _whole(1, 31_536_000)(seconds))
+    return Limit(_whole(1, 1_000_000)(most), _whole(1, longest)(seconds))
 
 
 def _rate(text: str) -> Limit | None:
-    if not text:
-        return None
-    most, _, seconds = text.partition("/")
-    return Limit(_whole(1, 1_000_000)(most), _whole(1, 86_400)(seconds))
+    return _limit(text, 86_400) if text else None
 
 
 def _match(pattern: str) -> Callable[[str], str]:
@@ -253,7 +246,7 @@ class Settings:
         _flag, "true", "true or false; false behind PgBouncer"
     )
     redis_url: str = _setting(parse_redis_url, "", REDIS_FORM, file=True)
-    secret_key: str = _setting(_text, "", "at least 32 random bytes", file=True)
+    secret_key: str = _setting(str, "", "at least 32 random bytes", file=True)
     secret_key_fallbacks: tuple[str, ...] = _setting(
         _list, "", "earlier secrets, separated by commas", file=True
     )
@@ -261,7 +254,7 @@ class Settings:
         _match("[A-Za-z0-9._-]{3,64}"), "admin", "3 to 64 letters, digits, . _ -"
     )
     admin_email: str = _setting(_match(r"[^@\s]+@[^@\s]+"), "admin@example.com", "e-mail address")
-    admin_password: str = _setting(_text, "", "password of the first administrator", file=True)
+    admin_password: str = _setting(str, "", "password of the first administrator", file=True)
     cors_origins: tuple[str, ...] = _setting(
         _origins, "", "exact origins, separated by commas; not *"
     )
@@ -276,10 +269,10 @@ class Settings:
         _match("HS256|EdDSA|ES256|[RP]S(256|384|512)"), "HS256", "HS256, EdDSA, ES256"
     )
     jwt_private_key_file: str = _setting(
-        _text, "", "path of a file of PEM keys; the first signs, all verify"
+        str, "", "path of a file of PEM keys; the first signs, all verify"
     )
-    jwt_issuer: str = _setting(_text, "{PUBLIC_URL}", "text")
-    jwt_audience: str = _setting(_text, "{PUBLIC_URL}", "text")
+    jwt_issuer: str = _setting(str, "{PUBLIC_URL}", "text")
+    jwt_audience: str = _setting(str, "{PUBLIC_URL}", "text")
     jwt_access_token_expire_minutes: int = _setting(_whole(1, 1440), "10", "1 to 1440 minutes")
     jwt_refresh_token_expire_days: int = _setting(
         _whole(1, 3650), "7", "1 to 3650 days without use"
@@ -314,7 +307,7 @@ class Settings:
         _match("DEBUG|INFO|WARNING|ERROR"), "INFO", "DEBUG, INFO, WARNING, ERROR"
     )
     log_format: str = _setting(_match("json|text"), "json", "json or text")
-    log_file: str = _setting(_text, "", "path of a file for JSON lines, in addition to the console")
+    log_file: str = _setting(str, "", "path of a file for JSON lines, in addition to the console")
     metrics_enabled: bool = _setting(_flag, "false", "true or false")
     metrics_token: str = _setting(
         _match(f"|{_VISIBLE}"), "", "bearer token for reading metrics; empty: anyone may", file=True
