@@ -65,5 +65,4 @@ class Active:
 
 def current() -> Services:
     """Return the services of the running app. Raises RuntimeError outside of one."""
-    found: Services = context.required()
-    return found
+    return context.required()  # type: ignore[return-value]

@@ -84,9 +84,9 @@ def running() -> Running | None:
     return found
 
 
-def required() -> Any:
+def required() -> Running:
     """Return the running service. Raises RuntimeError outside of one."""
-    found = service.get()
+    found: Running | None = service.get()
     if found is None:
         raise RuntimeError("no service is active; see Services.active")
     return found
@@ -94,5 +94,4 @@ def required() -> Any:
 
 def settings() -> Settings:
     """Return the settings of the running service."""
-    found: Settings = required().settings
-    return found
+    return required().settings
