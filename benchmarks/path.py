@@ -30,7 +30,7 @@ from backend.app import create_app
 from backend.core import logs
 from backend.core.settings import Settings
 from backend.crypto import keyring
-from backend.web import middleware, parsing
+from backend.web import api, middleware, parsing
 
 from . import charts, contenders, report
 from .contenders import ENGINES, KEYS, Site, service_work
@@ -104,7 +104,7 @@ def put_on(clocks: Clocks, app: Flask) -> None:
         clocks.put("view", app.view_functions, endpoint)
     for name in ("load", "dump"):
         clocks.put("schema", Schema, name)
-    clocks.put("JSON", app.json, "dumps")
+    clocks.put("JSON", api, "to_json")
 
 
 def call(app: Application, environ: dict[str, Any], body: bytes) -> str:

@@ -17,7 +17,7 @@ from uuid import UUID
 
 import flask_smorest
 import marshmallow as ma
-from flask import Flask, Response, current_app
+from flask import Flask, Response
 from flask_smorest.utils import (
     get_appcontext,
     set_status_and_headers_in_response,
@@ -29,7 +29,7 @@ from werkzeug.routing import BaseConverter
 from werkzeug.wrappers import Response as BaseResponse
 
 from . import problems
-from .application import Empty, Ready
+from .application import Empty, Ready, to_json
 from .parsing import MAX_FAULTS, RequestParser
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -162,10 +162,7 @@ class StrictBoolean(fields.Boolean):
 class QueryBoolean(fields.Boolean):
     """The text true or false."""
 
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> bool:
-        if value not in ("true", "false"):
-            raise self.make_error("invalid", input=value)
-        return bool(value == "true")
+    truthy, falsy = {"true"}, {"false"}
 
 
 class StrictInteger(fields.Integer):
@@ -326,7 +323,7 @@ class Blueprint(flask_smorest.Blueprint):
                     set_status_and_headers_in_response(result, code, headers)
                     return result
                 dumped = get_appcontext()["result_dump"] = instance.dump(result)  # for ETags
-                body = current_app.json.dumps(dumped) + "\n"
+                body = to_json(dumped) + "\n"
                 return Ready(body, code or status, headers, content_type="application/json")
 
             return wrapper  # type: ignore[return-value]

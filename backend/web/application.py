@@ -14,17 +14,15 @@ from flask.json.provider import DefaultJSONProvider
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import MapAdapter, Rule
 
+# Encodes responses. Flask's own provider would create an encoder each time.
+to_json = json.JSONEncoder(default=DefaultJSONProvider.default, separators=(",", ":")).encode
+
 
 class JSON(DefaultJSONProvider):
     """Compact JSON, with members in the order in which they are declared."""
 
-    _encode = json.JSONEncoder(
-        default=DefaultJSONProvider.default, separators=(",", ":"), sort_keys=False
-    ).encode
-
-    def dumps(self, obj: Any, **kwargs: Any) -> str:
-        """Return `obj` as JSON text. Flask's own method would create an encoder each time."""
-        return self._encode(obj)
+    compact = True
+    sort_keys = False
 
 
 class Ready(Response):
