@@ -96,19 +96,6 @@ def test_a_line_says_who_it_was(alice: Person, written: Written) -> None:
     assert who == [f"user:{alice.id}", by_that_key, f"user:{alice.id}", None]
 
 
-def test_both_forms_tell_the_same_of_a_request(alice: Person, written: Written) -> None:
-    """The line of JSON is put together by hand, and the text is not."""
-    key = alice.new_key()
-    parent = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
-    alice.client.get("/v1/auth/me", headers=by_key(key["key"]) | parent)
-    alice.client.open('/no"thing', method='O"DD')
-    texts = [line for line in written.text.getvalue().splitlines() if " ms=" in line]
-    for line, text in zip(written.requests(), texts, strict=True):
-        facts = {name: line[name] for name in line if name not in ("ts", "level", "logger", "msg")}
-        assert text.endswith(" ".join(f"{name}={json.dumps(facts[name])}" for name in facts))
-        assert f" {line['level']}    {line['msg']}  " in text
-
-
 def test_what_a_view_logs_is_all_told_whatever_it_calls_its_facts(
     make_bare_app: Callable[..., Flask], written: Written
 ) -> None:
