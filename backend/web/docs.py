@@ -45,7 +45,11 @@ _PAGE = """<!doctype html>
 _SCRIPTS = {
     # "Try it out" calls the host and prefix under which the page itself was loaded: PUBLIC_URL,
     # which the document names first, may be another origin.
-    "swagger.js": """SwaggerUIBundle({
+    "swagger.js": """const dark = matchMedia("(prefers-color-scheme: dark)");
+const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
+dark.addEventListener("change", follow);
+follow();
+SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#docs",
   deepLinking: true,

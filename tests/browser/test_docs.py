@@ -74,3 +74,15 @@ def test_redoc_shows_the_document_and_fetches_nothing_from_elsewhere(
     page.open(f"{address}/v1/redoc")
     until(lambda: "Accounts, sessions and API keys for your services." in page.shows())
     until(lambda: "/v1/auth/login" in page.shows())
+
+
+def test_swagger_ui_is_dark_when_the_system_is(page: Chromium, address: str) -> None:
+    page.open(f"{address}/v1/docs")
+    until(lambda: "/v1/auth/login" in page.shows())
+    colours = {}
+    for scheme in ("light", "dark", "light"):
+        preferred = {"name": "prefers-color-scheme", "value": scheme}
+        page.call("Emulation.setEmulatedMedia", features=[preferred])
+        colours[scheme] = page.run("getComputedStyle(document.documentElement).backgroundColor")
+    page.call("Emulation.setEmulatedMedia", features=[])
+    assert colours["light"] != colours["dark"]
