@@ -25,7 +25,7 @@ from .support.processes import run
 
 def threads() -> set[threading.Thread]:
     """The threads that do jobs."""
-    return {thread for thread in threading.enumerate() if thread.name == "jobs"}
+    return {thread for thread in threading.enumerate() if thread.name == "tasks"}
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_lookups_wait_for_others_and_are_done_in_random_order(
     done: list[int] = []
     for number in range(100):
         lookups.submit(lambda number=number: done.append(number))  # type: ignore[misc]
-    assert task_queue.Lane.join(lookups, 0.05) is False
+    assert task_queue.BackgroundThread.join(lookups, 0.05) is False
     assert done == []
     assert lookups.join(10)
     assert sorted(done) == list(range(100))
@@ -228,7 +228,7 @@ those.submit(lambda: print("never"))
 """
     done = run(tree, "python", "-c", script, seconds=20)
     assert (done.returncode, done.stdout) == (0, "")
-    assert "1 not begun" in done.stderr
+    assert "1 not started" in done.stderr
 
 
 @pytest.mark.skipif(not hasattr(task_queue.os, "fork"), reason="there is no fork")

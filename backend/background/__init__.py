@@ -1,1 +1,1 @@
-"""Work beside the requests: jobs, periodic tasks, deferred writes. Skip it on a first reading."""
+"""Background work: queued tasks, periodic tasks, deferred writes. Skip it on a first reading."""

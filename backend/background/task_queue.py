@@ -1,6 +1,6 @@
-"""Jobs: work that a request starts without waiting for it, done in background threads.
+"""Queued tasks: work that a request starts without waiting for it, done in background threads.
 
-A killed process loses its jobs; anything that must survive belongs in the database. Skip it on a
+A killed process loses its tasks; anything that must survive belongs in the database. Skip it on a
 first reading.
 """
 
@@ -22,19 +22,19 @@ from ..db.database import release
 
 log = logging.getLogger(__name__)
 
-MOST = 1000  # waiting jobs
+MOST = 1000  # waiting tasks
 CLOSE_SECONDS = 5.0  # for the remaining work when the process ends
-TICK_SECONDS = (1.0, 3.0)  # range of how long look-ups wait for others
+TICK_SECONDS = (1.0, 3.0)  # how long look-ups wait for others: a random time in this range
 
-Job = Callable[[], object]
+Task = Callable[[], object]
 _chance = secrets.SystemRandom()
 
 
-class Lane:
+class BackgroundThread:
     """A thread that does one thing after another.
 
     It starts when there is something to do, so that each forked process (gunicorn) has its own.
-    Work queued before a fork is done in the parent.
+    Work that was queued before a fork is done in the parent.
     """
 
     name = ""
@@ -42,7 +42,7 @@ class Lane:
     def __init__(self) -> None:
         self._forget()
         if hasattr(os, "register_at_fork"):  # everywhere except on Windows
-            forget = weakref.WeakMethod(self._forget)  # a registered function stays registered
+            forget = weakref.WeakMethod(self._forget)  # a function cannot be unregistered
 
             def in_child() -> None:
                 living = forget()
@@ -52,7 +52,7 @@ class Lane:
             os.register_at_fork(after_in_child=in_child)
 
     def _forget(self) -> None:
-        """Reset to no work and no thread. A lock held at a fork would stay held in the child."""
+        """Drop all work and the thread. A lock held at a fork would stay held in the child."""
         self.closing = threading.Event()
         self._changed = threading.Condition()
         self._busy = False
@@ -69,16 +69,16 @@ class Lane:
             self.closing.set()
             self._changed.notify_all()
         if not self.join(CLOSE_SECONDS):
-            log.error("%s: not everything was done in time, %s not begun", self.name, self.waiting)
+            log.error("%s: not finished in time, %s not started", self.name, self.waiting)
         atexit.unregister(self.close)
 
     @property
     def waiting(self) -> int:
-        """How many things have not begun."""
+        """How many tasks have not started."""
         raise NotImplementedError
 
-    def _next(self) -> Job | None:
-        """Wait for the next thing to do and return it; None when closing and nothing is left."""
+    def _next(self) -> Task | None:
+        """Wait for the next task and return it; None when closing and nothing is left."""
         raise NotImplementedError
 
     def _start(self) -> None:
@@ -87,14 +87,14 @@ class Lane:
         try:
             threading.Thread(target=self._run, name=self.name, daemon=True).start()
         except RuntimeError as error:  # too many threads, or the interpreter is exiting
-            log.warning("%s: nothing is done for now: %s", self.name, error)
+            log.warning("%s: no thread can be started for now: %s", self.name, error)
             return
         self._running = True
         atexit.register(self.close)
 
     def _run(self) -> None:
-        while job := self._next():
-            job()
+        while task := self._next():
+            task()
             with self._changed:
                 self._busy = False
                 self._changed.notify_all()
@@ -103,24 +103,24 @@ class Lane:
         return bool(self.waiting) or self.closing.is_set()
 
 
-class TaskQueue(Lane):
-    """Does the jobs that requests submit, in order."""
+class TaskQueue(BackgroundThread):
+    """Does the tasks that requests submit, in order."""
 
-    name = "jobs"
+    name = "tasks"
 
     def _forget(self) -> None:
         super()._forget()
-        self._waiting: deque[tuple[contextvars.Context, Job]] = deque()
+        self._waiting: deque[tuple[contextvars.Context, Task]] = deque()
 
-    def submit(self, job: Job) -> None:
-        """Have `job` done soon, in the context of the current service and call.
+    def submit(self, task: Task) -> None:
+        """Have `task` done soon, in the context of the current service and call.
 
-        Returns immediately and never raises. If MOST jobs are waiting, drops the job and logs it.
+        Returns immediately and never raises. If MOST tasks are waiting, drops it and logs that.
         """
         with self._changed:
             full = len(self._waiting) >= MOST
             if not full:
-                self._waiting.append((contextvars.copy_context(), job))
+                self._waiting.append((contextvars.copy_context(), task))
                 self._changed.notify_all()
                 self._start()
         if full:
@@ -128,24 +128,24 @@ class TaskQueue(Lane):
 
     @property
     def waiting(self) -> int:
-        """How many jobs have not begun."""
+        """How many tasks have not started."""
         return len(self._waiting)
 
     def _drop(self) -> None:
-        log.error("jobs: %s are waiting, one was dropped", MOST)
+        log.error("tasks: %s are waiting, one was dropped", MOST)
 
-    def _next(self) -> Job | None:
+    def _next(self) -> Task | None:
         with self._changed:
             self._changed.wait_for(self._is_awaited)
             self._busy = self._running = bool(self._waiting)
             if not self._waiting:
                 return None
-            inside, job = self._waiting.popleft()
-            return partial(inside.run, _do, job)
+            inside, task = self._waiting.popleft()
+            return partial(inside.run, _do, task)
 
 
 class Lookups(TaskQueue):
-    """Jobs whose order or timing must not reveal what they found.
+    """Tasks whose order and timing must not reveal what they find.
 
     They wait for others for a random time, and are then done in random order.
     """
@@ -154,12 +154,12 @@ class Lookups(TaskQueue):
 
     def _forget(self) -> None:
         super()._forget()
-        self._ready = 0  # how many of the waiting jobs may run
+        self._ready = 0  # how many of the waiting tasks may run
         self._hurry = False
         self._dropped = 0
 
     def join(self, seconds: float) -> bool:
-        """Do all waiting jobs immediately. False if that takes longer than `seconds`."""
+        """Do all waiting tasks immediately. False if that takes longer than `seconds`."""
         with self._changed:
             self._hurry = True
             self._changed.notify_all()
@@ -169,9 +169,9 @@ class Lookups(TaskQueue):
                 self._hurry = False
 
     def _drop(self) -> None:
-        self._dropped += 1  # a line for each would flood the log as well
+        self._dropped += 1  # a line for each one would flood the log
 
-    def _next(self) -> Job | None:
+    def _next(self) -> Task | None:
         with self._changed:
             if not self._ready:
                 self._changed.wait_for(self._is_awaited)
@@ -186,13 +186,13 @@ class Lookups(TaskQueue):
             return super()._next()
 
 
-def _do(job: Job) -> None:
+def _do(task: Task) -> None:
     try:
         try:
-            job()
+            task()
         finally:
             service = context.running()
             if service:
                 release(service.database)
     except Exception:
-        log.exception("a job failed")
+        log.exception("a task failed")

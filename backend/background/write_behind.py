@@ -1,7 +1,7 @@
-"""Write-behind: notes collected in memory and written together every few seconds.
+"""Write-behind: notes are collected in memory, and written together every few seconds.
 
-It is for facts that may be a little late, or lost in a crash without harm, such as when a key was
-last used: a verification must not cost a write. Skip it on a first reading.
+This is for facts that may be written a little late, or be lost in a crash without harm, such as
+when a key was last used: a verification must not cost a write. Skip it on a first reading.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class WriteBehind:
         self._write = write
         self._merge = merge
         self._notes: dict[Any, Any] = {}
-        self._since: float | None = None  # every unwritten note is newer
+        self._since: float | None = None  # no unwritten note is older
         self._lock = threading.Lock()
 
     def note(self, key: Any, value: Any) -> None:
@@ -50,7 +50,7 @@ class WriteBehind:
         return 0 if since is None else clock.monotonic() - since
 
     def flush(self) -> None:
-        """Write all notes, or raise the error. Keeps the notes only if the database is down."""
+        """Write all notes, or raise the error. Keeps the notes only while the database is down."""
         with self._lock:
             notes, self._notes = self._notes, {}
         if not notes:
@@ -59,7 +59,7 @@ class WriteBehind:
         try:
             self._write(notes)
         except Exception as error:
-            # After any other error they would fail again, together with all later notes.
+            # After any other error, they would fail again, and all later notes with them.
             if is_unavailable(error):
                 with self._lock:
                     for key, value in self._notes.items():

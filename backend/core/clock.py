@@ -18,5 +18,5 @@ def timestamp() -> float:
 
 
 def monotonic() -> float:
-    """Return seconds that never go back, even if the machine's time does; tests move them too."""
+    """Return seconds that never go back, even if the machine's time does. Tests move them too."""
     return time.monotonic() + shift.total_seconds()

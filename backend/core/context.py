@@ -1,7 +1,7 @@
-"""Context that code inside the service can reach without passing it around.
+"""The running service and the current call, for code to which they are not passed.
 
-There are two context variables: the running service (settings, database, secrets), so that
-several apps can live in one process, and the call that it is answering, for logs.
+Both are context variables: the service (settings, database, secrets), so that one process can have
+several apps, and the call that it is answering, for logs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Running(Protocol):
     """The part of the running service that code below the subjects may use.
 
-    Subjects get all of it from `services.current()`.
+    Subjects get the whole service from `services.current()`.
     """
 
     @property
@@ -32,7 +32,7 @@ class Running(Protocol):
 
 
 class Call:
-    """One request, as logs see it. Later steps fill in `route`, `who`, `identity` and `rate`."""
+    """A request, as the log shows it. Later steps set `route`, `who`, `identity` and `rate`."""
 
     __slots__ = (
         "address",
@@ -55,7 +55,7 @@ class Call:
         self.route: str | None = None
         self.who: str | None = None
         self.identity: Any = None
-        self.rate: Rate | None = None  # of the calling key
+        self.rate: Rate | None = None  # the rate limit of the calling key
 
 
 service: ContextVar[Any] = ContextVar("service", default=None)
@@ -63,14 +63,14 @@ call: ContextVar[Call | None] = ContextVar("call", default=None)
 
 
 def current_call() -> Call:
-    """Return the current request. Do not call this from code that also runs outside of one."""
+    """Return the current request. For code that runs only while one is being answered."""
     found = call.get()
     assert found is not None, "no request is being answered"
     return found
 
 
 def network() -> str:
-    """Return the client's address; for IPv6 its /64, the range that one customer gets."""
+    """Return the client's address; for IPv6 its /64, the range that a customer gets."""
     now = call.get()
     address = now.address if now else ""
     if ":" not in address:
@@ -79,7 +79,7 @@ def network() -> str:
 
 
 def running() -> Running | None:
-    """Return the running service; None outside of one."""
+    """Return the running service, or None outside of one."""
     found: Running | None = service.get()
     return found
 

@@ -1,4 +1,4 @@
-"""DATABASE_URL: its forms, and the parameters that it accepts."""
+"""DATABASE_URL: its forms, and the parameters that it can have."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def parse_database_url(text: str) -> str:
         _check_postgres(text)
     elif not text.startswith("sqlite:///") or text in ("sqlite:///", "sqlite:///:memory:"):
         raise ValueError
-    elif "?" in text:  # it would be part of the file's name
+    elif "?" in text:  # it would become part of the file's name
         _refuse(_parameters(text))
     return text
 

@@ -1,6 +1,6 @@
-"""How a service refuses: one exception with a few kinds, each with a stable code.
+"""The exceptions with which a service refuses, each with a stable code.
 
-One table in `web/problems.py` maps codes to HTTP statuses; nothing here knows them.
+They know nothing of HTTP: a table in `web/problems.py` maps the codes to statuses.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ INSUFFICIENT_SCOPE = 'error="insufficient_scope"'
 
 
 class Failure(Exception):
-    """A refusal that the caller gets to see: `code` for programs, `detail` for people.
+    """A refusal that is shown to the caller: `code` for programs, `detail` for people.
 
     `errors` names invalid fields as {location: {field: [sentence]}}. `retry_after` is in seconds.
     `challenge` holds parameters of WWW-Authenticate (RFC 6750 section 3). `members` holds extension
@@ -40,7 +40,7 @@ class Failure(Exception):
 
 
 class Invalid(Failure):
-    """The input is well-formed, but not acceptable."""
+    """The input is well-formed, but not valid."""
 
     def __init__(
         self, field: str, sentence: str, code: str = "validation_error", place: str = "json"
@@ -49,14 +49,14 @@ class Invalid(Failure):
 
 
 class InvalidCredentials(Failure):
-    """No valid credentials. Expired, revoked, unknown and disabled ones share one message."""
+    """No valid credentials. Expired, revoked, unknown and disabled ones get the same answer."""
 
     def __init__(self, detail: str = "The credentials are not valid.", challenge: str = "") -> None:
         super().__init__("invalid_credentials", detail, challenge=challenge)
 
 
 class InvalidToken(Failure):
-    """A link from a mail was altered or used, replaced by a newer one, or is too old."""
+    """The link from a mail has been altered, used or replaced by a newer one, or is too old."""
 
     def __init__(self) -> None:
         super().__init__(

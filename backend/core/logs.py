@@ -24,8 +24,8 @@ from .settings import Settings, SettingsError
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _BARE = len(logging.makeLogRecord({}).__dict__)
 
-# Secrets, wherever they may turn up: JWTs (three parts), our own keys and tokens, passwords in
-# URLs, bcrypt hashes.
+# Secrets, wherever they appear: JWTs (three parts), our own keys and tokens, passwords in URLs,
+# bcrypt hashes.
 _SECRETS = re.compile(
     r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"
     r"|\b[a-z][a-z0-9]{1,15}_[0-9A-Za-z]{38}\b"
@@ -41,7 +41,7 @@ _encode = json.JSONEncoder(default=str, separators=(",", ":")).encode
 def redact(text: str) -> str:
     """Return `text` without anything that looks like a token, a key or a hash.
 
-    A text that is too long loses its middle, since a traceback says at its end what went wrong.
+    A text that is too long loses its middle, since the end of a traceback says what went wrong.
     """
     # Every match contains one of these, and checking for them is faster than the pattern.
     if "_" in text or "eyJ" in text or "@" in text or "$2" in text:
@@ -139,7 +139,7 @@ def configure(settings: Settings, console: TextIO = sys.stdout) -> None:
     logging.basicConfig(level=settings.log_level, handlers=handlers, force=True)
     # No line shows these, so do not collect them.
     logging.logThreads = logging.logMultiprocessing = False
-    # Log what goes wrong in libraries, not what they do. waitress warns of each queued request.
+    # Log only the problems of libraries. waitress warns of each request that is queued.
     for name in ("peewee", "peewee_migrate", "werkzeug", "psycopg"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)

@@ -1,9 +1,9 @@
 """Metrics: the counters, histograms and gauges of one service, for Prometheus.
 
 If PROMETHEUS_MULTIPROC_DIR is set before this module is imported, as in `config/gunicorn.conf.py`,
-the figures are kept in files there, and each process reports the sums of all processes; the gauges
-of the others are up to a second old. That requires one service per process. Without the variable,
-each service has its own figures.
+the figures are kept in files there, and each process reports the sums over all processes. The
+gauges of the other processes are up to a second old. This requires one service per process. Without
+the variable, each service has its own figures.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class _OfAllProcesses(MultiProcessCollector):
-    """Sums the figures in the files of all processes."""
+    """Adds up the figures in the files of all processes."""
 
     def collect(self) -> Any:
         # A new file is empty for a moment, and stays empty if its process is killed just then. The
-        # library would fail on it.
+        # library would fail to read it.
         return self.merge([each for each in Path(self._path).glob("*.db") if _has_content(each)])
 
 
@@ -51,7 +51,7 @@ def _has_content(path: Path) -> bool:
 
 
 class Measured(Protocol):
-    """The parts that are measured on demand, not counted as things happen."""
+    """The parts of the service that are measured on demand, not counted as things happen."""
 
     @property
     def settings(self) -> Settings: ...
@@ -76,7 +76,7 @@ class Measured(Protocol):
 
 
 class Metrics:
-    """The metrics of one service. Code that does something worth counting reports it here."""
+    """The metrics of one service. Code that does something worth counting calls a method here."""
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
@@ -104,18 +104,18 @@ class Metrics:
         verifications = counter("verifications", "Decisions about API keys by their code", "code")
         self._verifications = functools.cache(verifications.labels)
         self._chore_failures = counter(
-            "chore_failures", "Chores that failed, by their name", "chore"
+            "chore_failures", "Periodic tasks that failed, by name", "chore"
         )
         self.limiter_fallbacks = counter(
-            "limiter_fallbacks", "Limits checked in this process alone because Redis was down"
+            "limiter_fallbacks", "Limits checked by one process alone because Redis was down"
         )
-        self.hashes = gauge("password_hashes", "Passwords being hashed or waiting for it")
+        self.hashes = gauge("password_hashes", "Passwords being hashed or waiting to be")
         self.hashes_refused = counter(
             "password_hashes_refused", "Passwords not hashed because too many were waiting"
         )
         self._pool_used = gauge("database_connections_in_use", "Connections in use")
         self._pool_size = gauge("database_connections_max", "Connections allowed at most")
-        self._jobs = gauge("jobs_waiting", "Jobs, such as look-ups, that have not begun")
+        self._tasks = gauge("jobs_waiting", "Background tasks that have not started")
         self._lag = gauge("write_behind_lag_seconds", "Age of the oldest unwritten note", "livemax")
 
     def request(self, method: str, route: str | None, status: int, seconds: float) -> None:
@@ -133,11 +133,11 @@ class Metrics:
         self._verifications(code).inc()
 
     def chore_failed(self, name: str) -> None:
-        """Count a chore's failure."""
+        """Count a failure of a periodic task."""
         self._chore_failures.labels(name).inc()
 
     def text(self, service: Measured) -> bytes:
-        """Return all metrics in Prometheus' text format, as of now."""
+        """Return the current metrics in Prometheus' text format."""
         self._sample(service)
         registry = self._registry
         if self._is_shared:
@@ -165,5 +165,5 @@ class Metrics:
         """Set the gauges that are not updated as things happen."""
         self._pool_used.set(service.database.in_use)
         self._pool_size.set(service.settings.database_connections)
-        self._jobs.set(service.tasks.waiting + service.lookups.waiting)
+        self._tasks.set(service.tasks.waiting + service.lookups.waiting)
         self._lag.set(max(each.lag for each in (service.last_used, service.usage, service.denials)))

@@ -1,7 +1,7 @@
-"""Where files are: those that ship with the code, and those of the installation.
+"""The folders of files that ship with the code, and of those that an installation adds.
 
-In a checkout both are beside wsgi.py. A wheel ships the former inside the package, and the latter
-are relative to the working directory.
+In a checkout, both are the folder of wsgi.py. A wheel has the former inside the package, and the
+latter are relative to the working directory.
 """
 
 from __future__ import annotations

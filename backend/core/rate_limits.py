@@ -1,9 +1,9 @@
-"""Rate limits: how often something may happen in a period, in one process or, with Redis, in all.
+"""Rate limits: how often something may happen in a period, per process or, with Redis, in total.
 
-A sliding window counter over two windows: the uses in the current one, plus those in the previous
-one, weighted by how much of it is within the last `seconds`. The first use opens the window, so
-exactly `most` pass from a fresh start. We use no library because every decision about a key goes
-through here: it must take microseconds, follow `clock`, and keep working when Redis is down.
+This is a sliding window counter. It adds up the uses in the current window and those in the
+previous one, weighted by how much of that one is within the last `seconds`. The first use opens the
+window, so exactly `most` uses pass at first. We use no library, because every decision about a key
+goes through here: it must take microseconds, follow `clock`, and keep working when Redis is down.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ log = logging.getLogger(__name__)
 
 REDIS_SECONDS = 0.2  # how long a request waits for Redis to answer
 REST_SECONDS = 1.0  # pause after a failed attempt
-SWEEP = 10_000  # windows in memory at which expired ones are dropped
+SWEEP = 10_000  # expired windows are dropped once there are this many in memory
 
-# KEYS: the windows. ARGV: 1 for a use or 0 for a look, the seconds that tests add to the time, then
-# seconds and most of each window. Uses all windows, or none if one of them is used up.
+# KEYS: the windows. ARGV: 1 to use them or 0 to read them, the seconds that tests add to the time,
+# then `seconds` and `most` of each window. Uses all windows, or none if one of them is used up.
 # The time comes from Redis, so that the clocks of several hosts need not agree.
 _SCRIPT = """
 local time = redis.call('TIME')
@@ -66,7 +66,7 @@ Window = tuple[str, Limit]  # the name of what is counted, and its limit
 class Rate(NamedTuple):
     """The state of a limit. `passed`: this use is allowed, or would be.
 
-    `reset_seconds`: until the window ends; if `passed` is False, until another use will pass.
+    `reset_seconds` is the time until the window ends or, if not `passed`, until a use will pass.
     """
 
     passed: bool
@@ -77,7 +77,7 @@ class Rate(NamedTuple):
 
 
 class RateLimiter:
-    """Counts uses by name; if REDIS_URL is set, in Redis and for all processes."""
+    """Counts uses by name: in this process or, if REDIS_URL is set, in Redis for all processes."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -87,7 +87,8 @@ class RateLimiter:
     def hit(self, windows: Sequence[Window]) -> Rate:
         """Use each of these limits once, or none if one of them is used up.
 
-        Returns the rate of the limit that refuses longest, or else of the one with the least left.
+        Returns the rate of the limit that refuses the longest, otherwise of the one with the least
+        left.
         """
         return self._count(windows, 1)
 
@@ -173,10 +174,10 @@ class _Redis:
             answer: Any = self._script(names, arguments)
         except self._error as error:
             self._down_until = time.monotonic() + REST_SECONDS
-            # Noted before it is logged: writing the line lets other threads come this far.
+            # Set this before logging: meanwhile, other threads may get here too.
             was_down, self._is_down = self._is_down, True
             if not was_down:
-                log.warning("limits: counted in this process alone, as Redis is down: %s", error)
+                log.warning("limits: counted in this process alone: Redis is down: %s", error)
             return None
         was_down, self._is_down, self._down_until = self._is_down, False, 0.0
         if was_down:
@@ -188,26 +189,26 @@ class _Redis:
 
 
 def of_key(own: Limit | None, settings: Settings) -> Limit | None:
-    """Return the limit that applies to a key, given its own limit or None."""
+    """Return the limit that applies to a key whose own limit is `own`."""
     limit, highest = own or settings.rate_limit_default, settings.rate_limit_max
     return stricter(limit, highest) if limit and highest else limit or highest
 
 
 def fault(rate_limit: Mapping[str, int]) -> tuple[str, str] | None:
-    """Return (member, error) if these members do not form a rate limit, else None."""
+    """Return (member, error) if a member of the rate limit is missing, otherwise None."""
     lacking = next((each for each in ("limit", "window_seconds") if each not in rate_limit), None)
     return (lacking, "Missing data for required field.") if lacking else None
 
 
 def within(inner: Limit | None, outer: Limit | None) -> bool:
-    """True if `inner` lets no more pass than `outer`, in a burst and in the long run."""
+    """True if `inner` lets no more pass than `outer`, both at once and in the long run."""
     if outer is None or inner is None:
         return outer is None
     return inner.most <= outer.most and inner.most * outer.seconds <= outer.most * inner.seconds
 
 
 def stricter(one: Limit, other: Limit) -> Limit:
-    """Return a limit that lets no more pass than either, in a burst and in the long run."""
+    """Return a limit that lets no more pass than either, both at once and in the long run."""
     most = min(one.most, other.most)
     return Limit(most, max(ceil(most * each.seconds / each.most) for each in (one, other)))
 
@@ -225,8 +226,8 @@ def _rate(limit: Limit, passed: bool, before: float, used: float, elapsed: float
     most, seconds = limit
     remaining = max(0, int(most - before * (1 - elapsed / seconds) - used + 1e-9))
     reset = seconds - elapsed
-    if not passed and used + 1 <= most:  # as soon as the previous window weighs little enough
+    if not passed and used + 1 <= most:  # once the previous window weighs little enough
         reset = seconds * (1 - (most - 1 - used) / before) - elapsed
-    elif not passed:  # in the next window, when this one is the previous one
+    elif not passed:  # in the next window, where this one is the previous one
         reset += seconds * (1 - (most - 1) / used)
     return Rate(passed, most, seconds, remaining, max(1, ceil(reset)))

@@ -23,7 +23,7 @@ _HOST = rf"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:{_NUMBER}[0-9]?)?"
 
 
 class Sentinels(NamedTuple):
-    """The sentinels' addresses, their name for the service, and its database number."""
+    """The sentinels' addresses, their name for the Redis service, and the database number."""
 
     addresses: list[tuple[str, int]]
     service: str
@@ -31,7 +31,7 @@ class Sentinels(NamedTuple):
 
 
 def parse_redis_url(text: str) -> str:
-    """Return the text if it is empty or has one of the forms. Raises ValueError otherwise."""
+    """Return the text if it is empty or has one of the forms. Otherwise raises ValueError."""
     parts = urlsplit(text)
     if parts.scheme == _SENTINEL:
         sentinels(parts)
@@ -58,7 +58,7 @@ def sentinels(parts: SplitResult) -> Sentinels:
 
 
 def connect(url: str, seconds: float) -> Redis:
-    """Return the Redis that the URL names; it connects when used, trying once for `seconds`.
+    """Return a client of the URL's Redis. It connects when used, trying once for `seconds`.
 
     With sentinels, each new connection asks them for the current master.
     """
@@ -75,8 +75,8 @@ def connect(url: str, seconds: float) -> Redis:
     parts = urlsplit(url)
     if parts.scheme == _SENTINEL:
         named = sentinels(parts)
-        asked = Sentinel(named.addresses, sentinel_kwargs=options)
-        master: Redis = asked.master_for(
+        sentinel = Sentinel(named.addresses, sentinel_kwargs=options)
+        master: Redis = sentinel.master_for(
             named.service, db=named.number, **_credentials(parts), **options
         )
         return master

@@ -201,9 +201,9 @@ def _mail_url(text: str) -> str:
 
 
 def _setting(parse: Callable[[str], Any], default: str, form: str, *, file: bool = False) -> Any:
-    """Declare a field that `Settings.load` fills.
+    """Declare a field that `Settings.load` sets.
 
-    `{NAME}` in a default refers to another setting; `file` means that NAME_FILE works too.
+    `{NAME}` in a default refers to another setting. With `file`, NAME_FILE works too.
     """
     about = {"parse": parse, "default": default, "form": form, "file": file}
     return field(metadata=about, repr=not file)  # settings that may come from a file are secrets
@@ -319,9 +319,9 @@ class Settings:
     def load(
         cls, environ: Mapping[str, str] | None = None, dotenv: Path | None = ROOT / ".env"
     ) -> Settings:
-        """Read and parse all settings. Raises SettingsError naming every one that cannot be used.
+        """Read and parse all settings. Raises SettingsError that names each invalid one.
 
-        `environ` replaces the process's environment and `dotenv` the `.env` file, for tests.
+        For tests, `environ` replaces the process's environment, and `dotenv` the `.env` file.
         """
         given = _clean(os.environ if environ is None else environ)
         try:
@@ -346,11 +346,11 @@ class Settings:
 
     @property
     def database_connections(self) -> int:
-        """The most that a process opens: one thread stays free for requests that need none."""
+        """The maximum for a process: one thread stays free for requests that need no connection."""
         return max(1, min(self.database_pool_size, self.threads - 1))
 
     def check(self) -> Settings:
-        """Return these settings if they are safe to serve with. Raises SettingsError otherwise."""
+        """Return these settings if they are safe to serve with. Otherwise raises SettingsError."""
         problems = unsafe(self)
         if problems:
             raise SettingsError(problems)
@@ -367,7 +367,7 @@ def setting_names() -> set[str]:
 
 
 def child_environ() -> dict[str, str]:
-    """Return the environment for child programs, without our settings, which include secrets."""
+    """Return the environment for other programs, without our settings, which include secrets."""
     ours = setting_names()
     return {name: text for name, text in os.environ.items() if name not in ours}
 
@@ -440,7 +440,7 @@ def _development_secret(path: Path) -> str:
 
 
 def unsafe(settings: Settings) -> list[str]:
-    """Return one sentence per reason not to serve with these settings; lenient in development."""
+    """Return a sentence for each reason not to use these settings; lenient in development."""
     if not settings.strict:
         return [] if settings.secret_key else ["SECRET_KEY is not set."]
     secret_keys = (settings.secret_key, *settings.secret_key_fallbacks)

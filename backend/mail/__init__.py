@@ -1,1 +1,1 @@
-"""Mail: writing it, keeping it until it is sent, sending it. Skip it on a first reading."""
+"""Mail: writing it, storing it until it is sent, sending it. Skip it on a first reading."""

@@ -1,4 +1,4 @@
-"""Mail: stored in the transaction that promises it, sent after the commit.
+"""Mail: stored in the transaction that requests it, and sent after the commit.
 
 The templates are in config/mail/. The log names the template and the user's id, never the
 recipient, the link, or the password of MAIL_URL. Skip it on a first reading.
@@ -33,20 +33,20 @@ from .models import Mail
 
 log = logging.getLogger(__name__)
 
-_LINKED = re.compile("[.:/\u3002\uff0e\uff61]")  # in domains and URLs; domains have four full stops
+_LINKED = re.compile("[.:/\u3002\uff0e\uff61]")  # in URLs; domains can have four kinds of dot
 PAUSES = (5, 15, 45, 135, 405, 600)  # seconds between attempts; the last one repeats
 
-# (template, user id, stored values) -> the template's values; None if it is too late
+# (template, user id, stored values) -> the values for the template; None if it is too late
 Complete = Callable[[str, UUID | None, dict[str, Any]], dict[str, Any] | None]
 
 
 def enabled() -> bool:
-    """True if there is a MAIL_URL."""
+    """True if MAIL_URL is set."""
     return bool(context.settings().mail_url)
 
 
 def link(token: str) -> str:
-    """Return the address of the page for the token; the part after the # reaches no server."""
+    """Return the address of the page for the token. The part after the # reaches no server."""
     return f"{context.settings().password_url}#token={token}"
 
 
@@ -55,7 +55,7 @@ def send(to: str, template: str, *, user_id: UUID | None, about: str = "", **val
 
     It replaces a waiting mail to the user with the same template and the same `about`. This does
     not wait for a server, and does nothing without MAIL_URL. `values` are stored until then, so
-    they must not contain secrets: links are made when the mail is sent.
+    they must not contain secrets: links are created when the mail is sent.
     """
     if not enabled():
         log.info("mail.skipped", extra={"template": template})
@@ -66,10 +66,10 @@ def send(to: str, template: str, *, user_id: UUID | None, about: str = "", **val
 
 
 class Mailer:
-    """Writes messages and sends them as MAIL_URL says.
+    """Writes messages, and sends them as MAIL_URL says.
 
-    `patience` is the maximum number of seconds per attempt. `outbox` has the newest messages of
-    `memory:`. `complete` turns the stored values into those that the template needs.
+    `patience` is the maximum number of seconds for an attempt. `outbox` has the newest messages
+    that were sent to `memory:`. `complete` turns the stored values into those for the template.
     """
 
     def __init__(self, settings: Settings, complete: Complete) -> None:
@@ -78,7 +78,7 @@ class Mailer:
         self._settings = settings
         self._complete = complete
         ways = {"console:": _print, "memory:": self.outbox.append}
-        self._give: Callable[[EmailMessage], None] = ways.get(settings.mail_url, self._transfer)
+        self._deliver: Callable[[EmailMessage], None] = ways.get(settings.mail_url, self._transfer)
         self._templates = Environment(
             loader=FileSystemLoader(DATA / "config" / "mail"),
             undefined=StrictUndefined,
@@ -98,9 +98,9 @@ class Mailer:
     def send_now(self, to: str, template: str, **values: Any) -> None:
         """Send a mail in one attempt, without the outbox. Raises ValueError or smtp.NotSent."""
         mail, now = Mail(recipient=to, kind=template), clock.now()
-        message = self._envelope(mail, now)
+        message = self._without_text(mail, now)
         self._write(message, template, now, values)
-        self._give(message)
+        self._deliver(message)
 
     def send_due(self, may_go_on: Callable[[], bool]) -> float:
         """Send all due mail; return the seconds until there may be more."""
@@ -132,18 +132,18 @@ class Mailer:
             log.warning("mail.delayed", extra=facts | {"reason": fault.reason})
 
     def _fault(self, mail: Mail, values: dict[str, Any]) -> smtp.NotSent | None:
-        """Send the mail; return the fault, None if it was sent."""
+        """Send the mail; return the error, or None if it was sent."""
         now = clock.now()
         if now >= mail.expires_at:
             return smtp.NotSent("no attempt succeeded in time", final=True)
         try:
-            message = self._envelope(mail, now)
+            message = self._without_text(mail, now)
         except ValueError:
             return smtp.NotSent("not an address", final=True)
         try:
             self._write(message, mail.template, now, values)
-            release(context.required().database)  # requests may need it while a server is slow
-            self._give(message)
+            release(context.required().database)  # requests may need it while the server is slow
+            self._deliver(message)
         except smtp.NotSent as fault:
             return fault
         except Exception as error:  # perhaps an edited template, which can be fixed
@@ -151,8 +151,8 @@ class Mailer:
             return smtp.NotSent(type(error).__name__, final=False)
         return None
 
-    def _envelope(self, mail: Mail, at: datetime) -> EmailMessage:
-        """Return a message with all headers except the subject. Raises ValueError for a bad one."""
+    def _without_text(self, mail: Mail, at: datetime) -> EmailMessage:
+        """Return a message with all headers but the subject. ValueError for a bad address."""
         domain = _domain(self._host)
         name, _, address = self._settings.mail_from.rpartition("<")
         sender = address.rstrip(">") or f"no-reply@{domain}"
@@ -192,7 +192,7 @@ class Mailer:
 def _unlinked(name: str, value: Any) -> Any:
     """Return the value, or a substitute if mail clients would turn it into a link.
 
-    Users choose these values, and mail clients link them however they are quoted.
+    Users choose these values, and quoting them does not keep mail clients from linking them.
     """
     if name in {"username", "key"} and _LINKED.search(value):
         return ""
@@ -202,7 +202,7 @@ def _unlinked(name: str, value: Any) -> Any:
 
 
 def _print(message: EmailMessage) -> None:
-    """Write the message to standard error; not to the log, which would redact the link."""
+    """Write the message to standard error, not to the log, which would redact the link."""
     plain = message.get_body(("plain",))
     assert plain is not None
     text = f"To: {message['To']}\nSubject: {message['Subject']}\n\n{plain.get_content()}"
@@ -211,7 +211,7 @@ def _print(message: EmailMessage) -> None:
 
 
 def _parts(address: str) -> tuple[str, str]:
-    """Return local part and domain in ASCII (IDNA 2008). Raises ValueError if not an address."""
+    """Return local part and domain in ASCII (IDNA 2008). ValueError if it is not an address."""
     local, _, domain = address.rpartition("@")
     if not (local and local.isascii() and local.isprintable()):
         raise ValueError("not an e-mail address")

@@ -9,10 +9,10 @@ from ..db.database import Model, UTCDateTimeField
 
 
 class Mail(Model):
-    """A waiting mail. `content` has the template's values as JSON, without secrets.
+    """A waiting mail. `content` has the values for its template as JSON, without secrets.
 
-    There is one per user and `kind`, which begins with the template's name. `due_at` is the time of
-    the next attempt; during an attempt, the end of its lease.
+    There is at most one for each user and `kind`, which begins with the template's name. `due_at`
+    is the time of the next attempt, or the end of the lease while an attempt is running.
     """
 
     user_id = pw.UUIDField(null=True)

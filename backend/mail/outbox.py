@@ -1,8 +1,8 @@
-"""The outbox: mail that a transaction promised, kept in the database until it is sent.
+"""The outbox: mail that is kept in the database until it is sent.
 
-Several processes may send from it. Each takes a mail with a guarded UPDATE, which leases it for a
-while: no other process sends it meanwhile, and if the process dies, another one takes it later.
-Skip it on a first reading.
+Several processes may send from it. Each takes a mail with a guarded UPDATE, which leases the mail
+for a while: no other process sends it meanwhile, and if the process dies, another one takes it
+later. Skip it on a first reading.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from .models import Mail
 KEPT_FOR = timedelta(hours=24)  # how long a mail waits for a server to accept it
 LEASE = timedelta(minutes=2)  # longer than sending a mail can take
 LATE = timedelta(minutes=15)  # after which `flask doctor` reports a waiting mail
-POLL_SECONDS = 60.0  # between two looks for mail that another process left
+POLL_SECONDS = 60.0  # between two checks for mail that another process left behind
 
 
 def put(recipient: str, kind: str, user_id: UUID | None, values: dict[str, Any]) -> None:
-    """Add a mail. It replaces a waiting one of this kind for the user."""
+    """Add a mail. It replaces one of this kind that is waiting for the user."""
     now = clock.now()
     row = {
         Mail.id: new_id(),  # not the id of the mail that it replaces, which may be on its way
@@ -53,7 +53,7 @@ def take() -> Mail | float:
         if lease.execute():
             mail.attempts += 1
             return mail
-        # Another process was faster; look again.
+        # Another process was faster: try the next one.
 
 
 def put_back(mail: Mail, seconds: float) -> None:
@@ -73,13 +73,13 @@ def _same(mail: Mail) -> Any:
 
 
 def prune(limit: int) -> int:
-    """Delete at most `limit` mails that expired while no process was sending; return how many."""
+    """Delete up to `limit` mails that expired while no process was sending; return how many."""
     unsent = Mail.select().where(Mail.expires_at <= clock.now() - timedelta(hours=1))
     return delete_some(unsent, limit)
 
 
 def doubts() -> list[str]:
-    """Return a sentence for `flask doctor` if mail has been waiting for long."""
+    """Return a sentence for `flask doctor` if mail has been waiting for a long time."""
     late = Mail.select().where(Mail.created_at <= clock.now() - LATE)
     if not (count := late.count()):
         return []

@@ -1,4 +1,4 @@
-"""The thread that sends mail, when woken and when some is due. Skip it on a first reading."""
+"""The thread that sends mail when woken, and when mail is due. Skip it on a first reading."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from ..background.task_queue import CLOSE_SECONDS, Job, Lane
+from ..background.task_queue import CLOSE_SECONDS, BackgroundThread, Task
 from ..db.errors import explain, is_unavailable
 
 log = logging.getLogger(__name__)
@@ -15,11 +15,10 @@ log = logging.getLogger(__name__)
 AGAIN_SECONDS = 10.0  # pause after an error
 
 
-class Sender(Lane):
-    """Sends mail when woken, and again after the time that `send` returns.
+class Sender(BackgroundThread):
+    """Sends mail when woken, and again after the number of seconds that `send` returns.
 
-    `send` gets a function that says whether it may continue, and returns the seconds until there
-    may be more to send.
+    `send` takes a function that returns whether it may continue.
     """
 
     name = "mail"
@@ -36,7 +35,7 @@ class Sender(Lane):
         self._failed = ""
 
     def start(self) -> None:
-        """Look for mail that another process left, now and from time to time."""
+        """Look for mail that another process left behind, now and from time to time."""
         ending = self.closing.is_set() or not threading.main_thread().is_alive()
         if not (self._running or ending):
             self.wake()
@@ -55,10 +54,10 @@ class Sender(Lane):
 
     @property
     def waiting(self) -> int:
-        """1 if there may be mail that has not been looked at, else 0."""
+        """1 if there may be mail to send, else 0."""
         return int(self._wanted)
 
-    def _next(self) -> Job | None:
+    def _next(self) -> Task | None:
         with self._changed:
             timed_out = not self._changed.wait_for(self._is_awaited, self._pause)
             self._busy = self._running = self._wanted or timed_out

@@ -1,4 +1,4 @@
-"""Pass a message to an SMTP server (RFC 5321), encrypted and in bounded time.
+"""Passing a message to an SMTP server (RFC 5321), encrypted and in bounded time.
 
 Skip it on a first reading.
 """
@@ -22,7 +22,7 @@ from ..core.settings import is_loopback
 class NotSent(Exception):
     """The server did not accept the message; if this is `final`, it never will.
 
-    `reason` has the error and the server's code, but not its message, which may repeat addresses.
+    `reason` names the error and the server's code, but not its text, which may repeat addresses.
     """
 
     def __init__(self, reason: str, *, final: bool) -> None:
@@ -99,14 +99,14 @@ def _code(error: Exception) -> int:
 
 
 class _Utf8(str):
-    """Text that smtplib, too, encodes as UTF-8, as RFC 4616 requires of user and password."""
+    """Text that smtplib encodes as UTF-8, as RFC 4616 requires for user and password."""
 
     def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
         return super().encode("utf-8", errors)
 
 
 class _SMTP(smtplib.SMTP):
-    """An SMTP client with `timeout` seconds for all of the server's replies, not for each byte."""
+    """An SMTP client whose `timeout` is for all replies together, not for each byte."""
 
     def __init__(self, host: str, port: int, name: str, *, timeout: float, **more: Any) -> None:
         self._end = time.monotonic() + timeout
