@@ -87,7 +87,7 @@ def test_each_operation_has_a_summary_and_a_description(document: dict[str, Any]
             operation = item[method]
             assert operation["summary"].strip(), (method, path)
             assert operation["description"].strip(), (method, path)
-            for parameter in operation.get("parameters", []):
+            for parameter in [*item.get("parameters", []), *operation.get("parameters", [])]:
                 assert parameter["description"].strip(), (method, path, parameter["name"])
 
 
