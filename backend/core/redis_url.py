@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -17,7 +17,7 @@ REDIS_FORM = (
 
 _SENTINEL = "redis+sentinel"
 _SENTINEL_PORT = 26379
-_SERVERS = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss"}
+_SERVERS = {"redis", "rediss", "valkey", "valkeys"}
 _NUMBER = "[0-9]{1,4}"
 _HOST = rf"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:{_NUMBER}[0-9]?)?"
 
@@ -75,18 +75,8 @@ def connect(url: str, seconds: float) -> Redis:
     parts = urlsplit(url)
     if parts.scheme == _SENTINEL:
         named = sentinels(parts)
-        sentinel = Sentinel(named.addresses, sentinel_kwargs=options)
-        master: Redis = sentinel.master_for(
-            named.service, db=named.number, **_credentials(parts), **options
-        )
-        return master
-    if parts.scheme == "unix":
-        number = int(parse_qs(parts.query).get("db", ["0"])[0])
-        path = unquote(parts.path)
-        return Redis(unix_socket_path=path, db=number, **_credentials(parts), **options)
-    return Redis.from_url(urlunsplit(parts._replace(scheme=_SERVERS[parts.scheme])), **options)
-
-
-def _credentials(parts: SplitResult) -> dict[str, Any]:
-    given = {"username": parts.username, "password": parts.password}
-    return {name: unquote(text) for name, text in given.items() if text}
+        given = {"username": parts.username, "password": parts.password}
+        sentinel = Sentinel(named.addresses, sentinel_kwargs=dict(options))
+        options |= {name: unquote(text) for name, text in given.items() if text}
+        return sentinel.master_for(named.service, db=named.number, **options)
+    return Redis.from_url(re.sub("^valkey", "redis", url), **options)
