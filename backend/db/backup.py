@@ -6,9 +6,7 @@ Skip it on a first reading.
 from __future__ import annotations
 
 import os
-import sqlite3
 import subprocess
-from contextlib import closing
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -19,6 +17,7 @@ from ..core.errors import Conflict, Unavailable
 from ..core.settings import child_environ
 from ..core.words import counted
 from . import schema_check
+from .sqlite import copy_sqlite
 
 PATIENCE = 3600.0  # seconds for a statement that reads the whole database
 MOST_FAULTS = 20  # reported at most
@@ -37,7 +36,7 @@ def backup(database: pw.Database, path: Path) -> None:
         os.close(os.open(part, os.O_CREAT | os.O_EXCL, 0o600))
         try:
             sqlite = isinstance(database, pw.SqliteDatabase)
-            (_copy_sqlite if sqlite else _dump_postgres)(database, part)
+            (copy_sqlite if sqlite else _dump_postgres)(database, part)
             with part.open("rb+") as written:
                 os.fsync(written.fileno())
             os.link(part, path)  # unlike a rename, this never replaces a file
@@ -47,11 +46,6 @@ def backup(database: pw.Database, path: Path) -> None:
         raise Conflict("conflict", f"{path} exists; nothing was written.") from None
     except OSError as error:
         raise Unavailable(f"{path} cannot be written: {error.strerror}.") from None
-
-
-def _copy_sqlite(database: Any, path: Path) -> None:
-    with closing(sqlite3.connect(path)) as target:
-        database.connection().backup(target)
 
 
 def _dump_postgres(database: Any, path: Path) -> None:

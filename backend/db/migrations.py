@@ -22,7 +22,7 @@ from ..core import clock
 from ..core.paths import DATA, IS_CHECKOUT
 from .database import Model
 from .errors import first_line, is_clash
-from .sqlite import create_private
+from .sqlite import copy_sqlite, create_private
 
 log = logging.getLogger(__name__)
 
@@ -292,6 +292,5 @@ def _copy(database: Any, name: str) -> None:
     """Keep a copy of the database, readable only by its owner."""
     kept = Path(f"{database.database}.before-{name}-{clock.now():%Y%m%d%H%M%S%f}")
     kept.touch(mode=0o600)
-    with closing(sqlite3.connect(kept)) as target:
-        database.connection().backup(target)
+    copy_sqlite(database, kept)
     log.warning("database copied to %s", kept)

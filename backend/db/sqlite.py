@@ -63,6 +63,12 @@ def create_private(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
 
 
+def copy_sqlite(database: Any, path: Path) -> None:
+    """Copy a consistent snapshot of the database to an empty file."""
+    with contextlib.closing(sqlite3.connect(path)) as target:
+        database.connection().backup(target)
+
+
 class SqliteDatabase(BoundedPool, PooledSqliteDatabase):
     """A pool in which one thread at a time asks for the write lock, and asks often."""
 
