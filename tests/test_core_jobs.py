@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -231,7 +232,7 @@ those.submit(lambda: print("never"))
     assert "1 not started" in done.stderr
 
 
-@pytest.mark.skipif(not hasattr(task_queue.os, "fork"), reason="there is no fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_process_that_forks_off_does_its_own_jobs_and_no_others(tree: Path) -> None:
     script = """
 import os, threading

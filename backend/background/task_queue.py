@@ -9,15 +9,14 @@ from __future__ import annotations
 import atexit
 import contextvars
 import logging
-import os
 import secrets
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 
 from ..core import context
+from ..core.forks import call_in_children
 from ..db.database import release
 
 log = logging.getLogger(__name__)
@@ -41,15 +40,7 @@ class BackgroundThread:
 
     def __init__(self) -> None:
         self._forget()
-        if hasattr(os, "register_at_fork"):  # everywhere except on Windows
-            forget = weakref.WeakMethod(self._forget)  # a function cannot be unregistered
-
-            def in_child() -> None:
-                living = forget()
-                if living is not None:
-                    living()
-
-            os.register_at_fork(after_in_child=in_child)
+        call_in_children(self._forget)
 
     def _forget(self) -> None:
         """Drop all work and the thread. A lock held at a fork would stay held in the child."""

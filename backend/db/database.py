@@ -10,7 +10,6 @@ import functools
 import os
 import threading
 import uuid
-import weakref
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +18,7 @@ import peewee as pw
 from playhouse.postgres_ext import DateTimeTZField
 
 from ..core import clock, context
+from ..core.forks import call_in_children
 from ..core.settings import Settings, SettingsError
 from .errors import UnsuitableDatabase
 from .errors import is_unavailable as is_unavailable
@@ -37,7 +37,8 @@ def open_database(settings: Settings) -> pw.Database:
         from .postgres import open_postgres  # psycopg is not needed on SQLite
 
         database = open_postgres(settings)
-    _forget_connections_at_fork(database)
+    # Processes that share a connection would get each other's rows.
+    call_in_children(database.dispose)
     return database
 
 
@@ -57,19 +58,6 @@ def require_usable(database: pw.Database) -> None:
             raise
     finally:
         database.close_all()
-
-
-def _forget_connections_at_fork(database: pw.Database) -> None:
-    """Drop connections in forked children: processes that share one would get each other's rows."""
-    if hasattr(os, "register_at_fork"):  # everywhere except on Windows
-        reference = weakref.ref(database)  # a registered function cannot be unregistered
-
-        def dispose() -> None:
-            living = reference()
-            if living is not None:
-                living.dispose()
-
-        os.register_at_fork(after_in_child=dispose)
 
 
 def release(database: pw.Database) -> None:
