@@ -2,7 +2,8 @@
 
 Every test that asks for `client` (or for one of them) runs on SQLite, and again on PostgreSQL if
 TEST_POSTGRES_URL names a server on which databases may be created; tests of Redis run if
-TEST_REDIS_URL names one. With CI=true both must be set.
+TEST_REDIS_URL names one. Otherwise these are not collected, and a line at the end counts them. With
+CI=true both must be set.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import signal
 import socket
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -63,8 +65,6 @@ def template(
         migrate(url)
         yield url
         return
-    if not POSTGRES_URL:
-        pytest.skip("TEST_POSTGRES_URL is not set")
     with scratch_postgres() as url:
         migrate(url)
         yield url
@@ -99,8 +99,6 @@ def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[s
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'test.db'}"
         return
-    if not POSTGRES_URL:
-        pytest.skip("TEST_POSTGRES_URL is not set")
     with scratch_postgres() as url:
         yield url
 
@@ -112,10 +110,14 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def postgres_url() -> str:
+    """The URL of a PostgreSQL server on which databases may be created."""
+    return POSTGRES_URL
+
+
+@pytest.fixture
 def redis_url() -> str:
     """The URL of a Redis. Use unique names for what you write there, and let it expire."""
-    if not REDIS_URL:
-        pytest.skip("TEST_REDIS_URL is not set")
     return REDIS_URL
 
 
@@ -384,8 +386,41 @@ def stored_hash() -> Callable[[Flask], str]:
     return read
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table of what was measured."""
+LEFT_OUT = pytest.StashKey[dict[str, int]]()
+
+
+@pytest.hookimpl(trylast=True)  # counts what -k and -m have selected
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests that need a server of which there is no URL."""
+    fixtures = {"postgres_url": "TEST_POSTGRES_URL", "redis_url": "TEST_REDIS_URL"}
+    missing = {}
+    for item in items:
+        needed = {name for fixture, name in fixtures.items() if fixture in item.fixturenames}
+        needed |= {name for mark in item.iter_markers("needs") for name in mark.args}
+        missing[item] = {name for name in needed if not os.environ.get(name)}
+    config.stash[LEFT_OUT] = Counter(name for names in missing.values() for name in names)
+    items[:] = [item for item in items if not missing[item]]
+    config.hook.pytest_deselected(items=[item for item, names in missing.items() if names])
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the controller of pytest-xdist what its workers have left out."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = dict(session.config.stash[LEFT_OUT])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Hear what a worker has left out; all of them collect the same."""
+    node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", {})
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print how many tests were left out, and the table of what was measured."""
+    for name, count in sorted(config.stash.get(LEFT_OUT, {}).items()):
+        terminalreporter.write_line(f"{count:,} tests need {name}, which is not set")
     reports = [
         report
         for outcome in ("passed", "failed")

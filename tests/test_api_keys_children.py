@@ -16,6 +16,7 @@ from backend.forward_auth.middleware import Middleware
 
 from .support.apps import client_of, service_of, statements
 from .support.concurrency import at_once, behind_the_guard, statuses
+from .support.databases import COUNTERS
 from .support.keys import left, limit, me, path_of, quota, verify
 from .support.mail import mails_of
 from .support.people import Person, add_user, by_key, sign_in
@@ -319,7 +320,7 @@ def test_a_key_whose_children_are_used_is_not_disabled_as_unused(
 # --- limits and quotas ---
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=COUNTERS)
 def limited(request: pytest.FixtureRequest, make_app: Callable[..., Flask]) -> Flask:
     """An app that counts limits in memory, and again in Redis."""
     url = request.getfixturevalue("redis_url") if request.param == "redis" else ""

@@ -27,7 +27,7 @@ from backend.users.models import User
 from .support.apps import client_of, service_of, url_of
 from .support.commands import flask_of
 from .support.concurrency import until
-from .support.databases import POSTGRES_URL, migrate, scratch_postgres
+from .support.databases import migrate, scratch_postgres
 from .support.people import PASSWORD, Person, add_user, by_key, sign_in
 from .support.problems import assert_problem
 from .support.processes import run
@@ -51,10 +51,8 @@ def sqlite_app(app_on: Callable[..., Flask], tmp_path: Path) -> Flask:
 
 
 @pytest.fixture
-def new_york() -> Iterator[str]:
+def new_york(postgres_url: str) -> Iterator[str]:
     """The URL of a PostgreSQL database of its own, whose sessions begin in New York."""
-    if not POSTGRES_URL:
-        pytest.skip("TEST_POSTGRES_URL is not set")
     with scratch_postgres() as url:
         migrate(url)
         with psycopg.connect(url, autocommit=True) as connection:

@@ -21,7 +21,7 @@ from backend.core.rate_limits import RateLimiter
 from backend.core.settings import Limit
 
 from .support.concurrency import until
-from .support.databases import REDIS_URL
+from .support.databases import COUNTERS, REDIS_URL
 from .support.processes import free_port
 from .support.rate_limits import hits, limiter_on
 from .support.relay import Relay
@@ -31,7 +31,7 @@ Travel = Callable[..., None]
 SLOW = 3600  # seconds: while a test lasts, next to nothing of it passes
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=COUNTERS)
 def limiter(request: pytest.FixtureRequest) -> RateLimiter:
     """A limiter that counts in memory, and again in Redis."""
     if request.param == "memory":

@@ -20,7 +20,7 @@ from backend.db.database import current, release, require_usable
 from .support.apps import client_of, service_of
 from .support.commands import assert_done, assert_refused, flask_of
 from .support.concurrency import until
-from .support.databases import POSTGRES_URL, migrate, scratch_postgres
+from .support.databases import NEEDS_POSTGRES, migrate, scratch_postgres
 from .support.people import PASSWORD, add_user, by_key, sign_in
 from .support.problems import assert_problem
 from .support.processes import run
@@ -32,8 +32,6 @@ from .support.tokens import refresh
 @contextmanager
 def database_of(options: str = "", *statements: str) -> Iterator[str]:
     """The URL of a database made with these options, after these statements on DATABASE."""
-    if not POSTGRES_URL:
-        pytest.skip("TEST_POSTGRES_URL is not set")
     with scratch_postgres(options) as url:
         name = url.rpartition("/")[2]
         with psycopg.connect(url, autocommit=True) as connection:
@@ -53,6 +51,7 @@ DEFAULTS = {
 }
 
 
+@NEEDS_POSTGRES
 @pytest.mark.parametrize(
     ("setting", "value"), [(name, each) for name, values in DEFAULTS.items() for each in values]
 )
@@ -79,6 +78,7 @@ def test_the_defaults_of_a_database_change_nothing_for_the_service(
         assert_done(flask_of(app)("db", "verify"), "The database is sound.")
 
 
+@NEEDS_POSTGRES
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
 def test_a_database_of_another_encoding_is_refused_at_start_by_db_upgrade_and_by_doctor(
     encoding: str, app_on: Callable[..., Flask], tree: Path, logged: Callable[[], list[str]]
@@ -100,6 +100,7 @@ def test_a_database_of_another_encoding_is_refused_at_start_by_db_upgrade_and_by
         assert f"DATABASE_URL: {sentence}" in started.stderr
 
 
+@NEEDS_POSTGRES
 def test_a_session_that_options_in_the_url_spoil_is_refused_in_a_sentence(
     app_on: Callable[..., Flask],
 ) -> None:
@@ -108,6 +109,7 @@ def test_a_session_that_options_in_the_url_spoil_is_refused_in_a_sentence(
         assert told.stderr.startswith("fatal: DATABASE_URL: DateStyle is SQL, MDY, but the service")
 
 
+@NEEDS_POSTGRES
 def test_doctor_warns_of_a_database_whose_locale_folds_no_case_beyond_ascii(
     app_on: Callable[..., Flask],
 ) -> None:
@@ -120,6 +122,7 @@ def test_doctor_warns_of_a_database_whose_locale_folds_no_case_beyond_ascii(
         )
 
 
+@NEEDS_POSTGRES
 def test_options_in_the_url_choose_the_schema(app_on: Callable[..., Flask]) -> None:
     with database_of("", "CREATE SCHEMA mine", "CREATE TABLE users (id int)") as url:
         app = app_on(f"{url}?options=-csearch_path%3Dmine")
@@ -139,12 +142,10 @@ def test_a_database_that_is_down_does_not_keep_the_service_from_starting(
 
 
 @pytest.fixture
-def stranger() -> Iterator[str]:
+def stranger(postgres_url: str) -> Iterator[str]:
     """A role of this test, which may do no more than sign in."""
-    if not POSTGRES_URL:
-        pytest.skip("TEST_POSTGRES_URL is not set")
     name = f"test_{uuid.uuid4().hex}"
-    with psycopg.connect(POSTGRES_URL, autocommit=True) as connection:
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(f"CREATE ROLE {name} LOGIN")
         yield name
         connection.execute(f"DROP ROLE {name}")
@@ -176,6 +177,7 @@ def test_a_role_without_privileges_is_told_so_in_a_sentence(
         assert [line for line in logged() if "permission denied for table" in line]
 
 
+@NEEDS_POSTGRES
 def test_a_database_that_takes_no_writes_is_told_503(
     app_on: Callable[..., Flask], logged: Callable[[], list[str]]
 ) -> None:
@@ -191,10 +193,8 @@ def test_a_database_that_takes_no_writes_is_told_503(
 
 
 @pytest.fixture
-def relayed() -> Iterator[tuple[Flask, Relay]]:
+def relayed(postgres_url: str) -> Iterator[tuple[Flask, Relay]]:
     """An app whose way to PostgreSQL leads through a relay."""
-    if not POSTGRES_URL:
-        pytest.skip("TEST_POSTGRES_URL is not set")
     with scratch_postgres() as direct:
         migrate(direct)
         url = urlsplit(direct)

@@ -17,11 +17,15 @@ from .settings import make_settings
 
 POSTGRES_URL = os.environ.get("TEST_POSTGRES_URL", "")
 REDIS_URL = os.environ.get("TEST_REDIS_URL", "")
-ENGINES = ("sqlite", "postgres")
+NEEDS_POSTGRES = pytest.mark.needs("TEST_POSTGRES_URL")  # without it, it is not collected
+NEEDS_REDIS = pytest.mark.needs("TEST_REDIS_URL")
+POSTGRES = pytest.param("postgres", marks=NEEDS_POSTGRES)
+ENGINES = ("sqlite", POSTGRES)
+COUNTERS = ("memory", pytest.param("redis", marks=NEEDS_REDIS))
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # no waiting for disks
 # For a test that makes sense on only one of the two.
 ON_SQLITE = pytest.mark.parametrize("template", ["sqlite"], indirect=True)
-ON_POSTGRES = pytest.mark.parametrize("template", ["postgres"], indirect=True)
+ON_POSTGRES = pytest.mark.parametrize("template", [POSTGRES], indirect=True)
 
 
 class scratch_postgres:
