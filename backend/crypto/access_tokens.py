@@ -40,7 +40,7 @@ class _Derived(HMACAlgorithm):
 
 
 class _Signed(jwt.PyJWS):
-    """PyJWT's signatures only: it checks claims by the machine's clock, but tests move ours."""
+    """PyJWT's signatures only: it checks claims by the machine's clock, and tests move ours."""
 
     @staticmethod
     def _decode_base64url_segment(segment: bytes, name: str) -> bytes:
@@ -69,8 +69,8 @@ class _Key:
 class AccessTokens:
     """Signs and reads the access tokens of one service.
 
-    `public_keys` are the JWKs that others verify them with; none under HS256. Raises SettingsError
-    if the keys cannot be used.
+    `public_keys` are the JWKs with which others can verify them; none with HS256. Raises
+    SettingsError if the keys cannot be used.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -96,7 +96,7 @@ class AccessTokens:
             "iss": self._settings.jwt_issuer,
             "aud": self._settings.jwt_audience,
             "sub": str(user_id),
-            "client_id": self._settings.api_key_prefix,  # RFC 9068 requires one; all share it
+            "client_id": self._settings.api_key_prefix,  # RFC 9068 requires it; always the same
             "sid": str(session_id),
             "jti": secrets.token_urlsafe(16),
             "iat": now,
@@ -112,7 +112,7 @@ class AccessTokens:
                 return token
 
     def read(self, token: str) -> tuple[UUID, UUID]:
-        """Return (user id, session id) of one of our access tokens that is in force.
+        """Return (user id, session id) of one of our access tokens that is currently valid.
 
         Raises InvalidCredentials for any other text.
         """
@@ -120,10 +120,10 @@ class AccessTokens:
         return UUID(claims["sub"]), UUID(claims["sid"])
 
     def claims(self, token: str) -> dict[str, Any]:
-        """Return all claims of one of our access tokens that is in force.
+        """Return all claims of one of our access tokens that is currently valid.
 
-        Raises InvalidCredentials for any other text. The header must match, character for
-        character, one that we write: this settles algorithm, type and key before anything else.
+        Raises InvalidCredentials for any other text. The header must be the same, character for
+        character, as one that we write, which fixes algorithm, type and key from the start.
         """
         key = self._by_header.get(token.partition(".")[0])
         if key is None:
@@ -162,9 +162,9 @@ def _header(algorithm: str, name: str, key: Any) -> str:
 
 
 def _has_high_s(token: str) -> bool:
-    """True if an ES256 signature is the high one of (r, s) and (r, order - s).
+    """True if s is the higher one of the two valid signatures (r, s) and (r, order - s).
 
-    Either can be turned into the other, and half of all signatures are high. We only accept the low
+    Anyone can turn one into the other, and half of all signatures are high. We only accept the low
     one, so that each token has exactly one text.
     """
     raw = base64.urlsafe_b64decode(token.rpartition(".")[2] + "==")

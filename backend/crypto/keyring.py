@@ -1,7 +1,7 @@
 """Tokens and keys as text: refresh tokens, links, API keys; encryption at rest.
 
-Each kind is recognisable, is signed or digested with its own key, and has exactly one spelling:
-text that decodes to the same bytes but reads differently is refused. Skip it on a first reading.
+Each kind is recognizable, is signed or digested with its own key, and has exactly one spelling: a
+different text that decodes to the same bytes is refused. Skip it on a first reading.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ..core.settings import Settings
 
 BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 
-# The purpose of a signed token: the letter after the prefix, and the purpose of its key.
+# For each kind of signed token, the letter after the prefix, and the purpose of its key.
 REFRESH, PASSWORD_LINK, EMAIL_LINK, SECOND_STEP = "r", "p", "e", "m"
 _PURPOSES = {
     REFRESH: "refresh",
@@ -56,18 +56,18 @@ def from_base64url(part: str) -> bytes | None:
 
 
 def derive(secret: str, purpose: str) -> bytes:
-    """Derive a 32-byte key for one purpose, so that no two kinds of token share a key."""
+    """Derive a 32-byte key for a purpose, so that no two kinds of token share a key."""
     return hmac.digest(secret.encode(), b"backend:" + purpose.encode(), hashlib.sha256)
 
 
 def secret_id(secret: str) -> str:
-    """Return an id of a SECRET_KEY that reveals nothing about it."""
+    """Return an id for a SECRET_KEY that reveals nothing about it."""
     return derive(secret, "id").hex()[:8]
 
 
 @dataclass(frozen=True, slots=True)
 class _Secret:
-    """Values derived from one SECRET_KEY."""
+    """Values that are derived from a SECRET_KEY."""
 
     id: str
     api_key: hmac.HMAC  # keyed once, and copied for each digest
@@ -150,7 +150,7 @@ class Keyring:
         return raw
 
     def blind(self, text: str) -> str:
-        """Return a digest of `text`, 64 hex digits, for finding it again without storing it."""
+        """Return a digest of `text`, 64 hex digits, by which to find it without storing it."""
         return hmac.digest(self._blinding, text.encode(), hashlib.sha256).hex()
 
     def sign_event(self, text: str) -> str:
@@ -173,7 +173,7 @@ class Keyring:
     def decrypt(self, text: str) -> tuple[bytes, bool]:
         """Return (the plaintext, whether an earlier secret encrypted it).
 
-        Raises LookupError if the text was altered, or encrypted with a secret that is gone.
+        Raises LookupError if the text was altered, or the secret that encrypted it is gone.
         """
         for cipher in self._ciphers:
             try:
@@ -185,7 +185,7 @@ class Keyring:
     # --- API keys ---
 
     def new_api_key(self) -> str:
-        """Return a new key: `<prefix>_`, 32 random characters (190 bits), a checksum of 6."""
+        """Return a new key: `<prefix>_`, 32 random characters (190 bits), 6 of checksum."""
         body = "".join(secrets.choice(BASE62) for _ in range(32))
         text = f"{self._settings.api_key_prefix}_{body}"
         return text + _checksum(text)
@@ -194,8 +194,8 @@ class Keyring:
         """Return the (secret id, hex digest) pairs for looking up the key with this text.
 
         There is one for each secret, the current one first. A text that does not have our form may
-        be a key made by another system. Returns nothing for a text that cannot be a key: with a
-        wrong checksum, longer than 512 characters, or not printable ASCII.
+        be another system's key. Returns nothing for a text that cannot be a key: one with a wrong
+        checksum, with more than 512 characters, or not in printable ASCII.
         """
         shape = _API_KEY.fullmatch(text)
         if shape:
@@ -210,9 +210,9 @@ class Keyring:
 
     def renewed(self, text: str) -> dict[str, str]:
         """Map each of `digests(text)` to its counterpart under the current secret."""
-        sealed = [digest for _, digest in self.digests(text)]
+        digests = [digest for _, digest in self.digests(text)]
         number = len(self._secrets)
-        return {digest: sealed[place - place % number] for place, digest in enumerate(sealed)}
+        return {digest: digests[place - place % number] for place, digest in enumerate(digests)}
 
     def seal(self, text: str) -> list[tuple[str, str]]:
         """Return (secret id, hex HMAC) of a key's text, or of its digest, under each secret."""
@@ -229,9 +229,9 @@ def _signature(key: bytes, text: str) -> str:
 
 
 def read_digest(text: str) -> str:
-    """Return the text to seal for a key that another system stored only as this digest.
+    """Return the text to digest again for a key of which another system stored only this digest.
 
-    The digest is of the whole key: SHA-256 as hex or base64url, or SHA-512 in the format of
+    It is a digest of the whole key: SHA-256 as hex or base64url, or SHA-512 in the format of
     djangorestframework-api-key, `sha512$$<hex>`. Raises ValueError for anything else.
     """
     if len(text) == 43 and (raw := from_base64url(text)):
@@ -243,13 +243,13 @@ def read_digest(text: str) -> str:
 
 
 def is_api_key(text: str) -> bool:
-    """True if `text` looks like an API key and its checksum is right. Uses no database."""
+    """True if `text` looks like an API key and has the right checksum. Uses no database."""
     shape = _API_KEY.fullmatch(text)
     return shape is not None and _checksum(shape[1]) == shape[2]
 
 
 def find_api_keys(text: str) -> Iterator[str]:
-    """Find all API keys in the text whose checksum is right, whatever surrounds them."""
+    """Find all API keys in the text that have the right checksum, whatever surrounds them."""
     return (found[1] for found in _ANY_API_KEY.finditer(text) if is_api_key(found[1]))
 
 

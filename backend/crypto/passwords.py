@@ -31,29 +31,30 @@ from . import patterns
 
 MAX_LENGTH = 1024  # characters
 LEAST_NAME = 3  # characters; shorter names appear in many passwords by chance
-_ADDITIONS = f"{string.digits}{string.punctuation} "
+_ADDITIONS = f"{string.digits}{string.punctuation} "  # what people add to a common password
 LONGEST_COMMON = 20  # characters of the longest password in the list
 
-Account = UUID | str | None  # a user's id, or the name of no user
+Account = UUID | str | None  # a user's id, or a name that no user has
 
 
 def normalised(password: str) -> str:
-    """Return the form of a password that is counted and hashed, however it was typed (NFC)."""
+    """Return the form in which a password is counted and hashed, however it was typed (NFC)."""
     return unicodedata.normalize("NFC", password)
 
 
 class PasswordHasher:
     """bcrypt over base64(HMAC-SHA-384(key = the hash's own salt, password)).
 
-    The inner MAC makes every character count, where bcrypt alone stops at 72 bytes. Its key is the
-    salt, so hashes stolen elsewhere cannot be used here, and there is no secret to rotate. 48 bytes
-    make 64 in base64, without NUL.
+    The inner MAC makes every character count; bcrypt alone ignores those after 72 bytes. Its key is
+    the salt, so hashes stolen elsewhere cannot be used here, and there is no secret to rotate. Its
+    48 bytes are 64 characters in base64, without NUL.
 
-    A hash keeps one core busy for a quarter of a second. This process runs at most one hash per
-    core of its share. At most half of the server's threads get a place to run a hash or to wait
-    for it, so that a flood of logins leaves threads for other requests; beyond that, Unavailable is
-    raised. Each account and each network address gets a share of the places, and each account one
-    hash at a time, so that others can sign in while one client tries in a loop.
+    A hash keeps one core busy for a quarter of a second. This process runs at most one hash for
+    each core in its share. At most half of the server's threads get a place, to run a hash or to
+    wait for it, so that a flood of logins leaves threads for other requests. Beyond that,
+    Unavailable is raised. Each account and each network address gets a share of the places, and
+    each account runs one hash at a time, so that others can sign in while one client tries in a
+    loop.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
@@ -75,10 +76,10 @@ class PasswordHasher:
     def verify(self, password: str, stored: str | None, account: Account = None) -> bool:
         """True if `stored` is a hash of `password`. None takes as long, and never matches."""
         reference = stored.encode() if stored else bcrypt.gensalt(self.rounds)
-        with self._turn(account):  # one turn for all hashes, or a right password could be refused
+        with self._turn(account):  # one for all hashes, or a right password could be refused
             right = hmac.compare_digest(self._bcrypt(password, reference), reference)
             # Each cost takes twice as long as the one below. These extra hashes make an old,
-            # cheaper hash take as long as a current one, so timing does not reveal the user.
+            # cheaper hash take as long as a current one, so that timing does not reveal the user.
             for rounds in range(_rounds(reference), self.rounds):
                 self._bcrypt(password, bcrypt.gensalt(rounds))
         return right
@@ -130,8 +131,8 @@ class PasswordHasher:
     def _require_place(self, account: Account, address: str) -> None:
         """Raise Unavailable if this account or this address may not take a place now.
 
-        An account must leave at least as many places free as it holds; an address gets three
-        quarters of them.
+        An account must leave at least as many places free as it holds. An address can have three
+        quarters of all places.
         """
         free, held = self._places - self._taken, self._accounts[account] if account else 0
         crowded = address and self._addresses[address] >= self._places - self._places // 4
@@ -144,7 +145,7 @@ class PasswordHasher:
         for places, holder in ((self._accounts, account), (self._addresses, address)):
             places[holder] += number
             if not places[holder]:
-                del places[holder]  # forget those who hold none
+                del places[holder]  # keep only holders, so that the counters stay small
 
 
 def _rounds(stored: bytes) -> int:
@@ -159,11 +160,11 @@ def _give_back_connection() -> None:
 
 
 def require_strong(password: str, field: str, names: Iterable[str], settings: Settings) -> None:
-    """Raise Invalid `password_too_weak`, naming `field`, for a password that is easily guessed.
+    """Raise Invalid `password_too_weak`, naming `field`, for a password that is easy to guess.
 
     That is a password that is too short, contains one of the user's `names` or the service's name,
     is common, or has fewer `patterns.choices` than two fifths of the minimum length. No rule
-    requires kinds of characters (ASVS 5.0 6.2.1, 6.2.4, 6.2.5, 6.2.11).
+    requires certain kinds of characters (ASVS 5.0 6.2.1, 6.2.4, 6.2.5, 6.2.11).
     """
     text = normalised(password)
     lower = text.lower()

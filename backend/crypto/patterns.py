@@ -1,4 +1,4 @@
-"""Predictable parts of a password: repetition, sequences, keyboard walks.
+"""The predictable parts of a password: repetition, sequences, keyboard walks.
 
 These rules replace zxcvbn's estimator, which takes 30 ms for 72 characters and accepts no more.
 Skip it on a first reading.
@@ -25,10 +25,11 @@ _LONGEST_STEP = 4  # between characters of a sequence, such as 8, 6, 4, or 7, 4,
 def choices(text: str) -> int:
     """Count the characters of the text that cannot be predicted from those before them.
 
-    A character is predictable in a run of three or more in which each repeats the one before, is
-    its neighbour in the alphabet or on a keyboard, or keeps the same distance; in two such runs
-    that alternate (a1b2c3); or if the pair it forms with the character before has occurred already.
-    Those beyond U+FFFF never are: they have no keys, so each is picked from thousands.
+    A character is predictable if it is part of a run of three or more, in which each repeats the
+    one before, is its neighbour in the alphabet or on a keyboard, or keeps the same distance; if it
+    is part of two such runs that alternate (a1b2c3); or if it and the character before form a pair
+    that has occurred already. Characters beyond U+FFFF are never predictable: they have no keys, so
+    each is picked from thousands.
     """
     lower = text.lower()
     return min(_choices(lower), _choices(lower.translate(_WITHOUT_SHIFT)))

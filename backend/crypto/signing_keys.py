@@ -1,4 +1,4 @@
-"""The key pairs for access tokens: a file of PEM blocks, of which the first signs and all verify.
+"""The key pairs for access tokens: a file of PEM keys, of which the first signs and all verify.
 
 Skip it on a first reading.
 """
@@ -108,7 +108,7 @@ def _is_p256(key: object) -> TypeGuard[EllipticCurvePrivateKey]:
 
 
 def add(settings: Settings) -> list[PrivateKey]:
-    """Append a new key to the file, which is created if needed; return all keys."""
+    """Append a new key to the file, which is created if it does not exist; return all keys."""
     path = path_of(settings)
     made: PrivateKey = (
         Ed25519PrivateKey.generate()
@@ -119,13 +119,13 @@ def add(settings: Settings) -> list[PrivateKey]:
 
 
 def promote(settings: Settings) -> list[PrivateKey]:
-    """Move the last key in the file to the front; return all keys. There must be several."""
+    """Move the last of several keys in the file to the front; return all keys."""
     *others, last = _several(settings)
     return _write(path_of(settings), [last, *others])
 
 
 def drop_others(settings: Settings) -> list[PrivateKey]:
-    """Remove all keys except the first from the file; return that one in a list."""
+    """Remove all keys except the first from the file; return that key in a list."""
     return _write(path_of(settings), _several(settings)[:1])
 
 

@@ -1,4 +1,4 @@
-"""`flask db backup` and `flask db verify`: copy a database in use, and check that it is sound.
+"""`flask db backup` and `flask db verify`: copy a database in use, and check it for damage.
 
 Skip it on a first reading.
 """
@@ -26,8 +26,8 @@ MOST_FAULTS = 20  # reported at most
 def backup(database: pw.Database, path: Path) -> None:
     """Copy a consistent snapshot of the database to a new file, readable only by its owner.
 
-    Does not block other clients. The file appears when the copy is complete. Raises Conflict if it
-    exists, and Unavailable if it cannot be written.
+    This does not block other clients. The file appears when the copy is complete. Raises Conflict
+    if it exists, and Unavailable if it cannot be written.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -79,7 +79,7 @@ def _dump_postgres(database: Any, path: Path) -> None:
 
 
 def _secret_parameters() -> set[str]:
-    """Return the connection parameters that libpq asks programs to hide."""
+    """Return the connection parameters that libpq marks as secret."""
     from psycopg import pq
 
     return {each.keyword.decode() for each in pq.Conninfo.get_defaults() if each.dispchar == b"*"}
@@ -106,8 +106,8 @@ def verify(database: pw.Database) -> list[str]:
 
 
 def _verify_sqlite(database: Any) -> list[str]:
-    said = database.execute_sql(f"PRAGMA integrity_check({MOST_FAULTS})").fetchall()
-    faults = [text for (text,) in said if text != "ok"]
+    found = database.execute_sql(f"PRAGMA integrity_check({MOST_FAULTS})").fetchall()
+    faults = [text for (text,) in found if text != "ok"]
     for table, row, target, _ in database.execute_sql("PRAGMA foreign_key_check").fetchmany(
         MOST_FAULTS
     ):
@@ -147,7 +147,7 @@ _INDEXES = (
 
 
 def _verify_postgres(database: Any) -> list[str]:
-    """Check the database; with the amcheck extension, also B-tree indexes against their tables."""
+    """Check the database; with the extension amcheck, also check B-trees against their tables."""
 
     def ask(statement: str) -> list[Any]:
         return list(database.execute_sql(statement.replace("%", "%%"), ()).fetchall())

@@ -1,7 +1,7 @@
 """The database: opening it, the base model, ids, times and transactions.
 
-Models are bound to `CurrentDatabase`, a proxy for the running service's database, so that two apps
-in one process use two databases. Skip it on a first reading.
+Models are bound to `CurrentDatabase`, a proxy for the running service's database, so that each app
+in a process can use its own. Skip it on a first reading.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def release(database: pw.Database) -> None:
 
 
 class CurrentDatabase(pw.DatabaseProxy):
-    """The database of the running service; none outside of one."""
+    """The database of the running service, or None outside of one."""
 
     @property
     def obj(self) -> Any:
@@ -83,7 +83,7 @@ class CurrentDatabase(pw.DatabaseProxy):
 
     @obj.setter
     def obj(self, value: Any) -> None:
-        """Ignore Peewee's initial None; the database depends on the context alone."""
+        """Ignore Peewee's initial None: the database depends only on the context."""
 
 
 current = CurrentDatabase()
@@ -95,7 +95,7 @@ def on_postgres() -> bool:
 
 
 def atomic(function: F) -> F:
-    """Decorate a function to run in a transaction, or in the one that is open."""
+    """Decorator: run the function in a transaction, or in the one that is open."""
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -108,7 +108,8 @@ def atomic(function: F) -> F:
 def execute(statement: str, *parameters: object) -> Any:
     """Run a hand-written statement, with `?` for each parameter; return the cursor.
 
-    The rows are unconverted: SQLite stores UUIDs as 32 hex digits, and has no booleans or times.
+    Values in its rows are not converted: SQLite has UUIDs as 32 hex digits, and no booleans or
+    times.
     """
     database = current.obj
     if isinstance(database, pw.PostgresqlDatabase):
@@ -124,7 +125,7 @@ def _for_psycopg(statement: str) -> str:
 def json_rows(*types: str) -> str:
     """Return a SELECT for `execute` that turns one parameter, a JSON array of arrays, into rows.
 
-    `types` are PostgreSQL's. The number of parameters is limited; this way many rows need only one.
+    `types` are PostgreSQL's. A statement has a limited number of parameters; many rows need one.
     """
     if on_postgres():
         columns = ", ".join(f"(v->>{place})::{name}" for place, name in enumerate(types))
@@ -134,9 +135,9 @@ def json_rows(*types: str) -> str:
 
 
 def insert_all(rows: Sequence[Model]) -> None:
-    """Insert these rows of one table in one statement; a few hundred at most.
+    """Insert these rows of one table, at most a few hundred, in one statement.
 
-    Written by hand because Peewee takes many times as long, and blocks other writers meanwhile.
+    This is written by hand because Peewee takes many times as long, and other writers have to wait.
     """
     if not rows:
         return
@@ -153,7 +154,7 @@ def insert_all(rows: Sequence[Model]) -> None:
 
 
 def contains(field: pw.Field, text: str) -> pw.Expression:
-    """Build a condition: the field contains the literal text, ignoring case in any script."""
+    """Return the condition that the field contains this literal text, in any case and script."""
     if on_postgres() or text.isascii():
         return field.contains(text)
     return pw.fn.INSTR(pw.fn.CASEFOLD(field), text.casefold()) > 0
@@ -171,9 +172,9 @@ def count_by(column: pw.Field, rows: pw.ModelSelect) -> dict[Any, int]:
 
 
 def delete_some(rows: pw.ModelSelect, limit: int) -> int:
-    """Delete at most `limit` of these rows, to keep others' wait short; return how many.
+    """Delete up to `limit` of these rows, so that others do not wait long; return how many.
 
-    Rows that another transaction is changing stay: after the change they may be worth keeping.
+    Skips rows that another transaction is changing: they may no longer be ones to delete.
     """
     model = rows.model
     some = rows.select(model.id).limit(limit)
@@ -189,7 +190,7 @@ _id_lock = threading.Lock()
 
 
 def new_id() -> uuid.UUID:
-    """Return a new UUIDv7 (RFC 9562 section 5.7): in one process, later ids sort later.
+    """Return a new UUIDv7 (RFC 9562 section 5.7). Within a process, later ids sort later.
 
     The 12 bits after the milliseconds are their fraction (section 6.2, method 3); the other 62
     are random.
@@ -214,8 +215,8 @@ def made_at(made: uuid.UUID) -> int:
 class UTCDateTimeField(DateTimeTZField):
     """An aware time in UTC: TIMESTAMPTZ on PostgreSQL, sortable text on SQLite.
 
-    Peewee's own fields drop or mix up the zone. Generated migrations name the base class, so the
-    column stays TIMESTAMPTZ there.
+    Peewee's own fields lose or mix up the zone. Generated migrations name the base class, which
+    keeps the column a TIMESTAMPTZ.
     """
 
     if TYPE_CHECKING:  # the type of the field's value in a row
@@ -232,9 +233,9 @@ class UTCDateTimeField(DateTimeTZField):
 
 
 def db_time(value: datetime) -> datetime | str:
-    """Convert `value` to the form that the current database compares, for hand-written SQL."""
+    """Convert a time to the form in which the current database compares it, for raw SQL."""
     if value.tzinfo is None:
-        raise ValueError("a time without a zone")
+        raise ValueError("a time without a time zone")
     value = value.astimezone(UTC)
     return value if on_postgres() else value.isoformat(" ", "microseconds")
 
@@ -270,8 +271,8 @@ def newest(
 ) -> tuple[list[Any], uuid.UUID | None]:
     """Return the newest `limit` rows older than the id `after`, and the cursor of the next page.
 
-    Keyset paging: ids are ordered by time, so each page costs the same, and the row `after` may be
-    gone. The cursor is None on the last page.
+    This is keyset paging: ids are ordered by time, so each page costs the same, even if the row
+    `after` is gone. The cursor is None on the last page.
     """
     key = query.model.id
     if after is not None:

@@ -1,4 +1,4 @@
-"""What a database error means: an outage, pending migrations, missing privileges, or a bug.
+"""The meaning of a database error: an outage, pending migrations, missing privileges, or a bug.
 
 Skip it on a first reading.
 """
@@ -45,7 +45,7 @@ _SQLITE_CLASHES = re.compile("already exists|duplicate column name|no such index
 def is_unavailable(error: BaseException) -> bool:
     """True if `error` means that the database is down, full, locked, overloaded or not migrated.
 
-    Such states pass, or the operator can end them. Any other database error is a bug.
+    Such a state passes, or the operator can end it. Any other database error is a bug.
     """
     cause = _cause(error)
     if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
@@ -61,24 +61,24 @@ def is_missing(error: BaseException) -> bool:
 
 
 def is_clash(error: BaseException) -> bool:
-    """True if a migration creates something that exists, or changes something that does not."""
+    """True if a migration creates something that exists, or changes something that is missing."""
     return is_missing(error) or _matches(error, _CLASHES, _SQLITE_CLASHES)
 
 
 def explain(error: BaseException) -> str:
     """Return the database's error and what to do about it, for the log and the console."""
-    said = " ".join(str(error).split())
+    text = " ".join(str(error).split())
     if isinstance(error, UnsuitableDatabase):
-        return said
+        return text
     if is_missing(error):
         return f"migrations are pending: run `flask db upgrade` ({first_line(error)})"
     if getattr(_cause(error), "sqlstate", "") in _REFUSED:
         return f"the database refuses: {first_line(error)}; check the role of DATABASE_URL"
-    return f"the database does not answer: {said}"
+    return f"the database does not answer: {text}"
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of the error, without those that repeat statements and values."""
+    """Return the first line of the error; the others may repeat statements and values."""
     return str(error).strip().partition("\n")[0]
 
 

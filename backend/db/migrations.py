@@ -1,8 +1,9 @@
 """Migrations: the work of `flask db`, on top of peewee-migrate.
 
-Never call this while serving: peewee-migrate patches peewee process-wide to replay history. This
-module adds what it lacks: a lock against a second process, no cascade when SQLite rebuilds a table,
-the same index names in both directions, a copy before a downgrade. Skip it on a first reading.
+Do not use this in a server, except for `pending`: to replay history, peewee-migrate patches peewee
+for the whole process. This module adds what peewee-migrate lacks: a lock against a second process,
+no cascade when SQLite rebuilds a table, the same index names in both directions, and a copy before
+a downgrade. Skip it on a first reading.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def rollback(migrator: Migrator, database: pw.Database, *, fake: bool = False) -
 
 
 class MigrationError(Exception):
-    """The command cannot be carried out; the message says why."""
+    """The command cannot be carried out. The message says why."""
 
 
 def known() -> list[str]:
@@ -129,7 +130,7 @@ def stamp(database: pw.Database, target: str) -> None:
 def drift(database: pw.Database, *, reverse: bool = False) -> str:
     """Return the code of a migration from the last one to the models; empty if they match.
 
-    `reverse` returns the way back.
+    With `reverse`, returns the code of the way back.
     """
     from peewee_migrate.router import compile_migrations
 
@@ -139,7 +140,7 @@ def drift(database: pw.Database, *, reverse: bool = False) -> str:
 def revision(database: pw.Database, message: str) -> Path | None:
     """Write the migration from the last one to the models; return its path, None if they match.
 
-    The result is a draft: CHECK constraints, server defaults and partial indexes go unnoticed.
+    The result is a draft: CHECK constraints, server defaults and partial indexes are not detected.
     """
     if not IS_CHECKOUT:
         raise MigrationError("Write migrations in a checkout, not where a wheel is installed.")
@@ -152,7 +153,7 @@ def revision(database: pw.Database, message: str) -> Path | None:
     text = TEMPLATE.format(
         message=re.sub(r'[\\"]+', "'", message), forwards=forwards, backwards=backwards or "pass"
     )
-    # Otherwise an index is created under the class's name and dropped under the table's.
+    # Otherwise an index is created with the class's name and dropped with the table's.
     named = re.compile(r"^( +)(table_name = .+)$", re.MULTILINE)
     path.write_text(named.sub(r"\1\2\n\1legacy_table_names = False", text), "utf-8")
     return path
@@ -180,7 +181,7 @@ def migrated_models(database: pw.Database) -> list[type[pw.Model]]:
     return list(_state(database).orm)
 
 
-# peewee-migrate is imported where it is used: serving needs only `pending`, not its 0.2 s.
+# peewee-migrate is imported where it is used, because importing it takes 0.2 s.
 
 
 def _router(database: pw.Database) -> Any:
@@ -192,22 +193,22 @@ def _router(database: pw.Database) -> Any:
 
 
 def _is_no_error(record: logging.LogRecord) -> bool:
-    """Drop errors, which are also raised and then reported; the log needs no traceback."""
+    """Keep errors out of the log: they are also raised, and reported without a traceback."""
     return record.levelno < logging.ERROR
 
 
 def _require_known_history(database: pw.Database) -> None:
-    """Raise MigrationError if the record does not explain where the tables come from."""
+    """Raise MigrationError if the recorded migrations do not explain the tables."""
     done = applied(database)
     unknown = [name for name in done if name not in known()]
     if unknown:
         raise MigrationError(
-            f"The database has had migrations that are not in {FOLDER}: {', '.join(unknown)}."
+            f"The database has migrations that are not in {FOLDER}: {', '.join(unknown)}."
             " Use the release that they belong to."
         )
     ours = {model._meta.table_name for model in models()}
     taken = ", ".join(sorted(ours.intersection(database.get_tables())))
-    if taken and not done:  # SQLite would accept an existing table with other columns
+    if taken and not done:  # on SQLite, an existing table with other columns would be accepted
         raise MigrationError(
             f"No migration is recorded, but these tables exist: {taken}. If they belong to another"
             " program, give the service its own database or schema; if they belong to the service,"
@@ -225,13 +226,13 @@ def _clashes_explained(what: str) -> Iterator[None]:
             raise
         raise MigrationError(
             f"{what}: {first_line(error)}. The tables do not match the recorded migrations: either"
-            " another program's tables are in the way, or `flask db stamp` recorded the wrong"
+            " tables of another program are in the way, or `flask db stamp` recorded the wrong"
             " migration. `flask db history` lists the recorded ones."
         ) from None
 
 
 def _state(database: pw.Database) -> Any:
-    """Return the models as the migrations leave them; reads only files."""
+    """Return the models as the migrations leave them. Reads only files, not the database."""
     from peewee_migrate import Migrator
 
     router = _router(database)
@@ -249,7 +250,7 @@ def _alone(database: pw.Database) -> Iterator[None]:
         with (_alone_on_sqlite if sqlite else _alone_on_postgres)(database):
             yield
     finally:
-        # The connection was set up for migrating, so it must not return to the pool.
+        # The connection was set up for migrating, and must not return to the pool.
         database.manual_close()
 
 
@@ -269,7 +270,7 @@ def _alone_on_sqlite(database: Any) -> Iterator[None]:
         sqlite3.connect(f"{path}.migrate", timeout=LOCK_SECONDS, isolation_level=None)
     ) as beside:
         beside.execute("BEGIN EXCLUSIVE")
-        # A rebuild drops the old table; with foreign keys on, this would delete all child rows.
+        # A rebuild drops the old table. With foreign keys on, this would delete all child rows.
         database.pragma("foreign_keys", 0)
         yield
         broken = database.execute_sql("PRAGMA foreign_key_check").fetchall()

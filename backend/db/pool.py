@@ -1,6 +1,6 @@
 """A connection pool in which requests wait only as long as connections keep coming back.
 
-If statements hang in all connections (a locked table, a stuck disk), each further request would
+If statements hang on all connections (a locked table, a stuck disk), each further request would
 hold a thread for its whole timeout, and soon no thread would be left. Skip it on a first reading.
 """
 

@@ -1,8 +1,8 @@
 """PostgreSQL when it is stopped, restarted or frozen: bounded waits and automatic recovery.
 
-The server enforces statement_timeout, which a frozen server cannot, and TCP timeouts do not end a
-query either. So the client stops waiting; until the server answers again, only a background thread
-contacts it. Skip it on a first reading.
+A frozen server does not enforce statement_timeout, and TCP timeouts do not end a query either. So
+the client stops waiting and, until the server answers again, only a background thread contacts it.
+Skip it on a first reading.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from .errors import UnsuitableDatabase
 from .pool import BoundedPool
 
 PROBE_SECONDS = 1.0  # for an idle connection to prove that it is alive
-FRESH_SECONDS = 1.0  # after its last use, a connection need not prove that
+FRESH_SECONDS = 1.0  # within this time after its last use, it does not have to
 REST_SECONDS = 0.25  # between two attempts to reach a silent server
-RETRY_SECONDS = 2  # for such an attempt; the minimum that libpq allows
+RETRY_SECONDS = 2  # for such an attempt; libpq allows no less
 
 # Session parameters that statements and drivers rely on, whatever the server's defaults are.
 SESSION = {
@@ -42,7 +42,7 @@ REPORTED = {
         "run `ALTER ROLE ... SET standard_conforming_strings = on`",
     ),
 }
-_POOLER_SAYS = "unsupported startup parameter"
+_POOLER_ERROR = "unsupported startup parameter"
 
 
 def open_postgres(settings: Settings) -> PostgresDatabase:
@@ -69,14 +69,14 @@ def open_postgres(settings: Settings) -> PostgresDatabase:
 
 
 class BoundedConnection(psycopg.Connection):
-    """A connection that gives up when the server is silent for `patience` seconds."""
+    """A connection that gives up if the server is silent for `patience` seconds."""
 
     patience = 60.0
     used_at = 0.0
     database: PostgresDatabase
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
-        """Wait like psycopg; on a timeout, close the connection and raise OperationalError."""
+        """Wait as psycopg does; on a timeout, close the connection and raise OperationalError."""
         began, patience = time.monotonic(), timeout or self.patience
         try:
             return super().wait(gen, interval, patience)
@@ -88,7 +88,7 @@ class BoundedConnection(psycopg.Connection):
             raise
 
     def has_ended(self) -> bool:
-        """True if the server has closed the connection. Checks without asking it."""
+        """True if the server has closed the connection. Does not send anything to it."""
         if not hasattr(select, "poll"):  # Windows
             return False
         poll = select.poll()
@@ -106,7 +106,7 @@ class _Adapter(pw.Psycopg3Adapter):
 
 
 def _unsuitable(connection: BoundedConnection) -> list[str]:
-    """Return a sentence for each unsuitable parameter, as reported; this sends no query."""
+    """Return a sentence for each unsuitable parameter that the server reported on its own."""
     faults = []
     for name, (needed, remedy) in REPORTED.items():
         found = connection.info.parameter_status(name)
@@ -118,12 +118,12 @@ def _unsuitable(connection: BoundedConnection) -> list[str]:
 def _pooled(error: psycopg.OperationalError, parameters: dict[str, Any]) -> str:
     ours = "options" in parameters
     remedy = "set DATABASE_PREPARED_STATEMENTS=false" if ours else "remove it from DATABASE_URL"
-    said = str(error)[str(error).index(_POOLER_SAYS) :].partition("\n")[0]  # the first host's
-    return f"a pooler such as PgBouncer answers, with {said!r}: {remedy}."
+    text = str(error)[str(error).index(_POOLER_ERROR) :].partition("\n")[0]  # the first host's
+    return f"a pooler such as PgBouncer answers, with {text!r}: {remedy}."
 
 
 class PostgresDatabase(BoundedPool, PooledPostgresqlDatabase):
-    """A pool that refuses immediately while the server is silent; a thread checks in background.
+    """A pool that refuses immediately while the server is silent. A background thread checks it.
 
     A server that refuses connections is tried each time, which takes only a millisecond.
     """
@@ -134,17 +134,17 @@ class PostgresDatabase(BoundedPool, PooledPostgresqlDatabase):
 
     def connect(self, reuse_if_open: bool = False) -> bool:
         """Take a connection. Raises OperationalError immediately while the server is silent."""
-        self._refuse_while_silent()  # before queueing behind threads that connect
+        self._refuse_while_silent()  # instead of queueing behind threads that try to connect
         return super().connect(reuse_if_open)
 
     def _connect(self) -> BoundedConnection:
-        """Connect, one thread at a time; those that queued do not retry a server gone silent."""
+        """Connect, one thread at a time. Those that queued do not try a server that fell silent."""
         self._refuse_while_silent()
         began = time.monotonic()
         try:
             connection: BoundedConnection = super()._connect()
         except psycopg.OperationalError as error:
-            if _POOLER_SAYS in str(error):
+            if _POOLER_ERROR in str(error):
                 raise UnsuitableDatabase(_pooled(error, self.connect_params)) from None
             if time.monotonic() - began > PROBE_SECONDS:
                 self.fell_silent()
@@ -178,7 +178,7 @@ class PostgresDatabase(BoundedPool, PooledPostgresqlDatabase):
             self._asked_at = time.monotonic() - RETRY_SECONDS
 
     def _is_closed(self, conn: BoundedConnection) -> bool:
-        """True if an idle connection is dead; then drop all idle ones, which probably are too."""
+        """True if an idle connection is dead. Then drops all idle ones, which probably are too."""
         if time.monotonic() - conn.used_at < FRESH_SECONDS:
             closed = conn.has_ended()
         else:
@@ -196,6 +196,6 @@ class PostgresDatabase(BoundedPool, PooledPostgresqlDatabase):
         return bool(super()._can_reuse(conn))
 
     def dispose(self) -> None:
-        """Forget all connections, as a child process must; it has no background thread either."""
+        """Forget all connections and the background thread, as a child process must."""
         super().dispose()
         self._silent, self._asked_at = False, 0.0

@@ -17,7 +17,7 @@ def faults(database: pw.Database) -> list[str]:
         return []
     sentence = (
         f"The database lacks {', '.join(lacking)}, although all migrations are recorded as applied:"
-        " use `flask db stamp` to record the last one that really was, or none, then run"
+        " record the last one that really was applied, or none, with `flask db stamp`, then run"
         " `flask db upgrade`."
     )
     return [sentence]

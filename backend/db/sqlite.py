@@ -1,8 +1,7 @@
-"""SQLite with many writers: each gets its turn, in this process and among others.
+"""SQLite with many writers: each gets its turn, in this process and among other processes.
 
-SQLite makes a writer that waits for the lock sleep longer and longer, so later ones overtake it:
-with sixteen writers in two processes, some time out after three seconds. Skip it on a first
-reading.
+A writer that waits for SQLite's lock sleeps longer and longer, and later writers overtake it: with
+sixteen writers in two processes, some time out after three seconds. Skip it on a first reading.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from ..core.paths import ROOT
 from ..core.settings import Settings
 from .pool import BoundedPool
 
-TRY_MILLISECONDS = 10  # SQLite's own wait, before it starts over with short sleeps
+TRY_MILLISECONDS = 10  # how long SQLite itself waits before we call it again
 _WRITES = ("INSERT", "UPDATE", "DELETE", "WITH")
 
 
@@ -70,7 +69,7 @@ def copy_sqlite(database: Any, path: Path) -> None:
 
 
 class SqliteDatabase(BoundedPool, PooledSqliteDatabase):
-    """A pool in which one thread at a time asks for the write lock, and asks often."""
+    """A pool in which one thread at a time tries to get the write lock, and tries often."""
 
     def __init__(self, *args: Any, patience: float, **kwargs: Any) -> None:
         self._patience = patience  # seconds
@@ -92,7 +91,7 @@ class SqliteDatabase(BoundedPool, PooledSqliteDatabase):
             self._in_turn(lambda: super(SqliteDatabase, self).begin(lock_type))
 
     def execute_sql(self, sql: str, params: Any = None) -> Any:
-        """Return a statement's cursor; outside a transaction, a writing one forms its own."""
+        """Run a statement; outside of a transaction, one that writes waits for its turn."""
         if not sql.startswith(_WRITES) or self.in_transaction():
             return super().execute_sql(sql, params)
         return self._in_turn(lambda: super(SqliteDatabase, self).execute_sql(sql, params))
@@ -121,18 +120,18 @@ class SqliteDatabase(BoundedPool, PooledSqliteDatabase):
         return None
 
     def rollback(self) -> None:
-        """Roll back, unless SQLite already has, as it does when the disk is full."""
+        """Roll back, unless SQLite has done so itself, as it does when the disk is full."""
         if self.connection().in_transaction:
             super().rollback()
 
     def dispose(self) -> None:
-        """Forget all connections, as a child process must; a turn held at the fork never ends."""
+        """Forget all connections, as a child process must, and a turn that was held at the fork."""
         super().dispose()
         self._turn = threading.Lock()
 
     def _in_turn(self, act: Callable[[], Any]) -> Any:
         """Run `act` once it gets the write lock. Raises OperationalError if that takes too long."""
-        connection = self.connection()  # first: a thread in its turn must not wait for one
+        connection = self.connection()  # before its turn, so that nobody waits for a connection
         deadline = time.monotonic() + self._patience
         if not self._turn.acquire(timeout=self._patience):
             raise pw.OperationalError("database is locked: other threads are waiting too")

@@ -15,9 +15,9 @@ _SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t -~\x80-\xff]*)?")  # RFC 9112 s
 class Chunks(ChunkedReceiver):
     """waitress's receiver of chunks, with a limit on bytes that are not data.
 
-    waitress searches an unfinished line from its start whenever a piece arrives, and copies the
-    rest of the piece for each chunk in it. A client that never ends a line, or sends one byte per
-    chunk, would keep the only thread that reads from connections busy.
+    Whenever a piece arrives, waitress searches an unfinished line from its start again, and copies
+    the rest of the piece for each chunk in it. A client that never ends a line, or sends one byte
+    per chunk, would keep the only thread that reads from connections busy.
     """
 
     completed: bool

@@ -1,4 +1,4 @@
-"""What waitress accepts on a connection, and in which order: stricter and bounded.
+"""Connections of waitress, with stricter parsing, limits, and fair queueing of requests.
 
 Skip it on a first reading.
 """
@@ -23,9 +23,9 @@ from .chunked import Chunks
 
 REQUEST_SECONDS = 60  # from the first byte of a request to its last
 WAITING_PER_THREAD = 64  # requests; the last one waits a second or two
-MOST_FIELDS = 100  # header lines, the limit of gunicorn too
-# waitress's own expressions try every way to divide a line that does not match, or a value after
-# many blanks: 60 KB took minutes. These read each byte once (RFC 9112 sections 3 and 5).
+MOST_FIELDS = 100  # header lines, as many as gunicorn allows
+# waitress's own expressions backtrack in a line that does not match, or a value with many blanks:
+# 60 KB took minutes. These read each byte once (RFC 9112 sections 3 and 5).
 _REQUEST_LINE = re.compile(
     rb"[!#$%&'*+.^_`|~0-9A-Z-]+ (?:/|\*|[A-Za-z][A-Za-z0-9+.-]*://)[^\x00-\x20\x7f]* HTTP/\d\.\d"
 )
@@ -34,7 +34,7 @@ _ALWAYS_SERVED = frozenset({"/healthz", "/readyz"})
 
 
 class _Overloaded(Error):
-    """More requests are waiting than can be served in a second or two."""
+    """More requests are waiting than can be answered in a second or two."""
 
     code = 503
     reason = "Service Unavailable"
@@ -122,27 +122,27 @@ class _Task(WSGITask):
 class Waiting:
     """The requests that wait for a thread. Those whose path is in `patient` let others go first.
 
-    This keeps a flood of logins, however fast each is refused, from blocking everything. Every
-    fourth turn is theirs, so that they do not wait indefinitely.
+    This keeps a flood of logins from blocking everything, however fast each is refused. They get
+    every fourth turn, so that they do not wait forever.
     """
 
     def __init__(self, patient: Collection[str]) -> None:
         self._patient = patient
-        self._lanes: tuple[deque[Any], deque[Any]] = deque(), deque()
+        self._queues: tuple[deque[Any], deque[Any]] = deque(), deque()
         self._turn = 0
 
     def __len__(self) -> int:
-        return sum(map(len, self._lanes))
+        return sum(map(len, self._queues))
 
     def append(self, channel: Any) -> None:
         """Queue the connection's next request."""
         path = getattr(channel.requests[0], "path", "")  # an unparsable request has no path
-        self._lanes[path in self._patient].append(channel)
+        self._queues[path in self._patient].append(channel)
 
     def popleft(self) -> Any:
         """Remove and return the connection whose turn it is. Raises IndexError if none waits."""
         self._turn += 1
-        others, patient = self._lanes
+        others, patient = self._queues
         first, second = (others, patient) if self._turn % 4 else (patient, others)
         return (first or second).popleft()
 
@@ -152,7 +152,7 @@ def channel_class(draining: threading.Event, waiting: Waiting, threads: int) -> 
 
     It closes after a large response, because a queue of them would hold a thread until the client
     reads them, and while draining, so that clients go elsewhere. While too many requests are
-    `waiting`, it answers further ones with 503 without asking the application.
+    `waiting`, it answers further ones with 503 itself.
     """
     about = {
         "draining": draining,

@@ -1,4 +1,4 @@
-"""Code that all servers share: listening, signals, and ending without resetting any client.
+"""Code that all servers share: listening, signals, and stopping without resetting any client.
 
 Skip it on a first reading.
 """
@@ -22,7 +22,7 @@ from flask import Flask
 from ..core.paths import ROOT
 from ..core.settings import Settings
 
-if TYPE_CHECKING:  # gunicorn's configuration imports this before it sets where metrics are shared
+if TYPE_CHECKING:  # gunicorn's configuration imports this before it chooses a folder for metrics
     from ..services import Services
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def listen(settings: Settings) -> list[socket.socket]:
 
 
 def announce(settings: Settings) -> None:
-    """Log the service's address, once it listens there."""
+    """Log the address at which the service listens."""
     docs = f", documentation at {settings.public_url}/v1/docs" if settings.docs_enabled else ""
     log.info("serving on %s port %s%s", settings.host, settings.port, docs)
 
@@ -97,16 +97,16 @@ def begin(app: Flask) -> None:
 def finish(app: Flask) -> None:
     """Do the remaining background work before the process ends."""
     service: Services = app.extensions["backend"]
-    for lane in (service.tasks, service.lookups, service.sender, service.periodic_tasks):
-        lane.close()
+    for each in (service.tasks, service.lookups, service.sender, service.periodic_tasks):
+        each.close()
 
 
 def stop_listening(listener: socket.socket, accept: Callable[[], object]) -> None:
     """Close the listener once no client is waiting to be accepted.
 
     A client that connects between the last check and the close is reset, and a proxy cannot repeat
-    a write. Python's own calls let other threads run in between, which takes milliseconds under
-    load; PyDLL's do not.
+    a write. Calls through PyDLL do not let other threads run in between, as Python's own would for
+    milliseconds under load.
     """
     if os.name != "posix":
         accept()

@@ -36,12 +36,12 @@ Stamps = dict[Path, tuple[int, int]]
 
 
 def serve_and_reload(sockets: list[socket.socket]) -> None:
-    """Serve on the sockets until SIGTERM or Ctrl-C, in a process that is replaced on a change.
+    """Serve on the sockets until SIGTERM or Ctrl-C, in a process that is replaced on changes.
 
-    The sockets stay open meanwhile: clients that connect wait for the next process.
+    The sockets stay open meanwhile, so clients that connect wait for the next process.
     """
     on_end(sys.exit)
-    signal.signal(signal.SIGINT, lambda *_: sys.exit())  # background jobs start with it ignored
+    signal.signal(signal.SIGINT, lambda *_: sys.exit())  # shells ignore it in the background
     while True:
         before = _stamps()
         server = multiprocessing.get_context("spawn").Process(target=_serve, args=(sockets,))
@@ -56,7 +56,7 @@ def serve_and_reload(sockets: list[socket.socket]) -> None:
 
 
 def _wait_for_change(server: SpawnProcess, before: Stamps) -> Path | None:
-    """Return the first file that changes; None if the server ends first, as it was asked to."""
+    """Return the first file that changes, or None if the server ends first because it was asked."""
     has_failed = False
     while True:
         time.sleep(INTERVAL)
@@ -85,7 +85,7 @@ def _end(server: SpawnProcess) -> None:
 
 
 def _stamps() -> Stamps:
-    """Return time and size of each file that the service may have read: code and settings."""
+    """Return the time and size of each file that the service may have read: code and settings."""
     return dict(_stamps_below(ROOT))
 
 
@@ -109,7 +109,7 @@ def _serve(sockets: list[socket.socket]) -> None:
     """Serve, in a child process, until a signal or the end of the first process."""
     on_end(sys.exit)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the first process decides
-    # The current code; by name, because the entry point imports the servers.
+    # Import the current code here, by name, because the entry point imports the servers.
     app = import_module(f"{__package__.partition('.')[0]}.wsgi").app
     servers = [_server_on(listener, app) for listener in sockets]
     begin(app)
@@ -130,7 +130,7 @@ def _server_on(listener: socket.socket, app: WSGIApplication) -> BaseWSGIServer:
 
 
 class _Quiet(WSGIRequestHandler):
-    """Hides the version, and leaves the log line per request to the application."""
+    """Hides the version, and leaves the log line of each request to the application."""
 
     def version_string(self) -> str:
         """Return the value of the Server header."""

@@ -42,10 +42,10 @@ def serve(app: Flask, settings: Settings) -> None:
     if settings.environment == "development":
         serve_and_reload(sockets)
         return
-    # In a flood many threads want to run, and each waits for all others: with Python's 5 ms, the
-    # tenth thread waits 50 ms (make attack measures it).
+    # In a flood many threads want to run, and each waits for all others: with Python's default of
+    # 5 ms, the tenth thread waits 50 ms (`make attack` measures it).
     sys.setswitchinterval(0.0005)
-    # All present objects stay: searching them for garbage took 30 ms, once in 250 pages.
+    # All objects that exist now will stay: searching them for garbage took 30 ms every 250 pages.
     gc.freeze()
     _serve(app, settings, sockets)
     finish(app)
@@ -74,12 +74,12 @@ def _serve(app: Flask, settings: Settings, sockets: list[socket.socket]) -> None
         listener.channel_class = channel_class(draining, waiting, settings.threads)
     stop = threading.Event()
     on_end(stop.set)
-    # Shells start background jobs with SIGINT ignored, but the drain ends with a SIGINT.
+    # Shells start background processes with SIGINT ignored, but the drain ends with a SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_drain, args=(polled, stop, draining), daemon=True).start()
     begin(app)
     server.run()
-    # The remaining work takes seconds, in which no request on a kept connection would be answered.
+    # The remaining work takes seconds, and no request on an open connection would be answered.
     wasyncore.close_all(polled, ignore_all=True)
 
 
@@ -89,7 +89,7 @@ def _listeners(polled: dict[int, Any]) -> list[BaseWSGIServer]:
 
 
 def _most_connections() -> int:
-    """Return 4000, or what the limit on descriptors leaves after databases and files."""
+    """Return 4000, or fewer if the limit on descriptors is low."""
     try:
         import resource
     except ImportError:  # Windows
@@ -99,13 +99,13 @@ def _most_connections() -> int:
 
 
 def _drain(polled: dict[int, Any], stop: threading.Event, draining: threading.Event) -> None:
-    """When `stop` is set: refuse new connections, finish the requests that began, end the server.
+    """When `stop` is set: refuse new connections, finish running requests, and end the server.
 
-    Plain waitress drops running and waiting requests when it is asked to end.
+    waitress itself drops running and waiting requests when it is asked to end.
     """
     stop.wait()
     draining.set()
-    log.info("draining: no new connections; finishing the requests that have begun")
+    log.info("draining: no new connections; finishing the requests that have started")
     listeners = _listeners(polled)
 
     def unlisten() -> None:
@@ -131,6 +131,6 @@ def _drain(polled: dict[int, Any], stop: threading.Event, draining: threading.Ev
 
 
 def _is_busy(channel: Any) -> bool:
-    """True if there is anything left to read, do or write: closing would reset the client."""
+    """True if anything is left to read, do or write: closing would reset the client."""
     left = channel.request or channel.requests or channel.total_outbufs_len
     return bool(left) or has_input(channel.socket)
