@@ -46,6 +46,11 @@ _DIGEST = re.compile(r"(?P<sha256>[0-9a-f]{64})|sha512\$\$(?P<sha512>[0-9a-f]{12
 _SIGNED = re.compile(rf"{_PREFIX}([rpem])_([A-Za-z0-9_-]{{1,60}})\.([A-Za-z0-9_-]{{43}})")
 
 
+def to_base64url(raw: bytes) -> str:
+    """Encode in base64url without padding (RFC 4648 section 5)."""
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
 def from_base64url(part: str) -> bytes | None:
     """Decode canonical base64url (RFC 4648 section 3.5); None for any other text."""
     try:
@@ -131,8 +136,7 @@ class Keyring:
         return UUID(bytes=raw[:16]), int.from_bytes(raw[16:20])
 
     def _sign(self, kind: str, raw: bytes) -> str:
-        body = base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
-        text = f"{self._settings.api_key_prefix}{kind}_{body}"
+        text = f"{self._settings.api_key_prefix}{kind}_{to_base64url(raw)}"
         return self._signers[kind].sign(text).decode()
 
     def _unsign(self, kind: str, token: str) -> bytes | None:

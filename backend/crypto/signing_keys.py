@@ -5,7 +5,6 @@ Skip it on a first reading.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import os
@@ -31,6 +30,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm
 
 from ..core.paths import ROOT
 from ..core.settings import Settings, SettingsError
+from .keyring import to_base64url
 
 PrivateKey = Ed25519PrivateKey | EllipticCurvePrivateKey
 
@@ -169,4 +169,4 @@ def public_members(key: PrivateKey) -> dict[str, Any]:
 def thumbprint(key: PrivateKey) -> str:
     """Return the SHA-256 thumbprint of the public key (RFC 7638), which is its `kid`."""
     members = json.dumps(public_members(key), sort_keys=True, separators=(",", ":"))
-    return base64.urlsafe_b64encode(hashlib.sha256(members.encode()).digest()).rstrip(b"=").decode()
+    return to_base64url(hashlib.sha256(members.encode()).digest())

@@ -5,7 +5,6 @@ Every subject writes its routes and schemas with these.
 
 from __future__ import annotations
 
-import base64
 import functools
 import itertools
 import re
@@ -28,6 +27,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 from werkzeug.wrappers import Response as BaseResponse
 
+from ..crypto.keyring import from_base64url, to_base64url
 from . import problems
 from .application import Empty, Ready, to_json
 from .parsing import MAX_FAULTS, RequestParser
@@ -211,18 +211,13 @@ class Cursor(fields.String):
     """The id after which the next page starts, as 22 characters without a meaning to clients."""
 
     def _serialize(self, value: Any, *args: Any, **kwargs: Any) -> str | None:
-        if value is None:
-            return None
-        return base64.urlsafe_b64encode(value.bytes).rstrip(b"=").decode()
+        return None if value is None else to_base64url(value.bytes)
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            cursor = UUID(bytes=base64.urlsafe_b64decode(f"{value}=="))
-        except ValueError:
-            raise self.make_error("invalid") from None
-        if self._serialize(cursor) != value:
+        raw = from_base64url(value)
+        if raw is None or len(raw) != 16:
             raise self.make_error("invalid")
-        return cursor
+        return UUID(bytes=raw)
 
 
 class PageQuery(Schema):
