@@ -21,21 +21,14 @@ TREE = ("backend", "config", "migrations", "tests", "wsgi.py", "pyproject.toml")
 REQUESTS = ("api", "accounts", "keys", "protect", "metrics", "operations", "architecture")
 # Refused as written: on purpose, or because they need a code from an authenticator app.
 REFUSED = {("401", "/v1/auth/me"), ("403", "/v1/auth/mfa/confirm"), ("409", "/v1/auth/mfa/disable")}
-# Defines the variables of the requests, and makes each request print its status and address.
-PRELUDE = r"""
-URL=http://127.0.0.1:8000 PASSWORD='the password that was printed'
+# Runs before the requests of a page, which then print their status and address.
+[PREPARED] = re.findall(
+    r"^```sh\n(.*?)^```", (ROOT / "docs" / "api.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
+)
+PRELUDE = rf"""
+{PREPARED}
 RECOVERY_CODE=AAAAAAA-AAAAAAA-AAAAAAA-AAAAA METRICS_TOKEN=none
-field() { python3 -c "import json, sys; print(json.load(sys.stdin)['$1'])"; }
-send() { command curl -sS --fail-with-body -H 'Content-Type: application/json' "$@"; }
-TOKEN=$(send $URL/v1/auth/login -d "{\"username\": \"admin\", \"password\": \"$PASSWORD\"}" \
-    | field access_token)
-USER_ID=$(send $URL/v1/auth/register -H "Authorization: Bearer $TOKEN" \
-    -d '{"username": "carol", "email": "carol@example.com"}' | field id)
-new_key() { send $URL/v1/api-keys -H "Authorization: Bearer $TOKEN" -d '{"name": "a key",
-    "scopes": ["keys:read", "keys:write", "reports:read", "tokens:introspect"]}' | field $1; }
-KEY=$(new_key key) KEY_ID=$(new_key id)
-curl() { command curl -sS -w '\n%{http_code} %{url_effective}\n' "$@"; }
-send() { curl -H 'Content-Type: application/json' "$@"; }
+curl() {{ command curl -sS -w '\n%{{http_code}} %{{url_effective}}\n' "$@"; }}
 """
 
 LINKING = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
