@@ -1,1 +1,1 @@
-"""What the service costs, and compared with what: `make bench`, `make bench-path`."""
+"""What the service costs, and how it compares: `make bench`, `make bench-path`."""

@@ -1,6 +1,7 @@
-"""`python -m benchmarks [--short] [TABLE...]`: measure, print, and keep the results.
+"""`python -m benchmarks [--short] [TABLE...]`: measure, print, and save the results.
 
-The short form, for CI, shows that everything runs; its figures are kept separately and mean little.
+The short form, for CI, checks that everything runs. Its figures mean little, and are saved
+elsewhere.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def main() -> None:
                 rounds, seconds = 1, 1
             cells = _measure(table, Path(name), rounds, seconds, asked.short)
             if any(sample.errors for cell in cells for sample in cell.samples):
-                faults.append(f"There were errors: the figures of {table} mean nothing.")
+                faults.append(f"There were errors, so the figures of {table} are worthless.")
             if table == "keys":
                 faults += growth.grown(cells)
     if faults:

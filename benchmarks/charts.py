@@ -16,7 +16,7 @@ Line = tuple[str, list[tuple[float, float]]]  # who, [(x, y)]
 
 
 def bars(title: str, groups: list[Group]) -> str:
-    """Draw horizontal bars, each with its name and value; the greatest value is 400 long."""
+    """Draw horizontal bars, each with its name and value; the longest is 400 units long."""
     most = max((value for _, group in groups for _, value in group), default=0) or 1
     colours: dict[str, str] = {}
     parts, y = [_text(10, 20, title, "t")], 44
@@ -36,7 +36,7 @@ def bars(title: str, groups: list[Group]) -> str:
 
 
 def lines(title: str, across: str, series: list[Line]) -> str:
-    """Draw a line for each of `series`, from 0 up; the axis `across` is logarithmic."""
+    """Draw a line for each of `series`, starting at 0; the axis `across` is logarithmic."""
     xs = sorted({x for _, points in series for x, _ in points})
     top = max((y for _, points in series for _, y in points), default=0) or 1
     width, height, left, upper = 420, 260, 60, 40

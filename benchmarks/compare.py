@@ -1,4 +1,4 @@
-"""The service compared with the bare route and the alternatives, and under its servers."""
+"""The service compared with the bare route and the alternatives, and on several servers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .measure import Cell, Sample, cell, take_turns
 SERVICE, FLOOR, BOUND = "this service", "bare Flask", "bcrypt alone"
 READS = ("me by token", "me by key", "verify", "forward-auth")
 WRITES = ("refresh", "key creation")
-UNREAD = "me by token, no revocation"  # ended sessions still pass: the user is not read
+UNREAD = "me by token, no revocation"  # the user is not read, so ended sessions still pass
 WORKS = (*READS, "login", *WRITES, UNREAD)
 
 
@@ -57,7 +57,7 @@ def under_servers(
     connections: tuple[int, ...],
     works: tuple[str, ...] = (*READS, *WRITES),
 ) -> list[Cell]:
-    """Make the table `servers`: both databases, three servers, by the number of connections."""
+    """Make the table `servers`: both databases, three servers, several numbers of connections."""
     reads = tuple(each for each in works if each in READS)
     writes = tuple(each for each in works if each in WRITES)
     with ExitStack() as stack:
@@ -88,7 +88,7 @@ def _cells(
 
 
 def _bound(seconds: int) -> Sample:
-    """Measure how often all cores together check a password, and do nothing else."""
+    """Measure how often all cores together can check a password if they do nothing else."""
     cores = os.cpu_count() or 1
     with multiprocessing.get_context("spawn").Pool(cores) as pool:
         took = pool.map(_check, [seconds] * cores)
@@ -117,7 +117,7 @@ def _publish(name: str, cells: list[Cell], into: Path, title: str) -> None:
 
 
 def _ratios(each: Cell, cells: list[Cell]) -> list[str]:
-    """Return its share of the bare route, and how many times its rate the service reaches."""
+    """Return the ratios to the bare route and to the service, of rate and CPU time each."""
     setting = each.who.partition(", ")[2]
     if each.work == "login":
         bare = _of(cells, "login", BOUND)

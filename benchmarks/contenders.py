@@ -1,4 +1,4 @@
-"""What is measured: the service as in production, the bare floor, and the alternatives."""
+"""What is measured: the service as in production, the bare route, and the alternatives."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from backend.core.settings import ROOT, Settings
 from backend.db import migrations
 
 from . import seed
-from .load import Request, Work, ask
+from .load import Request, Workload, ask
 from .seed import PASSWORD, Known
 from .servers import Server
 
@@ -44,15 +44,15 @@ SERVERS: dict[str, tuple[list[str], int, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A server that is up, and the work it is asked for in each round."""
+    """A running server, and the workload for each round."""
 
     server: Server
-    work: Callable[[int], dict[str, Work]]
+    work: Callable[[int], dict[str, Workload]]
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A migrated, filled database, the secret it was filled under, and its known users."""
+    """A migrated and filled database, the secret it was filled with, and its known users."""
 
     url: str
     secret_key: str
@@ -73,7 +73,7 @@ def production(site: Site, workers: int, threads: int) -> dict[str, str]:
         "THREADS": str(threads),
         "METRICS_ENABLED": "true",
         "JWT_ACCESS_TOKEN_EXPIRE_MINUTES": "1440",  # longer than the whole run
-        "MAX_KEYS_PER_USER": "1000000",  # so that none is refused
+        "MAX_KEYS_PER_USER": "1000000",  # so that no key is refused
     }
 
 
@@ -109,7 +109,7 @@ def _on_postgres(statement: str) -> None:
 
 @contextmanager
 def running(where: Site, folder: Path, name: str) -> Iterator[Contender]:
-    """The service on a site, under the server called `name` in SERVERS."""
+    """The service on a site, run by the server called `name` in SERVERS."""
     command, workers, threads = SERVERS[name]
     with serving(where, folder, command, workers, threads) as server:
         yield Contender(server, lambda number: service_work(where.known, number))
@@ -132,7 +132,7 @@ def serving(
 
 
 def _tree(folder: Path) -> Path:
-    """Return a copy of what runs, so that no `.env` of this tree has an effect."""
+    """Return a copy of the code, so that no `.env` in this tree has an effect."""
     tree = folder / "tree"
     if not tree.exists():
         for name in ("backend", "config", "migrations"):
@@ -141,8 +141,8 @@ def _tree(folder: Path) -> Path:
     return tree
 
 
-def service_work(known: list[Known], number: int) -> dict[str, Work]:
-    """Return what to ask the service in this round; refresh takes fresh sessions."""
+def service_work(known: list[Known], number: int) -> dict[str, Workload]:
+    """Return the service's workloads for this round; `refresh` uses fresh sessions."""
     admin, user = known[0], known[1]
     bearer = {"Authorization": f"Bearer {user.access_token}"}
     logins = [ask("/v1/auth/login", {"username": k.username, "password": PASSWORD}) for k in known]
@@ -154,13 +154,13 @@ def service_work(known: list[Known], number: int) -> dict[str, Work]:
     renewals = [ask("/v1/auth/refresh", {"refresh_token": k.refresh_token}) for k in fresh]
     is_admin = {"Authorization": f"Bearer {admin.access_token}"}
     return {
-        "me by token": Work([Request("/v1/auth/me", headers=bearer)]),
-        "me by key": Work([Request("/v1/auth/me", headers={"X-API-Key": user.api_key})]),
-        "verify": Work([ask("/v1/api-keys/verify", {"key": user.api_key}, is_admin)]),
-        "forward-auth": Work([Request("/v1/verify", headers={"X-API-Key": user.api_key})]),
-        "login": Work(logins),
-        "refresh": Work(renewals, rotating=True),
-        "key creation": Work(keys),
+        "me by token": Workload([Request("/v1/auth/me", headers=bearer)]),
+        "me by key": Workload([Request("/v1/auth/me", headers={"X-API-Key": user.api_key})]),
+        "verify": Workload([ask("/v1/api-keys/verify", {"key": user.api_key}, is_admin)]),
+        "forward-auth": Workload([Request("/v1/verify", headers={"X-API-Key": user.api_key})]),
+        "login": Workload(logins),
+        "refresh": Workload(renewals, rotating=True),
+        "key creation": Workload(keys),
     }
 
 
@@ -169,13 +169,13 @@ def service_work(known: list[Known], number: int) -> dict[str, Work]:
 
 @contextmanager
 def floor(name: str) -> Iterator[Contender]:
-    """The bare route, under the server called `name` in SERVERS."""
+    """The bare route, run by the server called `name` in SERVERS."""
     command, workers, threads = SERVERS[name]
     line = [str(BIN / "waitress-serve"), "--listen=127.0.0.1:{port}", "--threads=8", "app:app"]
     if command[0] == "gunicorn":
         line = [str(BIN / "gunicorn"), *command[1:], f"--workers={workers}"]
         line += [f"--threads={threads}", "--bind=127.0.0.1:{port}", "app:app"]
-    bare = {BARE: Work([Request("/me")])}
+    bare = {BARE: Workload([Request("/me")])}
     with _started(line, {}, PEERS / "floor") as server:
         yield Contender(server, lambda number: bare)
 
@@ -201,12 +201,12 @@ def peer(name: str, folder: Path) -> Iterator[Contender]:
         stdout=subprocess.PIPE,
     ).stdout
     work = {}
-    for what, told in json.loads(printed).items():
-        if "json" in told:
-            told = ask(told["path"], told["json"], told.get("headers", {}))
+    for name, request in json.loads(printed).items():
+        if "json" in request:
+            request = ask(request["path"], request["json"], request.get("headers", {}))
         else:
-            told = Request(**told, method="POST" if "body" in told else "GET")
-        work[what] = Work([told])
+            request = Request(**request, method="POST" if "body" in request else "GET")
+        work[name] = Workload([request])
     with _started([*line, "app:app"], database, PEERS / name) as server:
         yield Contender(server, lambda number: work)
 

@@ -1,4 +1,4 @@
-"""What the number of keys, of threads and of processes does to the cost."""
+"""How the cost depends on the number of keys, threads and processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from backend.services import Services
 
 from . import charts, contenders, report
 from .contenders import ENGINES, Contender, Site, service_work
-from .load import Request, Work
+from .load import Request, Workload
 from .measure import Cell, Sample, cell, sample, take_turns
 
 OWNERS = 20_000
@@ -31,7 +31,7 @@ MOST = 1.5  # times as long as in the smallest database
 def by_keys(
     folder: Path, into: Path, rounds: int, seconds: int, powers: Sequence[int]
 ) -> list[Cell]:
-    """Make the table `keys`: one connection, two processes, 10 to each of the powers keys."""
+    """Make the table `keys`: one connection, two processes, 10**power keys for each power."""
     with ExitStack() as stack:
         cells: list[Cell] = []
         for engine in ENGINES:
@@ -58,7 +58,7 @@ def by_keys(
 
 
 def grown(cells: list[Cell]) -> list[str]:
-    """Return a sentence for each work of the table `keys` that takes too long with more keys."""
+    """Return a sentence for each workload that takes too long with more keys."""
     times = [(each, each.over(_smallest(each, cells), "p50")) for each in cells]
     return [
         f"{each.work} takes {ratio:.2f} times as long on {each.who} as in the smallest database;"
@@ -93,7 +93,7 @@ def _removing(
         taken = measure(number)
         with service.active():
             ApiKey.delete().where(ApiKey.id > newest).execute()
-            if on_postgres():  # autovacuum would run later, and sooner in a small table
+            if on_postgres():  # autovacuum would run later, and earlier in a small table
                 execute("VACUUM api_keys")
                 execute("VACUUM api_key_secrets")
             release(service.database)
@@ -104,17 +104,17 @@ def _removing(
 
 
 def _id_at(service: Services, place: int) -> UUID:
-    """Return the id of the key at this place behind the newest."""
+    """Return the id of the key at this place, where 0 is the newest."""
     with service.active():
         newest = ApiKey.select(ApiKey.id).order_by(ApiKey.id.desc())
-        [key] = newest.offset(max(0, place)).limit(1)  # get() would start at the first again
+        [key] = newest.offset(max(0, place)).limit(1)  # get() would ignore the offset
         release(service.database)
     service.database.close_all()
     return key.id
 
 
-def _work(site: Site, last: UUID) -> dict[str, Work]:
-    """Keys from all over the table; an administrator's pages of all keys; new keys for everyone.
+def _work(site: Site, last: UUID) -> dict[str, Workload]:
+    """Keys from all over the table, an administrator's pages of all keys, new keys for all users.
 
     `last` is the last key of the page before the deep one.
     """
@@ -123,20 +123,20 @@ def _work(site: Site, last: UUID) -> dict[str, Work]:
     cursor = base64.urlsafe_b64encode(last.bytes).rstrip(b"=").decode()
     shown = [Request("/v1/auth/me", headers={"X-API-Key": each.api_key}) for each in site.known]
     return {
-        VERIFICATION: Work(shown),
-        FIRST: Work([Request(pages, headers=is_admin)]),
-        DEEP: Work([Request(f"{pages}&cursor={cursor}", headers=is_admin)]),
+        VERIFICATION: Workload(shown),
+        FIRST: Workload([Request(pages, headers=is_admin)]),
+        DEEP: Workload([Request(f"{pages}&cursor={cursor}", headers=is_admin)]),
         MINTING: service_work(site.known, 0)[MINTING],
     }
 
 
 def _times(each: Cell, cells: list[Cell]) -> list[str]:
-    """Return how many times as much the work takes as in the smallest database."""
+    """Return how many times as much the workload takes as in the smallest database."""
     return [f"{each.over(_smallest(each, cells), name):.2f}" for name in ("p50", "cpu")]
 
 
 def _smallest(one: Cell, cells: list[Cell]) -> Cell:
-    """Return the cell of the same work and engine in the smallest database, which comes first."""
+    """Return the cell of the same workload and engine in the smallest database: the first one."""
     return next(each for each in cells if (each.work, _engine(each)) == (one.work, _engine(one)))
 
 
@@ -145,7 +145,7 @@ def _engine(each: Cell) -> str:
 
 
 def _points(cells: list[Cell], work: str, engine: str) -> list[tuple[float, float]]:
-    """Return (number of keys, p50) of a work on an engine."""
+    """Return (number of keys, p50) of a workload on an engine."""
     rows = [each for each in cells if (each.work, _engine(each)) == (work, engine)]
     return [(float(each.who.split()[1].replace(",", "")), each.median("p50")) for each in rows]
 
@@ -155,8 +155,8 @@ def by_threads(
 ) -> list[Cell]:
     """Make the table `threads`: `me` by key, 64 connections, gthread, one or two processes.
 
-    The servers are started one by one: together they would need more connections than PostgreSQL
-    has.
+    The servers are started one by one, because together they would need more connections than
+    PostgreSQL allows.
     """
     with ExitStack() as stack:
         cells = []
@@ -190,7 +190,7 @@ def by_threads(
 def _started(
     site: Site, folder: Path, processes: int, threads: int, seconds: int
 ) -> Callable[[int], Sample]:
-    """Return a function that measures a server started for it."""
+    """Return a function that starts a server and measures it."""
 
     def measure(number: int) -> Sample:
         work = service_work(site.known, number)

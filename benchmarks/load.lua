@@ -1,5 +1,5 @@
--- What wrk does. `work`, a list of requests in the file before this text, is sent in turn. Where
--- `rotating` is set, each request holds a refresh token that is good once: the next is in its answer.
+-- The script for wrk. It sends the requests in `work` in turn; the text before this one defines
+-- them. If `rotating` is set, each has a refresh token that works once, and its answer the next.
 
 local ready, turn = {}, 0
 

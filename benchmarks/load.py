@@ -1,4 +1,4 @@
-"""Load: wrk sends a work's requests to a server over a number of connections."""
+"""Load: wrk sends the requests of a workload to a server, over a number of connections."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 SCRIPT = Path(__file__).with_name("load.lua").read_text("utf-8")
-SPARE = 8  # requests of a rotating work, beyond one for each connection
+SPARE = 8  # requests of a rotating workload, in addition to one for each connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +26,10 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class Workload:
     """Requests that are sent in turn.
 
-    `rotating`: each holds a refresh token that works once, and is sent by one client at a time.
+    `rotating`: each has a refresh token that works once, and is sent by one client at a time.
     """
 
     requests: list[Request]
@@ -62,8 +62,8 @@ def status_of(port: int, request: Request) -> int:
     return status
 
 
-def drive(port: int, work: Work, connections: int, seconds: int) -> Outcome:
-    """Send the work for `seconds`; each connection sends on once it has read an answer."""
+def drive(port: int, work: Workload, connections: int, seconds: int) -> Outcome:
+    """Send the workload for `seconds`. A connection sends again once it has read an answer."""
     requests = work.requests[: connections + SPARE] if work.rotating else work.requests
     listed = ", ".join(_lua(asdict(each)) for each in requests)
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from .contenders import Contender
-from .load import Work, drive, status_of
+from .load import Workload, drive, status_of
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A round: requests a second, CPU microseconds a request, latencies in ms, worker in MiB."""
+    """A round: requests per second, CPU in us per request, latencies in ms, a worker's MiB."""
 
     rate: float
     cpu: float
@@ -25,7 +25,7 @@ class Sample:
 
 @dataclass(slots=True)
 class Cell:
-    """What is measured: a work and a contender; and the result of each round."""
+    """A workload and a contender that are measured, and the result of each round."""
 
     work: str
     who: str
@@ -37,7 +37,7 @@ class Cell:
         return statistics.median(getattr(each, name) for each in self.samples)
 
     def range(self, name: str) -> tuple[float, float]:
-        """The least and the greatest value of a figure."""
+        """The lowest and the highest value of a figure."""
         values = [getattr(each, name) for each in self.samples]
         return min(values), max(values)
 
@@ -48,7 +48,7 @@ class Cell:
 
 
 def cell(work: str, who: str, contender: Contender, connections: int, seconds: int) -> Cell | None:
-    """Return a cell for the work, or None if the contender lacks it. RuntimeError if it fails."""
+    """Return a cell for the workload; None if the contender has none. RuntimeError if it fails."""
     asked = contender.work(0).get(work)
     if asked is None:
         return None
@@ -65,8 +65,8 @@ def cell(work: str, who: str, contender: Contender, connections: int, seconds: i
     return Cell(work, who, measure)
 
 
-def sample(contender: Contender, work: Work, connections: int, seconds: int) -> Sample:
-    """Send the work for so many seconds and return the result; longer if there was no answer."""
+def sample(contender: Contender, work: Workload, connections: int, seconds: int) -> Sample:
+    """Send the workload for `seconds`, or longer if there is no answer; return the result."""
     before = contender.server.cpu()
     outcome = drive(contender.server.port, work, connections, seconds)
     taken = contender.server.cpu() - before

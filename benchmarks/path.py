@@ -1,9 +1,9 @@
 """`python -m benchmarks.path [--short]`: where a request's microseconds go, without a server.
 
-The WSGI application is called in a loop, in this process. Clocks are put from here around the
-functions through which a request enters a layer; the service knows nothing of them. Each layer is
-shown without the layers inside it. The second-to-last row is measured without clocks: the
-difference is what they cost.
+The WSGI application is called in a loop, in this process. This module puts clocks around the
+functions through which a request enters a layer; the service does not know about them. Each layer
+is shown without the layers inside it. The second-to-last row is measured without clocks, so the
+difference to the sum of the layers is what the clocks cost.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Application = Callable[..., Any]
 
 
 class Clocks:
-    """Seconds spent in layers, each without the layers that it calls."""
+    """The seconds spent in each layer, without the layers that it calls."""
 
     def __init__(self) -> None:
         self.spent: dict[str, float] = {}
@@ -50,7 +50,7 @@ class Clocks:
         self._undo: list[Callable[[], None]] = []
 
     def put(self, layer: str, owner: Any, name: Any) -> None:
-        """Measure an attribute, or a member, of the owner under the layer's name."""
+        """Measure an attribute or member of the owner, under the layer's name."""
         is_container = isinstance(owner, list | dict)
         original = owner[name] if is_container else getattr(owner, name)
         assign = owner.__setitem__ if is_container else lambda *given: setattr(owner, *given)
@@ -81,7 +81,7 @@ def put_on(clocks: Clocks, app: Flask) -> None:
     """Put a clock on each layer of the service, from the outside inwards."""
     service: Any = app.extensions["backend"]
     surround: Any = app.wsgi_app
-    clocks.put("envelope", app, "wsgi_app")
+    clocks.put("middleware", app, "wsgi_app")
     clocks.put("headers", surround, "_complete")
     clocks.put("log", middleware, "_log")
     if hasattr(service, "metrics"):
@@ -109,13 +109,13 @@ def put_on(clocks: Clocks, app: Flask) -> None:
 
 def call(app: Application, environ: dict[str, Any], body: bytes) -> str:
     """Send a request as a server would, read the answer, and return its status."""
-    told: list[str] = []
+    statuses: list[str] = []
     started = {**environ, "wsgi.input": io.BytesIO(body)}
-    answer = app(started, lambda status, headers, error=None: told.append(status))
+    answer = app(started, lambda status, headers, error=None: statuses.append(status))
     b"".join(answer)
     if hasattr(answer, "close"):
         answer.close()
-    return told[0]
+    return statuses[0]
 
 
 def environ_of(request: Request) -> tuple[dict[str, Any], bytes]:
@@ -178,7 +178,7 @@ def _best(values: list[float]) -> float:
 
 
 def measure(site: Site, times: int) -> dict[str, dict[str, float]]:
-    """Return {work: {layer: microseconds}} of the service, with the bare route beside it."""
+    """Return {workload: {layer: microseconds}} of the service, and of the bare route for each."""
     settings = Settings.load(contenders.production(site, 2, 1), dotenv=None)
     with open(os.devnull, "w") as nowhere:
         logs.configure(settings, console=nowhere)
@@ -218,7 +218,7 @@ def main() -> None:
     groups = [
         (work, [(layer, figures[layer]) for layer in names[:-2]]) for work, figures in found.items()
     ]
-    chart = charts.bars("Microseconds of a request's way, without the server", groups)
+    chart = charts.bars("Microseconds of a request, without the server", groups)
     into = contenders.ENVIRONMENTS / "short" if asked.short else report.RESULTS
     report.publish("path", table, found, {"path": chart}, into)
 

@@ -1,4 +1,4 @@
-"""What happens to a table: it is printed, and kept as JSON, as a chart and in README.md."""
+"""Publishing a table: it is printed, and saved as JSON, as a chart and in README.md."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Table = list[list[str]]  # the first row is the head
 
 
 def publish(name: str, table: Table, found: Any, charts: dict[str, str], into: Path) -> None:
-    """Print the table, and keep it with the results in the folder.
+    """Print the table, and save it with the results in the folder.
 
     If the folder is RESULTS, also write it into README.md, between the marks with its name.
     """
@@ -61,7 +61,7 @@ def markdown(table: Table) -> str:
 
 
 def figures(cell: Cell) -> list[str]:
-    """Return the cells of a row that every table has, under HEAD."""
+    """Return the columns that every table has, in the order of HEAD."""
     return [
         spread(cell, "rate"),
         spread(cell, "cpu"),

@@ -1,7 +1,7 @@
 """`python -m benchmarks.seed N [--owners M]`: N API keys of M users in the migrated database.
 
-The database is the one in the settings. The rows are as the service would write them; some keys
-(KNOWN) can be presented, the digests of the others are random. A million takes half a minute.
+The database is the one in the settings. The rows look as if the service had written them. The texts
+of some keys (KNOWN) are known; the digests of the others are random. A million takes half a minute.
 """
 
 from __future__ import annotations
@@ -122,9 +122,9 @@ def _ids(count: int) -> list[uuid.UUID]:
 
 
 def _table(pattern: pw.Model, rows: Iterable[Row]) -> Table:
-    """Return the rows to insert, each like `pattern` with its defaults, except what `rows` give.
+    """Return the rows to insert: copies of `pattern`, with the values in `rows` replaced.
 
-    Those values are texts and ids.
+    The values in `rows` are texts and ids.
     """
     meta = pattern._meta
     values = {**meta.get_default_dict(), **pattern.__data__}

@@ -31,7 +31,7 @@ class Server:
         )
 
     def wait(self, path: str = "/", seconds: float = 60) -> Server:
-        """Return the server once it answers; RuntimeError with its output if it does not."""
+        """Return the server once it answers. RuntimeError with its output if it does not."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self.process.poll() is None:
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
@@ -46,9 +46,9 @@ class Server:
             finally:
                 connection.close()
         self._errors.seek(0)
-        said = self._errors.read().decode()
+        output = self._errors.read().decode()
         self.end()
-        raise RuntimeError(f"The server did not start.\n{said}")
+        raise RuntimeError(f"The server did not start.\n{output}")
 
     def cpu(self) -> float:
         """Seconds of CPU time, user and system, that the processes have used so far."""
@@ -56,7 +56,7 @@ class Server:
         return sum(int(each[_UTIME]) + int(each[_STIME]) for each in taken) / _TICKS
 
     def wait_until_idle(self) -> None:
-        """Wait until the processes have worked off their queues."""
+        """Wait until the processes have finished their remaining work."""
         before, now = -1.0, self.cpu()
         while now > before:
             time.sleep(0.05)

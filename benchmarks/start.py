@@ -1,4 +1,4 @@
-"""How long the start takes, how much memory a worker uses, and what is installed."""
+"""The time to start, the memory of a worker, and the size of the installation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Start = Callable[[], AbstractContextManager[Contender]]
 
 
 def of_all(folder: Path, into: Path, rounds: int) -> None:
-    """Make the table `start`: each is started `rounds` times, taking turns."""
+    """Make the table `start`: each server is started `rounds` times, in turn."""
     runtime = contenders.installed("runtime", ROOT / "requirements.txt")
     size = {OURS: _installed(runtime)}
     imports = {OURS: ([str(BIN / "python"), "-c", "import backend.app"], ROOT)}
@@ -60,7 +60,7 @@ def _peer(name: str, folder: Path) -> Start:
 
 
 def _start(start: Start) -> dict[str, float]:
-    """Return seconds until the first answer, and a worker's MiB then and after serving a while."""
+    """Return the seconds until the first answer, and a worker's MiB then and after some load."""
     with start() as contender:
         server, work = contender.server, contender.work(0)
         cold = server.memory()
@@ -69,7 +69,7 @@ def _start(start: Start) -> dict[str, float]:
 
 
 def _run(line: list[str], place: Path, folder: Path) -> float:
-    """Return the seconds that the command takes, minus those of starting Python."""
+    """Return the seconds that the command takes, without those that Python takes to start."""
     environ = {"DATABASE": str(folder / "import.db")}
     started = time.perf_counter()
     subprocess.run(line, cwd=place, env=environ, check=True)
@@ -79,7 +79,7 @@ def _run(line: list[str], place: Path, folder: Path) -> float:
 
 
 def _installed(environment: Path) -> float:
-    """Return the MiB of what is installed, without what was compiled since."""
+    """Return the MiB of the installed packages, without compiled files."""
     [packages] = environment.glob("lib/python*/site-packages")
     return (
         sum(

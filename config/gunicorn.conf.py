@@ -32,18 +32,18 @@ bind = [
 use_temporary_folder()  # holds each worker's heartbeat file
 workers = _settings.workers
 threads = _settings.threads
-graceful_timeout = 25  # seconds for requests in flight after SIGTERM
+graceful_timeout = 25  # seconds for running requests after SIGTERM
 keepalive = 15
 control_socket_disable = True  # no control socket in the home directory
-# The application reads X-Forwarded-*, from TRUSTED_PROXIES only. gunicorn trusts no header, so it
-# need not check each peer's address, which took 2% of a request.
+# The application reads X-Forwarded-*, and only from TRUSTED_PROXIES. gunicorn ignores them, so it
+# does not have to check the address of each peer, which took 2% of a request.
 secure_scheme_headers, forwarder_headers, forwarded_allow_ips = {}, "", "*"
 
 
 class DrainingWorker(ThreadWorker):
-    """Accepts the connections that are pending, then stops listening, so that no client fails.
+    """Accepts the pending connections before it stops listening, so that no client fails.
 
-    Plain gunicorn keeps listening until it exits, and resets clients that connected meanwhile.
+    gunicorn itself keeps listening until it exits, and resets clients that connected meanwhile.
     """
 
     def set_accept_enabled(self, enabled):
@@ -59,7 +59,7 @@ worker_class = DrainingWorker
 
 
 def on_starting(server):
-    """Log gunicorn's own lines in the service's format."""
+    """Log gunicorn's own messages in the service's format."""
     logs.configure(_settings)
     own = logging.getLogger("gunicorn.error")
     own.handlers.clear()
@@ -72,10 +72,10 @@ def when_ready(server):
 
 
 def _share_metrics():
-    """Create the folder that collects the workers' metrics, before the metrics are imported.
+    """Create the folder for the workers' metrics, before the metrics are imported.
 
-    It belongs to this process. A reload (SIGHUP) runs this again and keeps the folder; the next
-    gunicorn (SIGUSR2) inherits the variable and creates another folder.
+    The folder belongs to this process. On a reload (SIGHUP), this runs again and keeps it. A new
+    gunicorn (SIGUSR2) inherits the variable, but creates a folder of its own.
     """
     owner = f"-{os.getpid()}"
     if not os.environ.get("PROMETHEUS_MULTIPROC_DIR", "").endswith(owner):
@@ -102,7 +102,7 @@ def post_worker_init(worker):
 
 
 def child_exit(server, worker):
-    """Remove a dead worker's gauges from the sums; its counters stay."""
+    """Remove a dead worker's gauges from the sums. Its counters stay."""
     if _settings.metrics_enabled:
         from prometheus_client.multiprocess import mark_process_dead
 

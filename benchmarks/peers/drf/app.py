@@ -1,7 +1,7 @@
 """Django REST framework with simplejwt and djangorestframework-api-key.
 
-`JWTAuthentication` reads the user at each request. `python app.py` makes the database and prints
-how the work is asked for.
+`JWTAuthentication` reads the user on each request. `python app.py` creates the database and prints
+the requests of each workload.
 """
 
 import json
@@ -36,7 +36,7 @@ from rest_framework_simplejwt.views import TokenObtainPairView, TokenRefreshView
 
 
 class KeyAuthentication(BaseAuthentication):
-    """The owner of the key that is sent: what `HasAPIKey` checks, and whose it is, in one query."""
+    """Requires a valid key, as `HasAPIKey` does, and finds its owner in the same query."""
 
     def authenticate(self, request: Request) -> tuple[User, OwnedKey] | None:
         """(owner, key); None if no key was sent."""
@@ -53,7 +53,7 @@ class KeyAuthentication(BaseAuthentication):
 
 
 class UserSerializer(serializers.ModelSerializer):
-    """The user as `me` shows it."""
+    """The user, as `me` shows them."""
 
     class Meta:
         model = User
@@ -61,7 +61,7 @@ class UserSerializer(serializers.ModelSerializer):
 
 
 class Me(APIView):
-    """Who is calling, by token or by key."""
+    """The caller, by token or by key."""
 
     authentication_classes = (JWTAuthentication, KeyAuthentication)
     permission_classes = (IsAuthenticated,)
@@ -72,7 +72,7 @@ class Me(APIView):
 
 
 class MeUnread(APIView):
-    """Who is calling, as the token says it."""
+    """The id of the caller, from the token alone."""
 
     authentication_classes = (JWTStatelessUserAuthentication,)
     permission_classes = (IsAuthenticated,)
@@ -83,7 +83,7 @@ class MeUnread(APIView):
 
 
 class Key(serializers.Serializer):
-    """What is asked of a new key."""
+    """The body of a request for a new key."""
 
     name = serializers.CharField(max_length=50)
 
@@ -114,7 +114,7 @@ app = get_wsgi_application()
 
 
 def prepare() -> dict[str, Any]:
-    """Make the tables and a user; returns {work: request}."""
+    """Create the tables and a user; return {workload: request}."""
     call_command("migrate", run_syncdb=True, verbosity=0)
     password = "correct horse battery staple"
     user = User.objects.create_user("alice", "alice@example.com", password)

@@ -1,4 +1,4 @@
-"""Django with nothing on that these routes do not need: no middleware, no sessions, no templates.
+"""Django with only what these routes need: no middleware, no sessions, no templates.
 
 The database connection is kept between requests, which Django does not do by itself.
 """

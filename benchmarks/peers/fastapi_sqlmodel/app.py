@@ -1,6 +1,6 @@
-"""FastAPI with SQLModel and PyJWT, as its tutorial has it; the user is read at each request.
+"""FastAPI with SQLModel and PyJWT, as in its tutorial; the user is read on each request.
 
-`python app.py` makes the database and prints how the work is asked for.
+`python app.py` creates the database and prints the requests of each workload.
 """
 
 import json
@@ -29,7 +29,7 @@ def _wal(connection: Any, _: Any) -> None:
 
 
 class UserPublic(SQLModel):
-    """The user as `me` shows it."""
+    """The user, as `me` shows them."""
 
     id: int | None = Field(default=None, primary_key=True)
     username: str = Field(unique=True)
@@ -46,7 +46,7 @@ class User(UserPublic, table=True):
 
 
 class Credentials(SQLModel):
-    """What one signs in with."""
+    """The body of a sign-in."""
 
     username: str
     password: str
@@ -77,7 +77,7 @@ def _caller(
 
 @app.get("/me")
 def me(user: Annotated[User, Depends(_caller)]) -> UserPublic:
-    """Who is calling."""
+    """The caller."""
     return user
 
 
@@ -91,7 +91,7 @@ def login(given: Credentials, session: Annotated[Session, Depends(_session)]) ->
 
 
 def prepare() -> dict[str, Any]:
-    """Make the table and a user; returns {work: request}."""
+    """Create the table and a user; return {workload: request}."""
     password = "correct horse battery staple"
     hashed = bcrypt.hashpw(password.encode(), bcrypt.gensalt(12))
     SQLModel.metadata.create_all(engine)

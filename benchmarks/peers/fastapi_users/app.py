@@ -1,6 +1,6 @@
-"""FastAPI with fastapi-users and SQLAlchemy; its JWT strategy reads the user at each request.
+"""FastAPI with fastapi-users and SQLAlchemy; its JWT strategy reads the user on each request.
 
-`python app.py` makes the database and prints how the work is asked for.
+`python app.py` creates the database and prints the requests of each workload.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ class User(SQLAlchemyBaseUserTableUUID, Base):
 
 
 class Manager(UUIDIDMixin, BaseUserManager[User, UUID]):
-    """Finds and checks users; bcrypt at 12 rounds in place of Argon2."""
+    """Finds and checks users; bcrypt with 12 rounds instead of Argon2."""
 
 
 async def _session() -> AsyncIterator[AsyncSession]:
@@ -72,12 +72,12 @@ app.include_router(users.get_auth_router(backend))
 
 @app.get("/me")
 async def me(user: Annotated[User, Depends(caller)]) -> schemas.BaseUser[UUID]:
-    """Who is calling."""
+    """The caller."""
     return user
 
 
 async def prepare() -> dict[str, Any]:
-    """Make the table and a user; returns {work: request}."""
+    """Create the table and a user; return {workload: request}."""
     email, password = "alice@example.com", "correct horse battery staple"
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)

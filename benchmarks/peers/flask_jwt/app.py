@@ -1,6 +1,6 @@
-"""Flask with flask-jwt-extended and SQLAlchemy; the user is read at each request.
+"""Flask with flask-jwt-extended and SQLAlchemy; the user is read on each request.
 
-`python app.py` makes the database and prints how the work is asked for.
+`python app.py` creates the database and prints the requests of each workload.
 """
 
 import json
@@ -62,7 +62,7 @@ def _user(_: dict[str, Any], claims: dict[str, Any]) -> User | None:
 @app.get("/me")
 @jwt_required()
 def me() -> ResponseReturnValue:
-    """Who is calling."""
+    """The caller."""
     names = ("id", "username", "email", "role", "is_active")
     created_at = current_user.created_at.isoformat()
     return {name: getattr(current_user, name) for name in names} | {"created_at": created_at}
@@ -89,7 +89,7 @@ def refresh() -> ResponseReturnValue:
 
 
 def prepare() -> dict[str, Any]:
-    """Make the table and a user; returns {work: request}."""
+    """Create the table and a user; return {workload: request}."""
     password = "correct horse battery staple"
     hashed = bcrypt.hashpw(password.encode(), bcrypt.gensalt(12))
     with app.app_context():

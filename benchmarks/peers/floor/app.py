@@ -1,4 +1,4 @@
-"""The floor: a bare Flask route that answers what the service's `me` answers, and asks nobody."""
+"""The floor: a bare Flask route that returns the JSON of the service's `me`, without any checks."""
 
 from typing import Any
 
