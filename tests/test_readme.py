@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from flask import Flask
 
+from backend.crypto import signing_keys
+
+from .support.commands import flask_of
+from .support.databases import ON_SQLITE
 from .support.people import PASSWORD
+from .support.settings import make_settings
 
 ROOT = Path(__file__).parents[1]
 PAGES = [(ROOT / name).read_text("utf-8") for name in ("README.md", "docs/extend.md")]
@@ -21,6 +29,9 @@ TREE = ("backend", "config", "migrations", "tests", "wsgi.py", "pyproject.toml")
 REQUESTS = ("api", "accounts", "keys", "protect", "metrics", "operations", "architecture")
 # Refused as written: on purpose, or because they need a code from an authenticator app.
 REFUSED = {("401", "/v1/auth/me"), ("403", "/v1/auth/mfa/confirm"), ("409", "/v1/auth/mfa/disable")}
+COMMANDS = ("accounts", "commands", "deploy", "keys", "operations", "settings")
+# What a command wants that a test has not: a terminal, a file with a key.
+WANTS = ("no terminal to ask for a password on", "there is no API key in that text")
 # Runs before the requests of a page, which then print their status and address.
 [PREPARED] = re.findall(
     r"^```sh\n(.*?)^```", (ROOT / "docs" / "api.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
@@ -71,6 +82,31 @@ def test_the_requests_on_a_page_are_accepted(address: str, page: str) -> None:
     assert len(answers) >= len(requests) > 0
     refused = {answer for answer in answers if not answer[0].startswith("2")}
     assert refused <= REFUSED, done.stdout
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("page", COMMANDS)
+def test_the_commands_on_a_page_succeed(
+    make_app: Callable[..., Flask],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    page: str,
+) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text("utf-8")
+    for name, content in re.findall(r"^cat > (\S+) <<'END'\n(.*?)^END$", text, re.M | re.S):
+        (tmp_path / name).write_text(content, "utf-8")
+    (tmp_path / "instance").mkdir()
+    monkeypatch.chdir(tmp_path)
+    signing = {"jwt_algorithm": "EdDSA", "jwt_private_key_file": tmp_path / "keys.pem"}
+    signing_keys.add(make_settings(**signing))
+    flask = flask_of(make_app(mail_url="memory:", **signing))
+    commands = re.findall(r"^\.venv/bin/flask --app wsgi (.*)$", text, re.MULTILINE)
+    assert commands
+    for command in commands:
+        arguments = shlex.split(re.sub("[<>].*", "", command), comments=True)
+        result = flask(*arguments, stdin=f"{PASSWORD}\n{PASSWORD}\n")
+        wants = any(words in result.stderr for words in WANTS)
+        assert result.exit_code == 0 or wants, (command, result.output)
 
 
 def test_a_resource_is_added_as_described(tmp_path: Path) -> None:
