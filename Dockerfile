@@ -1,4 +1,4 @@
-# Two stages: what is needed to install stays behind, and the image runs as nobody in particular.
+# Two stages: the tools for the installation stay behind, and the image runs as an ordinary user.
 FROM python:3.13-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /build

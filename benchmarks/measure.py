@@ -84,7 +84,7 @@ def sample(contender: Contender, work: Workload, connections: int, seconds: int)
 
 
 def take_turns(cells: list[Cell], rounds: int) -> None:
-    """Measure all cells `rounds` times; with several rounds, once more before to warm up."""
+    """Measure all cells `rounds` times; with several rounds, after another one to warm up."""
     for number in range(0 if rounds > 1 else 1, rounds + 1):
         for each in cells:
             taken = each.measure(number)

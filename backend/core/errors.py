@@ -1,6 +1,6 @@
 """The exceptions with which a service refuses, each with a stable code.
 
-They know nothing of HTTP: a table in `web/problems.py` maps the codes to statuses.
+They know nothing about HTTP: a table in `web/problems.py` maps the codes to statuses.
 """
 
 from collections.abc import Mapping

@@ -11,7 +11,7 @@ class Identity(NamedTuple):
 
     `scopes` is None for a session, which may do everything that its role allows. For a key it is
     the scopes of the key that the owner's current role still allows. `user` is the row of the users
-    table that authentication read, so that it need not be read twice.
+    table that authentication read, so that nothing has to read it again.
     """
 
     user_id: UUID

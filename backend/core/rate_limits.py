@@ -2,7 +2,7 @@
 
 This is a sliding window counter. It adds up the uses in the current window and those in the
 previous one, weighted by how much of that one is within the last `seconds`. The first use opens the
-window, so exactly `most` uses pass at first. We use no library, because every decision about a key
+window, so exactly `most` uses pass to begin with. We use no library: every decision about a key
 goes through here: it must take microseconds, follow `clock`, and keep working when Redis is down.
 """
 

@@ -31,7 +31,7 @@ class Sentinels(NamedTuple):
 
 
 def parse_redis_url(text: str) -> str:
-    """Return the text if it is empty or has one of the forms. Otherwise raises ValueError."""
+    """Return the text if it is empty or has one of the forms; raise ValueError otherwise."""
     parts = urlsplit(text)
     if parts.scheme == _SENTINEL:
         sentinels(parts)

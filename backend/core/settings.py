@@ -229,7 +229,7 @@ class Settings:
     service_name: str = _setting(
         _service_name,
         "Backend",
-        "1 to 64 characters without : < >; shown in mails, pages, authenticator apps",
+        "1 to 64 characters without : < >; shown in e-mails, pages, authenticator apps",
     )
     allow_http: bool = _setting(_flag, "false", "true or false")
     threads: int = _setting(_whole(1, 1000), "8", "1 to 1000 per process")
@@ -350,7 +350,7 @@ class Settings:
         return max(1, min(self.database_pool_size, self.threads - 1))
 
     def check(self) -> Settings:
-        """Return these settings if they are safe to serve with. Otherwise raises SettingsError."""
+        """Return these settings if they are safe to serve with; raise SettingsError otherwise."""
         problems = unsafe(self)
         if problems:
             raise SettingsError(problems)
