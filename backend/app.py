@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Callable
 from typing import Any
 
 from flask import Flask
 
-from . import __version__, cli, upkeep
-from .api_keys import routes as api_keys
-from .api_keys.service import write_last_used
-from .api_keys.usage import write_usage
-from .audit import denials
-from .audit import routes as audit
-from .audit.chain import seal
-from .audit.denials import write_denials
-from .auth import jwks, password_page
-from .auth import routes as auth
-from .auth.enforcement import enforce
+from . import (
+    __version__,
+    api_keys,
+    audit,
+    audit_chain,
+    auth,
+    cli,
+    doctor,
+    forward_auth,
+    key_import,
+    key_usage,
+    mail,
+    metrics,
+    mfa,
+    notices,
+    throttling,
+    users,
+)
+from .api_keys.scopes import define_scopes
+from .audit.denials import deny
+from .audit.service import define_actions
+from .auth.guard import authorize
+from .background.maintenance import HOUR, PAUSE, at_most_every
 from .background.periodic import PeriodicTasks
 from .background.task_queue import Lookups, TaskQueue
 from .background.write_behind import WriteBehind
@@ -30,20 +41,38 @@ from .crypto.access_tokens import AccessTokens
 from .crypto.keyring import Keyring
 from .crypto.passwords import PasswordHasher
 from .db.database import open_database, release
-from .forward_auth import routes as forward_auth
 from .mail.mailer import Mailer
 from .mail.sender import Sender
-from .mfa import routes as mfa
 from .notices.service import note_forwarded
 from .services import Services
 from .users import links
-from .users import routes as users
-from .web import access, docs, health, metrics, openapi, parsing, problems
+from .web import access, docs, health, openapi, parsing, problems
 from .web.application import Application
 from .web.middleware import RequestMiddleware
 
-# The subjects, in the order in which the API documentation lists them. Add yours here.
-V1 = (auth.blp, mfa.blp, users.blp, api_keys.blp, audit.blp)
+# What the service consists of. A subject may import those above it. Add yours at the end.
+SUBJECTS = (
+    mail.SUBJECT,
+    notices.SUBJECT,
+    audit.SUBJECT,
+    audit_chain.SUBJECT,
+    users.SUBJECT,
+    throttling.SUBJECT,
+    api_keys.SUBJECT,
+    key_usage.SUBJECT,
+    key_import.SUBJECT,
+    auth.SUBJECT,
+    mfa.SUBJECT,
+    forward_auth.SUBJECT,
+    metrics.SUBJECT,
+    doctor.SUBJECT,
+)
+COMMANDS = [*cli.COMMANDS, *(command for each in SUBJECTS for command in each.commands)]
+
+for each in SUBJECTS:
+    define_actions(each.audit_actions)
+    define_scopes(each.scopes)
+    problems.define_codes(each.codes)
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -61,19 +90,17 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.merge_slashes = False  # `//v1/x` is not `/v1/x`: answer 404, never redirect
 
     api = openapi.init_app(app, __version__)
-    problems.init_app(app, denials.deny)
-    for blueprint in V1:
-        api.register_blueprint(blueprint, url_prefix=f"/v1{blueprint.url_prefix}")
-    forward_auth.init_app(app, api)
+    problems.init_app(app, deny)
+    for subject in reversed(SUBJECTS):  # the documentation begins with your own
+        for blueprint in subject.blueprints:
+            api.register_blueprint(blueprint, url_prefix=f"/v1{blueprint.url_prefix}")
+        if subject.init_app:
+            subject.init_app(app, api)
     api.register_blueprint(health.blp)
-    api.register_blueprint(jwks.blp)
-    if settings.metrics_enabled:
-        api.register_blueprint(metrics.blp)
-    password_page.init_app(app)
     if settings.docs_enabled:
         docs.init_app(app, api)
-    access.init_app(app, enforce)
-    cli.init_app(app)
+    access.init_app(app, authorize)
+    cli.init_app(app, COMMANDS)
 
     @app.teardown_request
     def _give_back_connection(error: BaseException | None) -> None:
@@ -104,11 +131,14 @@ def create_services(settings: Settings | None = None) -> Services:
 
         return wrapper
 
-    last_used = WriteBehind(inside(write_last_used))
-    usage = WriteBehind(inside(write_usage), operator.add)
-    denials = WriteBehind(inside(write_denials), operator.add)
-    prune = upkeep.seldom(inside(upkeep.prune))
-    tend = upkeep.seldom(inside(upkeep.tend), upkeep.HOUR)
+    def collected(field: str) -> tuple[Any, ...]:
+        return tuple(each for subject in SUBJECTS for each in getattr(subject, field))
+
+    write_behind = {
+        write: WriteBehind(inside(write), merge)
+        for subject in SUBJECTS
+        for write, merge in subject.write_behind.items()
+    }
     mailer = Mailer(settings, links.complete)
     sender = Sender(inside(mailer.send_due))
     service = Services(
@@ -118,16 +148,12 @@ def create_services(settings: Settings | None = None) -> Services:
         access_tokens=AccessTokens(settings),
         password_hasher=PasswordHasher(settings, counted),
         rate_limiter=RateLimiter(settings, counted),
-        last_used=last_used,
-        usage=usage,
-        denials=denials,
+        write_behind=write_behind,
         periodic_tasks=PeriodicTasks(
-            last_used.flush,
-            usage.flush,
-            denials.flush,
-            inside(seal),
-            prune,
-            tend,
+            *(notes.flush for notes in write_behind.values()),
+            *(inside(work) for work in collected("periodic")),
+            *(at_most_every(PAUSE, inside(task)) for task in collected("maintenance")),
+            *(at_most_every(HOUR, inside(task)) for task in collected("hourly")),
             sender.start,
         ),
         tasks=TaskQueue(),
@@ -135,5 +161,9 @@ def create_services(settings: Settings | None = None) -> Services:
         mailer=mailer,
         sender=sender,
         metrics=counted,
+        subjects=SUBJECTS,
+        second_steps=collected("second_steps"),
+        session_checks=collected("session_checks"),
+        verified=collected("verified"),
     )
     return service

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +19,16 @@ from .crypto.keyring import Keyring
 from .crypto.passwords import PasswordHasher
 from .mail.mailer import Mailer
 from .mail.sender import Sender
+from .subject import Subject
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The parts of one running app, as `create_services` built them from its settings."""
+    """The parts of one running app, as `create_services` built them from its settings.
+
+    `write_behind` holds the notes that each function of the subjects will write. The three fields
+    after `subjects` are collected from them, since requests need them at once.
+    """
 
     settings: Settings
     database: Any  # peewee.Database
@@ -30,21 +36,28 @@ class Services:
     access_tokens: AccessTokens
     password_hasher: PasswordHasher
     rate_limiter: RateLimiter
-    last_used: WriteBehind
-    usage: WriteBehind
-    denials: WriteBehind
+    write_behind: dict[Callable[[dict[Any, Any]], None], WriteBehind]
     periodic_tasks: PeriodicTasks
     tasks: TaskQueue
     lookups: Lookups
     mailer: Mailer
     sender: Sender
     metrics: Metrics
+    subjects: tuple[Subject, ...]
+    second_steps: tuple[Callable[[Any], None], ...]
+    session_checks: tuple[Callable[[Any], None], ...]
+    verified: tuple[Callable[[str, str], None], ...]
     draining: threading.Event = field(default_factory=threading.Event)
     probing: threading.Semaphore = field(default_factory=threading.Semaphore)
 
     def active(self) -> Active:
         """Run the code inside a `with` block as part of this service."""
         return Active(self)
+
+    def flush(self) -> None:
+        """Write all notes now."""
+        for notes in self.write_behind.values():
+            notes.flush()
 
 
 class Active:

@@ -7,7 +7,7 @@ In a checkout, the wsgi.py beside this package does the same under a shorter nam
 import sys
 
 from . import cli
-from .app import create_app
+from .app import COMMANDS, create_app
 from .core import logs
 from .core.settings import Settings, SettingsError
 from .db.database import require_usable
@@ -22,7 +22,7 @@ except SettingsError as refusal:
     if not cli.is_command():
         print(f"Not started, for these reasons:\n{refusal}", file=sys.stderr)
         sys.exit(4)  # this status keeps gunicorn from starting another worker
-    app = cli.refusing_app(refusal)
+    app = cli.refusing_app(refusal, COMMANDS)
 
 application = app  # the name that mod_wsgi, uWSGI and Passenger look for
 

@@ -190,7 +190,7 @@ def test_keys_that_expire_or_are_not_used_are_found(
 def test_keys_that_were_never_used_are_found(client: FlaskClient, alice: Person) -> None:
     used, unused = alice.new_key(), alice.new_key()
     assert client.get("/v1/auth/me", headers=by_key(used["key"])).status_code == 200
-    service_of(client.application).last_used.flush()
+    service_of(client.application).flush()
     for asked, wanted in (("true", unused), ("false", used)):
         [found] = alice.get(f"{KEYS}?never_used={asked}").json["items"]
         assert found["id"] == wanted["id"]

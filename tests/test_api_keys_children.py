@@ -309,7 +309,7 @@ def test_a_key_whose_children_are_used_is_not_disabled_as_unused(
     alone = line_of(alice, 2)
     travel(days=89)
     assert me(client, third).status_code == 200
-    service_of(app).last_used.flush()
+    service_of(app).flush()
     travel(days=3)
     assert app.test_cli_runner().invoke(args=["prune"]).exit_code == 0
     alice = sign_in(client, "alice")
@@ -429,7 +429,7 @@ def test_quotas_of_a_line_are_exact_under_many_uses_at_once(
     assert [left(alice, each) for each in (first, one, other, below)] == [27, 17, 18, 12]
     keys = [first, one, other, below] * 16
     uses: list[Callable[[], Any]] = [partial(me, client, key) for key in keys]
-    written_behind = [service_of(app).last_used.flush, service_of(app).usage.flush] * 8
+    written_behind = [service_of(app).flush, service_of(app).flush] * 8
     answers = at_once(*uses, *written_behind)[: len(uses)]
     assert statuses(answers) == {200: 27, 429: 37}
     spent = [0] * 4

@@ -62,7 +62,7 @@ def status(person: Person, key: dict[str, Any]) -> str:
 
 def use(person: Person, key: dict[str, Any]) -> None:
     assert person.client.get("/v1/auth/me", headers=by_key(key["key"])).status_code == 200
-    service_of(person.client.application).last_used.flush()
+    service_of(person.client.application).flush()
 
 
 # --- keys that nobody uses ---

@@ -241,8 +241,8 @@ class Acts:
         self.use("first use", rotated["key"])
         held = {"key": rotated["key"]}
         with explained(self.app) as self.ran["write behind"]:
-            service_of(self.app).last_used.flush()
-            service_of(self.app).usage.flush()
+            service_of(self.app).flush()
+            service_of(self.app).flush()
         self.run("revoke", lambda: self.owner.post(f"{path_of(minted)}/revoke"))
         self.run("revoke by possession", lambda: self.client.post("/v1/api-keys/revoke", json=held))
         self.run("delete", lambda: self.owner.delete(self.path))

@@ -124,7 +124,7 @@ def test_uses_and_flushes_at_the_same_time_lose_nothing(
     app: Flask, client: FlaskClient, alice: Person
 ) -> None:
     keys = [alice.new_key() for _ in range(12)]
-    flush = service_of(app).last_used.flush
+    flush = service_of(app).flush
 
     def use(key: dict[str, Any]) -> TestResponse:
         response = client.get("/v1/auth/me", headers=by_key(key["key"]))

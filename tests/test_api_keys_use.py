@@ -148,7 +148,7 @@ def test_public_routes_do_not_read_credentials(client: FlaskClient, alice: Perso
         assert client.post("/v1/auth/login", json=body, headers=headers).status_code == 200
         assert client.get("/healthz", headers=headers).status_code == 200
         assert client.get("/", headers=headers).status_code == 200
-    service_of(client.application).last_used.flush()
+    service_of(client.application).flush()
     assert [key["last_used_at"] for key in alice.get("/v1/api-keys").json["items"]] == [None]
 
 
@@ -247,7 +247,7 @@ def test_the_last_use_is_written_behind_the_request(
         assert response.status_code == 200
     assert len(ran) == 1
     assert ran[0].startswith("SELECT")
-    service_of(app).last_used.flush()
+    service_of(app).flush()
     kept = alice.get(path_of(key)).json
     assert before <= datetime.fromisoformat(kept["last_used_at"]) <= datetime.now(UTC)
     assert kept["last_used_ip"] == "192.0.2.7"
@@ -264,7 +264,7 @@ def test_the_last_of_several_uses_counts(
         travel(seconds=10)
         me(client, bearer(key["key"]), environ_base={"REMOTE_ADDR": address})
         if address != "192.0.2.1":
-            service_of(app).last_used.flush()
+            service_of(app).flush()
             kept = alice.get(path_of(key)).json
             seen.append(kept["last_used_at"])
             assert kept["last_used_ip"] == address
@@ -283,7 +283,7 @@ def test_an_older_note_does_not_overwrite_a_newer_one(
     travel(seconds=10)
     me(second, by_key(key["key"]), environ_base={"REMOTE_ADDR": "192.0.2.2"})
     for client in (second, first):
-        service_of(client.application).last_used.flush()
+        service_of(client.application).flush()
         assert alice.get(path_of(key)).json["last_used_ip"] == "192.0.2.2"
 
 
@@ -296,10 +296,10 @@ def test_the_uses_of_many_keys_are_written_by_one_statement(
             assert me(client, by_key(key["key"])).status_code == 200
     alice.delete(path_of(keys[0]))
     with statements(app) as ran:
-        service_of(app).last_used.flush()
+        service_of(app).flush()
     assert len(ran) == 1
     with statements(app) as ran:
-        service_of(app).last_used.flush()
+        service_of(app).flush()
     assert ran == []
     for person in (alice, bob):
         assert all(key["last_used_at"] for key in person.get("/v1/api-keys").json["items"])
@@ -309,7 +309,7 @@ def test_a_refused_key_counts_as_not_used(app: Flask, client: FlaskClient, alice
     key = alice.new_key()
     alice.patch(path_of(key), {"disabled": True})
     assert_refused(client, key["key"])
-    service_of(app).last_used.flush()
+    service_of(app).flush()
     assert alice.get(path_of(key)).json["last_used_at"] is None
 
 

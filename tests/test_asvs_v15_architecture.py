@@ -40,7 +40,7 @@ NOT_ASKED = {
 def rows(app: Flask) -> list[Any]:
     """All accounts, keys and second factors as the database has them."""
     database = service_of(app).database
-    service_of(app).last_used.flush()
+    service_of(app).flush()
     found = [
         database.execute_sql(f"SELECT * FROM {table} ORDER BY id").fetchall()
         for table in ("users", "api_keys", "api_key_secrets", "second_factors")

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from backend.audit import chain
-from backend.audit.models import AuditChain, AuditEvent
+from backend.audit.models import AuditEvent
+from backend.audit_chain import service as chain
+from backend.audit_chain.models import AuditChain
 from backend.core.errors import Conflict
 from backend.db.database import release
 from backend.services import Services
@@ -50,7 +51,7 @@ def test_events_are_numbered_without_gaps_and_the_log_is_told(
     assert_clean(service, 0)
     record_some(service)
     assert_clean(service, 0, unsealed=5)
-    with caplog.at_level(logging.INFO, "backend.audit.chain"):
+    with caplog.at_level(logging.INFO, "backend.audit_chain.service"):
         seal(service)
     report = assert_clean(service, 5)
     [line] = caplog.records

@@ -11,7 +11,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from backend.audit import chain, denials
+from backend.audit import denials
+from backend.audit_chain import service as chain
 from backend.db.database import release
 
 from .support.apps import client_of, service_of, statements, url_of
@@ -106,7 +107,7 @@ def test_a_flood_of_denials_writes_nothing_before_the_chores_and_one_statement_t
             denied(key, 20)
     assert not [sql for sql in ran if not sql.startswith("SELECT")]
     with statements(app) as ran:
-        service_of(app).denials.flush()
+        service_of(app).flush()
     assert len(ran) == 1
 
 

@@ -9,8 +9,8 @@ from uuid import UUID
 import pytest
 from flask import Flask
 
-from backend.audit import chain
 from backend.audit.models import AuditEvent
+from backend.audit_chain import service as chain
 from backend.db.database import release
 from backend.services import Services
 

@@ -37,6 +37,7 @@ from flask.testing import FlaskClient
 from joserfc.jwk import KeySet
 from werkzeug.test import TestResponse
 
+from backend.app import COMMANDS
 from backend.cli import refusing_app
 from backend.core.settings import SettingsError
 from backend.db.database import new_id
@@ -609,7 +610,7 @@ def test_the_command_tells_in_a_sentence_what_it_cannot_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_bytes(pem(new_key("ES256"))[:-30])
-    flask = flask_of(refusing_app(SettingsError(["They are refused."])))
+    flask = flask_of(refusing_app(SettingsError(["They are refused."]), COMMANDS))
     for name, value in process_environ(jwt_algorithm="EdDSA").items():
         monkeypatch.setenv(name, value)
     cases: list[tuple[dict[str, object], str]] = [

@@ -29,7 +29,7 @@ from backend.core.identity import CONSOLE
 from backend.core.logs import TextFormatter
 from backend.db import migrations
 from backend.db.database import release
-from backend.doctor import checks
+from backend.doctor import service as doctor
 from backend.users.models import User
 
 from .support.apps import client_of, service_of, url_of
@@ -517,7 +517,7 @@ def test_keys_list_finds_those_that_were_not_used_since_a_day(
     assert listed.exit_code == 0, listed.exception
     assert [line.split()[0] for line in listed.stdout.splitlines()] == [old["id"]]
     alice.client.get("/v1/auth/me", headers=by_key(old["key"]))
-    service_of(app).last_used.flush()
+    service_of(app).flush()
     assert_done(flask("keys", "list", "--unused-since", day))
     for wrong in ("yesterday", "2026-13-01", "2026-02-30"):
         assert_misused(flask("keys", "list", "--unused-since", wrong), "does not match the format")
@@ -949,8 +949,8 @@ def test_doctor_tries_redis_and_the_mail_server(
 def test_doctor_waits_three_seconds_for_a_server_that_says_nothing(
     app_on: Callable[..., Flask], migrated: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert checks.PROBE_SECONDS == 3
-    monkeypatch.setattr(checks, "PROBE_SECONDS", 0.2)
+    assert doctor.PROBE_SECONDS == 3
+    monkeypatch.setattr(doctor, "PROBE_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # the system takes connections
         where = f"127.0.0.1:{silent.getsockname()[1]}"
         app = app_on(migrated, mail_url=f"smtp://{where}", redis_url=f"redis://{where}")

@@ -17,7 +17,7 @@ import pytest
 from backend.core.settings import Settings, SettingsError
 from backend.db import migrations
 from backend.db.database import open_database
-from backend.doctor import checks
+from backend.doctor import service as doctor
 
 from .support.people import PASSWORD
 from .support.processes import confined, copy_tree
@@ -98,7 +98,7 @@ def test_doctor_and_db_upgrade_name_a_folder_that_the_account_may_not_write(
 ) -> None:
     settings = make_settings(database_url=f"sqlite:///{forbidden}/test.db")
     database = open_database(settings)
-    fatal, doubtful = as_stranger(lambda: checks.findings(settings, database))
+    fatal, doubtful = as_stranger(lambda: doctor.findings(settings, database))
     assert fatal[0] == ("DATABASE_URL: the database does not answer: unable to open database file.")
     assert fatal[1].startswith(f"DATABASE_URL: {forbidden} is not writable by the user of this")
     assert doubtful == []

@@ -19,7 +19,7 @@ import pytest
 from flask import Flask
 
 from backend.app import create_app
-from backend.audit import chain
+from backend.audit_chain import service as chain
 from backend.db import migrations
 from backend.db.database import release
 from backend.mail import outbox
@@ -66,8 +66,8 @@ def seed(app: Flask) -> None:
     assert alice.get("/v1/users").status_code == 403
     # Begun, not confirmed: she signs in again, and without a code.
     assert alice.post("/v1/auth/mfa", {"current_password": PASSWORD}).status_code == 201
-    service.usage.flush()
-    service.last_used.flush()
+    service.flush()
+    service.flush()
     with service.active():
         RecoveryCode.create(user=alice.id, digest=secrets.token_hex(32))
         HeldUsername.create(username_folded=secrets.token_hex(8), user_id=alice.id)

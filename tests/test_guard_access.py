@@ -10,13 +10,15 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from backend.api_keys.scopes import OWN
-from backend.auth.enforcement import enforce
+from backend.app import SUBJECTS
+from backend.auth.guard import authorize
 from backend.web import access
 
 from .support.apps import client_of, statements
 from .support.people import Person, add_user, by_key, sign_in
 from .support.problems import assert_problem
+
+OWN = {each.name for subject in SUBJECTS for each in subject.scopes if "*" not in each.name}
 
 # Every route: who may call it, and what that one is answered who sends no body and asks for an id
 # that does not exist. "session or x" means a session, or a key that holds the scope x.
@@ -140,12 +142,12 @@ def test_every_view_has_an_access_mark(app: Flask) -> None:
 def test_an_app_with_an_unmarked_view_is_refused() -> None:
     app = Flask("host", static_folder=None)
     app.add_url_rule("/open", "open", access.public(lambda: "open"))
-    access.init_app(app, enforce)
+    access.init_app(app, authorize)
     app = Flask("host", static_folder=None)
     app.add_url_rule("/open", "open", access.public(lambda: "open"))
     app.add_url_rule("/forgotten", "forgotten", lambda: "forgotten")
     with pytest.raises(RuntimeError, match="forgotten"):
-        access.init_app(app, enforce)
+        access.init_app(app, authorize)
 
 
 def test_the_documentation_says_who_may_call(client: FlaskClient) -> None:

@@ -33,7 +33,7 @@ def app(make_app: Callable[..., Flask]) -> Flask:
 def routes(app: Flask) -> Iterator[str]:
     """The method and the rule of each route that is not public."""
     for rule in app.url_map.iter_rules():
-        if not app.view_functions[rule.endpoint].access.public:  # type: ignore[attr-defined]
+        if app.view_functions[rule.endpoint].access.requirement:  # type: ignore[attr-defined]
             for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
                 yield f"{method} {rule.rule}"
 

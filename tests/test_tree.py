@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 
 import backend
+from backend import app
 from backend.core.settings import ROOT, Settings
 from backend.db import migrations
 from backend.web import problems
@@ -22,20 +23,12 @@ from .support.processes import copy_tree, run
 PACKAGE = ROOT / "backend"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# Each folder, or file, may import those to its left. A subject that is not listed is yours, and
-# comes after the others.
-BELOW = ["core", "db", "crypto", "background", "mail", "services", "web"]
-SUBJECTS = ["notices", "audit", "users", "throttling", "api_keys", "mfa", "auth", "forward_auth"]
-ABOVE = ["upkeep", "doctor", "server", "cli", "app", "wsgi"]
-YOURS = sorted(
-    path.parent.name for path in PACKAGE.glob("*/routes.py") if path.parent.name not in SUBJECTS
-)
-ORDER = [*BELOW, *SUBJECTS, *YOURS, *ABOVE]
+# Each folder, or file, may import those to its left.
+BELOW = ["core", "db", "crypto", "background", "subject", "mail", "services", "web", "cli"]
+SUBJECTS = [each.name for each in app.SUBJECTS if each.name not in BELOW]
+ORDER = [*BELOW, *SUBJECTS, "server", "app", "wsgi"]
 
-# The files of a subject that speak HTTP. Its models and services do not.
-DOORS = {"schemas", "routes"}
-DOORS |= {"verification_schemas", "token_schemas", "enforcement", "guard", "client_secrets"}
-DOORS |= {"jwks", "password_page", "middleware", "decorator"}
+HTTP = {"flask", "flask_smorest", "marshmallow", "webargs", "werkzeug", "apispec"}
 
 
 @functools.cache
@@ -50,11 +43,10 @@ def parts_of(path: Path) -> tuple[str, ...]:
     return parts[:-1] if parts[-1] == "__init__" else parts
 
 
-def speaks_http(module: tuple[str, ...]) -> bool:
-    """True for web and for what stands above it, but not for models and services of subjects."""
-    if module[0] in {*SUBJECTS, *YOURS}:
-        return module[-1] in DOORS
-    return ORDER.index(module[0]) >= ORDER.index("web") and module[0] != "upkeep"
+def speaks_http(path: Path) -> bool:
+    """True for a module that imports a library for HTTP, or what all routes or commands share."""
+    inside = {target[0] for target, _ in imports_of(path) if target}
+    return bool(outside_imports_of(path) & HTTP or inside & {"web", "cli"})
 
 
 def imports_of(path: Path) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -94,8 +86,7 @@ def outside_imports_of(path: Path) -> set[str]:
 
 def faults_of(module: tuple[str, ...], target: tuple[str, ...]) -> bool:
     """True if the module must not import the target."""
-    upwards = ORDER.index(target[0]) > ORDER.index(module[0])
-    return upwards or (speaks_http(target) and not speaks_http(module))
+    return ORDER.index(target[0]) > ORDER.index(module[0])
 
 
 def test_imports_go_one_way() -> None:
@@ -109,42 +100,57 @@ def test_imports_go_one_way() -> None:
     assert faults == []
 
 
-def circles(imports: dict[str, set[str]]) -> list[str]:
-    """The modules from which a chain of imports leads back to them."""
-
-    def reached(start: str) -> set[str]:
-        found: set[str] = set()
-        todo = [start]
-        while todo:
-            new = imports.get(todo.pop(), set()) - found
-            found |= new
-            todo += new
-        return found
-
-    return sorted(module for module in imports if module in reached(module))
-
-
-def test_no_imports_lead_in_a_circle_not_even_for_types() -> None:
+def graph() -> dict[str, set[str]]:
+    """Return {module: the modules of ours that it imports}."""
     imports: dict[str, set[str]] = {}
     for path in MODULES:
         found = {".".join(target) for target, _ in imports_of(path) if target}
         imports[".".join(parts_of(path))] = found
-    assert circles(imports) == []
+    return imports
+
+
+def reached(imports: dict[str, set[str]], start: str) -> set[str]:
+    """The modules to which a chain of imports leads from `start`."""
+    found: set[str] = set()
+    todo = [start]
+    while todo:
+        new = imports.get(todo.pop(), set()) - found
+        found |= new
+        todo += new
+    return found
+
+
+def circles(imports: dict[str, set[str]]) -> list[str]:
+    """The modules from which a chain of imports leads back to them."""
+    return sorted(module for module in imports if module in reached(imports, module))
+
+
+def test_no_imports_lead_in_a_circle_not_even_for_types() -> None:
+    assert circles(graph()) == []
+
+
+def test_models_and_services_do_not_lead_to_http() -> None:
+    imports = graph()
+    speaking = {".".join(parts_of(path)) for path in MODULES if speaks_http(path)}
+    for module in imports:
+        if module.endswith((".models", ".service")):
+            assert not reached(imports, module) & speaking, module
 
 
 def test_the_import_rules_can_fail() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]
     assert faults_of(("core", "clock"), ("db", "database"))
     assert faults_of(("users", "service"), ("auth", "service"))
-    assert faults_of(("users", "service"), ("web", "api"))
     assert faults_of(("web", "access"), ("audit", "service"))
     assert not faults_of(("users", "routes"), ("web", "api"))
     assert not faults_of(("auth", "service"), ("users", "service"))
+    assert speaks_http(PACKAGE / "users" / "routes.py")
+    assert not speaks_http(PACKAGE / "users" / "service.py")
 
 
 def test_the_import_rule_sees_imports_of_every_form() -> None:
     found = {target for target, _ in imports_of(PACKAGE / "app.py")}
-    assert {(), ("cli",), ("users", "routes"), ("db", "database"), ("web", "access")} <= found
+    assert {(), ("cli",), ("users", "links"), ("db", "database"), ("web", "access")} <= found
 
 
 def test_modules_of_the_package_import_each_other_relatively() -> None:
@@ -153,12 +159,11 @@ def test_modules_of_the_package_import_each_other_relatively() -> None:
         assert "tests" not in outside_imports_of(path), path
 
 
-def test_what_lies_below_the_web_knows_neither_flask_nor_marshmallow() -> None:
-    http = {"flask", "flask_smorest", "marshmallow", "webargs", "werkzeug", "apispec"}
+def test_modules_below_the_web_do_not_speak_http() -> None:
+    below = ORDER[: ORDER.index("web")]
     for path in MODULES:
         module = parts_of(path)
-        if module and not speaks_http(module):
-            assert not outside_imports_of(path) & http, path
+        assert not module or module[0] not in below or not speaks_http(path), path
 
 
 def test_the_environment_is_read_in_one_module() -> None:
@@ -198,16 +203,10 @@ assert "peewee_migrate" not in sys.modules
 # --- the folders ---
 
 
-def test_every_folder_of_a_subject_has_the_same_four_files() -> None:
-    usual = {"models", "service", "schemas", "routes"}
-    folders = {path.parent for path in PACKAGE.glob("*/__init__.py")}
-    subjects = {folder for folder in folders if folder.name in {*SUBJECTS, *YOURS}}
-    assert subjects
-    for folder in subjects:
-        assert folder.name in SUBJECTS, folder
-        missing = usual - {path.stem for path in folder.glob("*.py")}
-        no_door = missing == {"schemas", "routes"}
-        assert len(missing) <= 1 or no_door or folder.name == "forward_auth", folder
+def test_every_folder_is_in_the_order_and_every_subject_in_a_folder_of_its_name() -> None:
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert folders - set(ORDER) == set()
+    assert set(SUBJECTS) - folders == set()
 
 
 def test_the_configuration_folder_holds_no_package() -> None:
@@ -218,8 +217,8 @@ def test_the_configuration_folder_holds_no_package() -> None:
 
 def test_every_subject_has_tests() -> None:
     tested = {path.stem for path in (ROOT / "tests").glob("test_*.py")}
-    for subject in {path.parent.name for path in PACKAGE.glob("*/routes.py")}:
-        assert any(name.startswith(f"test_{subject}_") for name in tested), subject
+    for subject in SUBJECTS:
+        assert any(name.startswith(f"test_{subject}") for name in tested), subject
 
 
 # --- settings ---

@@ -49,7 +49,7 @@ def routes(client: FlaskClient) -> list[tuple[str, str, Any]]:
     found = []
     for rule in app.url_map.iter_rules():
         view = app.view_functions[rule.endpoint]
-        if rule.methods and not view.access.by_itself:
+        if rule.methods and not view.access.checks_itself:
             with app.test_request_context():
                 path = rule.build(dict.fromkeys(rule.arguments, NOTHING))[1]
             found += [(method, path, view) for method in sorted(rule.methods - {"OPTIONS"})]
@@ -62,7 +62,7 @@ def routes(client: FlaskClient) -> list[tuple[str, str, Any]]:
 def test_public_routes_take_32_kibibytes_and_authenticated_ones_a_mebibyte(root: Person) -> None:
     authorization = root.headers
     for method, path, view in routes(root.client):
-        limit = PUBLIC if view.access.public else MIB
+        limit = PUBLIC if view.access.requirement is None else MIB
         kind = FORM if hasattr(view, "form") else JSON
 
         def send(size: int, *, method: str = method, path: str = path, kind: str = kind) -> list:

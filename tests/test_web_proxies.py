@@ -126,7 +126,7 @@ def test_a_key_was_last_used_by_the_client_and_not_by_the_proxy(
         environ = {"REMOTE_ADDR": peer, "HTTP_X_FORWARDED_FOR": forwarded}
         used = client.get("/v1/auth/me", headers=by_key(key["key"]), environ_overrides=environ)
         assert used.status_code == 200
-        service_of(app).last_used.flush()
+        service_of(app).flush()
         return alice.get(f"/v1/api-keys/{key['id']}").json["last_used_ip"]
 
     assert last_used(PROXY, f"1.1.1.1, {CLIENT}") == CLIENT
@@ -145,7 +145,7 @@ def test_an_address_that_a_client_made_up_keeps_no_key_from_being_written(
     for key, forwarded in zip(keys, [made_up, CLIENT], strict=True):
         environ = {"REMOTE_ADDR": PROXY, "HTTP_X_FORWARDED_FOR": forwarded}
         client.get("/v1/auth/me", headers=by_key(key["key"]), environ_overrides=environ)
-    service_of(app).last_used.flush()
+    service_of(app).flush()
     first, second = (alice.get(f"/v1/api-keys/{key['id']}").json for key in keys)
     assert second["last_used_ip"] == CLIENT
     assert len(first["last_used_ip"]) <= 45

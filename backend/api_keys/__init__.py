@@ -1,1 +1,28 @@
 """API keys: long-lived credentials that users create for programs."""
+
+from ..background.write_behind import newest
+from ..subject import Scope, Subject, Target
+from . import commands, lifecycle, routes, service
+
+SUBJECT = Subject(
+    name="api_keys",
+    blueprints=(routes.blp,),
+    commands=(commands.group,),
+    scopes=(
+        Scope("keys:read"),
+        Scope("keys:write"),
+        Scope("keys:verify", for_services=True),
+    ),
+    audit_actions=(
+        "key.create",
+        "key.update",
+        "key.disable",
+        "key.revoke",
+        "key.rotate",
+        "key.delete",
+    ),
+    targets={"api_key": Target(service.name_of)},
+    write_behind={service.write_last_used: newest},
+    hourly=(lifecycle.disable_unused_keys, lifecycle.notify_of_expiring_keys),
+    secrets_in_use={"API key": service.secrets_in_use},
+)

@@ -24,7 +24,7 @@ NOTICES = (3, 14)  # days before a key expires, the last notice first
 _LATE = timedelta(hours=1)  # by then, other processes have written the uses they noted
 
 
-def disable_unused(limit: int) -> int:
+def disable_unused_keys(limit: int) -> int:
     """Disable at most `limit` keys unused for DISABLE_KEYS_UNUSED_DAYS; return how many.
 
     A key that was never used counts from its creation, and one that was enabled again from then.
@@ -47,7 +47,7 @@ def _disable(key: ApiKey) -> None:
     audit.record(None, "key.disable", target=target, owner_id=owner_id, reason="unused")
 
 
-def notify_of_expiry(limit: int) -> int:
+def notify_of_expiring_keys(limit: int) -> int:
     """Notify owners of at most `limit` keys expiring within 14 or 3 days; return how many.
 
     Each notice is sent once, and not for keys made for less time than that: their owners know.

@@ -203,18 +203,3 @@ class ApiKeySecret(Model):
 
     class Meta:
         table_name = "api_key_secrets"
-
-
-class KeyUsage(Model):
-    """How often a key got one decision in one hour. `hour` counts hours since 1970, UTC."""
-
-    id = None
-    created_at = None
-    key = pw.ForeignKeyField(ApiKey, on_delete="CASCADE", index=False)
-    hour = pw.IntegerField(index=True)
-    code = pw.CharField(max_length=20)
-    uses = pw.BigIntegerField()
-
-    class Meta:
-        table_name = "key_usage"
-        primary_key = pw.CompositeKey("key", "hour", "code")

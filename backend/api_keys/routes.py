@@ -7,7 +7,7 @@ from flask import url_for
 
 from ..web.access import actor, admin, public, session_or_key
 from ..web.api import Blueprint, page, page_of
-from . import answers, service, usage
+from . import answers, service
 from .models import ApiKey
 from .schemas import (
     ApiKeySchema,
@@ -19,8 +19,6 @@ from .schemas import (
     NewApiKeySchema,
     RevokeKeySchema,
     RotateKeySchema,
-    UsageQuery,
-    UsageSchema,
 )
 from .verification_schemas import ExplainSchema, VerifiedSchema, VerifySchema
 
@@ -122,19 +120,6 @@ def rotate_key(wanted: dict[str, int], key_id: UUID) -> ApiKey:
     that has not been used yet.
     """
     return service.rotate(actor(), key_id, **wanted)
-
-
-@blp.route("/<id:key_id>/usage")
-@session_or_key("keys:read")
-@blp.arguments(UsageQuery, location="query")
-@blp.response(200, UsageSchema)
-def get_usage(query: dict[str, Any], key_id: UUID) -> dict[str, Any]:
-    """Count the uses and refusals of an API key by hour or day
-
-    Returns the intervals in which the key was presented, oldest first. Counts are kept for 400
-    days.
-    """
-    return {"items": usage.list_usage(actor(), key_id, **query)}
 
 
 @blp.route("/revoke", methods=["POST"])

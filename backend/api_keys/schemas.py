@@ -5,7 +5,6 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
-from ..crypto.keyring import read_digest
 from ..web.api import (
     EnumString,
     Id,
@@ -363,35 +362,6 @@ class CreateKeySchema(Schema):
             raise ValidationError("Cannot be combined with expires_in_days.", "expires_at")
 
 
-class Digest(fields.String):
-    """The digest that another system keeps of a key; see keyring.read_digest."""
-
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
-        try:
-            return read_digest(value if isinstance(value, str) else "")
-        except ValueError:
-            raise ValidationError(
-                "Must be the SHA-256 of a key in hex or base64url, or sha512$$ and its SHA-512."
-            ) from None
-
-
-class ImportKeySchema(CreateKeySchema):
-    """Import a key from another system, which knows only a digest of its text."""
-
-    class Meta(Schema.Meta):
-        exclude = ("owner_id",)
-
-    owner = fields.String(
-        required=True, metadata={"description": "The owner's username or e-mail address."}
-    )
-    digest = Digest(required=True, metadata={"description": "The digest of the key's text."})
-    hint = fields.String(
-        validate=validate.Length(1, 32),
-        metadata={"description": "What helps people to recognise the key."},
-    )
-    created_at = Timestamp(metadata={"description": "When the key was made; by default now."})
-
-
 class ChangeKeySchema(Schema):
     """Change an API key."""
 
@@ -467,50 +437,4 @@ class KeyQuery(PageQuery):
     )
     never_used = QueryBoolean(
         metadata={"description": "True: keys never used; false: keys used at least once."}
-    )
-
-
-class UsageQuery(Schema):
-    """Which counts to return, and how to sum them."""
-
-    since = Timestamp(
-        metadata={
-            "description": "Rounded down to an interval; by default the last 24 hours or 30 days."
-        }
-    )
-    until = Timestamp(metadata={"description": "Rounded up to an interval; by default now."})
-    interval = EnumString(
-        "UsageInterval",
-        ("hour", "day"),
-        metadata={
-            "description": "In UTC: `hour` (default), for up to 31 days, or `day`, for up to 400."
-        },
-    )
-
-
-class UsedSchema(ResponseSchema):
-    """The decisions about a key in one hour or day."""
-
-    start = Timestamp(
-        metadata={"example": "2026-11-23T09:00:00Z", "description": "When the hour or day begins."}
-    )
-    valid = fields.Integer(metadata={"example": 120, "description": "How often it was valid."})
-    denied = fields.Dict(
-        keys=fields.String(),
-        values=fields.Integer(),
-        metadata={
-            "example": {"rate_limited": 3},
-            "description": "How often it was refused, by code.",
-        },
-    )
-
-
-class UsageSchema(ResponseSchema):
-    """The decisions about a key."""
-
-    items = fields.List(
-        fields.Nested(UsedSchema()),
-        metadata={
-            "description": "Oldest first, without intervals in which the key was not presented."
-        },
     )

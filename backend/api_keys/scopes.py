@@ -5,23 +5,18 @@ A scope is `area:act`; `area:*` covers every act of the area.
 
 from collections.abc import Iterable
 
+from ..subject import Scope
+
 PATTERN = r"[a-z][a-z0-9_-]{0,31}:([a-z][a-z0-9_-]{0,31}|\*)"
 
-# The service's own. All other areas belong to the services that ask us to verify keys.
-OWN = frozenset(
-    {
-        "keys:read",
-        "keys:write",
-        "keys:verify",
-        "users:read",
-        "users:write",
-        "audit:read",
-        "tokens:introspect",
-    }
-)
-# For administrators only; and for administrators and service accounts only.
-_ADMIN_AREAS = ("users:", "audit:")
-_FOR_SERVICES = frozenset({"keys:verify", "tokens:introspect"})
+# The service's own, of all subjects. All other areas belong to the services that ask us to verify
+# keys.
+OWN: list[Scope] = []
+
+
+def define_scopes(scopes: Iterable[Scope]) -> None:
+    """Add scopes of a subject."""
+    OWN.extend(scopes)
 
 
 def covers(held: Iterable[str], wanted: str) -> bool:
@@ -46,9 +41,14 @@ def allowed(scope: str, role: str, kind: str) -> bool:
     """True if the role lets an owner of this kind hold `scope`."""
     if role == "admin":
         return True
-    if scope.startswith(_ADMIN_AREAS):
-        return False
-    return kind == "service" or not any(covers((scope,), each) for each in _FOR_SERVICES)
+    return not any(
+        (own.for_admins or (own.for_services and kind != "service")) and _overlap(scope, own.name)
+        for own in OWN
+    )
+
+
+def _overlap(one: str, other: str) -> bool:
+    return covers((one,), other) or covers((other,), one)
 
 
 def effective(stored: Iterable[str], role: str, kind: str) -> frozenset[str]:
@@ -56,10 +56,13 @@ def effective(stored: Iterable[str], role: str, kind: str) -> frozenset[str]:
 
     A wildcard that is too wide now is replaced by those of our own scopes in it that are allowed.
     """
+    if role == "admin":
+        return frozenset(stored)
     result: set[str] = set()
     for scope in stored:
         if allowed(scope, role, kind):
             result.add(scope)
         elif scope.endswith(":*"):
-            result |= {own for own in OWN if covers((scope,), own) and allowed(own, role, kind)}
+            within = (own.name for own in OWN if covers((scope,), own.name))
+            result |= {own for own in within if allowed(own, role, kind)}
     return frozenset(result)

@@ -375,6 +375,12 @@ def write_last_used(notes: dict[str, tuple[datetime, str]]) -> None:
     )
 
 
+def name_of(key_id: UUID) -> str | None:
+    """Return the key's name; None if there is no such key."""
+    name: str | None = ApiKey.select(ApiKey.name).where(ApiKey.id == key_id).scalar()
+    return name
+
+
 def count_active(owner_id: UUID) -> int:
     """Count the owner's active keys."""
     return int(_of(owner_id).where(ApiKey.has_status("active")).count())

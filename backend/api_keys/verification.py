@@ -24,6 +24,7 @@ from . import lookup, networks
 from . import scopes as rules
 from .lookup import Key, Quota
 from .models import ApiKeySecret
+from .service import write_last_used
 
 VALID = "valid"
 
@@ -234,8 +235,9 @@ def _move_on(key: Key, text: str) -> None:
 
 def _note(key: Key, code: str, address: str | None) -> None:
     """Count the decision, and remember a use and its `address`, if known; written later."""
-    service, now, key_id = services.current(), clock.now(), key.id.hex
-    service.usage.note((key_id, int(now.timestamp()) // 3600, code), 1)
+    service, key_id = services.current(), key.id.hex
+    for count in service.verified:
+        count(key_id, code)
     if code == VALID:
-        service.last_used.note(key_id, (now, address))
+        service.write_behind[write_last_used].note(key_id, (clock.now(), address))
     service.periodic_tasks.wake()

@@ -51,7 +51,7 @@ def deny(actor: Identity | None, **detail: Any) -> None:
         "detail": {"key_id": actor.key_id, **detail} if actor and actor.key_id else detail,
     }
     log.warning("access.denied", extra=facts)
-    service.denials.note(credential, 1)
+    service.write_behind[write_denials].note(credential, 1)
     service.periodic_tasks.wake()
 
 

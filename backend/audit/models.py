@@ -1,4 +1,4 @@
-"""The tables of the audit trail: events, the state of the chain that seals them, denials."""
+"""The tables of the audit trail: events, and denials."""
 
 import json
 from typing import Any
@@ -57,24 +57,6 @@ class AuditEvent(Model):
 AuditEvent.add_index(
     AuditEvent.id, where=AuditEvent.sequence.is_null(), name="audit_events_unsealed"
 )
-
-
-class AuditChain(Model):
-    """The ends of the chain, in one row: the newest pruned event and the newest sealed one.
-
-    `wrapped_key` is the key of the seals, encrypted under SECRET_KEY; `mac` authenticates both ends
-    with that key.
-    """
-
-    start_sequence = pw.BigIntegerField(default=0)
-    start_seal = pw.CharField(max_length=64, default="")
-    last_sequence = pw.BigIntegerField(default=0)
-    last_seal = pw.CharField(max_length=64, default="")
-    wrapped_key = pw.TextField()
-    mac = pw.CharField(max_length=64)
-
-    class Meta:
-        table_name = "audit_chain"
 
 
 class Denial(Model):

@@ -1,54 +1,35 @@
-"""Record and read audit events. For how they are protected from changes, see chain.py."""
+"""Record and read audit events. For how later changes of them are detected, see audit_chain/."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import peewee as pw
 
 from .. import services
-from ..core import context
+from ..core import clock, context
 from ..core.errors import Unavailable
 from ..core.identity import Identity
-from ..db.database import current, insert_all, newest
+from ..db.database import current, delete_some, insert_all, newest
 from .models import AuditEvent
 from .rows import sign
 
 log = logging.getLogger(__name__)
 
-ACTIONS = (
-    "login",
-    "login.mfa",
-    "logout",
-    "session.end",
-    "session.grace",
-    "session.reuse",
-    "password.change",
-    "password.forgot",
-    "password.reset",
-    "email.change",
-    "mfa.enable",
-    "mfa.disable",
-    "user.create",
-    "user.update",
-    "user.delete",
-    "key.create",
-    "key.update",
-    "key.disable",
-    "key.revoke",
-    "key.rotate",
-    "key.delete",
-    "key.import",
-    "access.denied",
-)
+ACTIONS: list[str] = []  # of all subjects
 OUTCOMES = ("success", "failure")
 
 BATCH = 1000  # events at a time
+
+
+def define_actions(names: Iterable[str]) -> None:
+    """Add actions that events may have."""
+    ACTIONS.extend(names)
 
 
 def record(
@@ -105,15 +86,15 @@ def record_each(
     except (pw.DatabaseError, pw.InterfaceError) as error:
         log.exception("not recorded, so not done: %s", action)
         raise Unavailable("The audit trail cannot be written. Try again shortly.") from error
-    chores = services.current().periodic_tasks
+    periodic_tasks = services.current().periodic_tasks
 
-    def tell() -> None:
+    def report() -> None:
         level = logging.INFO if outcome == "success" else logging.WARNING
         for extra in lines:
             log.log(level, action, extra=extra)
-        chores.wake()
+        periodic_tasks.wake()
 
-    current.obj.after_commit(tell)
+    current.obj.after_commit(report)
 
 
 def list_events(
@@ -150,3 +131,15 @@ def export() -> Iterator[AuditEvent]:
             return
         yield from batch
         after = batch[-1].id
+
+
+def prune(limit: int) -> int:
+    """Delete at most `limit` unsealed events older than AUDIT_RETENTION_DAYS; return how many.
+
+    The chain prunes those that it has sealed.
+    """
+    days = context.settings().audit_retention_days
+    if not days:
+        return 0
+    old = AuditEvent.created_at < clock.now() - timedelta(days=days)
+    return delete_some(AuditEvent.select().where(old & AuditEvent.sequence.is_null()), limit)

@@ -7,34 +7,31 @@ form. The secret is an API key; the id may be any text.
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 from urllib.parse import parse_qsl, unquote_plus
 from wsgiref.types import WSGIEnvironment
 
 from flask import request
 
 from ..core.errors import Failure, InvalidCredentials
-from ..core.identity import Identity
+from ..core.identity import Identity, Need
 from ..web.headers import bearer_of
 from ..web.parsing import FORM, MAX_PARAMETERS, MAX_PUBLIC_BODY
-from .guard import by_api_key, identify_caller
+from .authentication import authenticate, by_api_key
 
 
-def identify_client(
-    environ: WSGIEnvironment, scopes: Sequence[str] = (), *, cost: int = 1
-) -> Identity:
-    """Return the identity behind the request's client secret, or as `identify_caller` does.
+def authenticate_client(environ: WSGIEnvironment, need: Need | None) -> Identity:
+    """Return the identity behind the request's client secret, or as `authenticate` does.
 
     Raises Failure `ambiguous_credentials` if credentials were sent in more than one way.
     """
     basic, posted = _basic(environ), _posted()
     if basic is None and not posted:
-        return identify_caller(environ, scopes, cost=cost)
+        return authenticate(environ, need)
     others = bearer_of(environ) or environ.get("HTTP_X_API_KEY", "").strip(" \t")
     if others or (basic is not None and posted):
         raise Failure("ambiguous_credentials", "Credentials were sent in more than one way.")
     try:
-        return by_api_key(posted if basic is None else basic, scopes, None, cost)
+        return by_api_key(posted if basic is None else basic, need)
     except InvalidCredentials as refusal:
         if basic is not None:
             refusal.scheme, refusal.challenge = "Basic", 'realm="introspection"'

@@ -26,7 +26,6 @@ from .schemas import (
     ChangePasswordSchema,
     ConfirmEmailSchema,
     ForgotSchema,
-    LoginMfaSchema,
     LoginSchema,
     MeSchema,
     RefreshSchema,
@@ -68,20 +67,6 @@ def login(credentials: dict[str, str]) -> dict[str, Any]:
     recently used session ends.
     """
     return service.login(**credentials)
-
-
-@blp.route("/login/mfa", methods=["POST"])
-@public
-@blp.arguments(LoginMfaSchema)
-@blp.response(200, TokensSchema)
-@blp.fails("invalid_credentials", "rate_limited")
-def login_mfa(step: dict[str, str]) -> dict[str, Any]:
-    """Complete a sign-in with a code of the second factor
-
-    Returns the tokens of a new session. An `mfa_token` works for one sign-in, within five minutes
-    and five attempts. Each code works once.
-    """
-    return service.login_mfa(**step)
 
 
 @blp.route("/refresh", methods=["POST"])

@@ -6,15 +6,14 @@ from ..users.schemas import UserSchema, email, password, username
 from ..web.api import EnumString, Id, ResponseSchema, Schema, Timestamp
 
 _REFRESH_TOKEN = "btr_AZLTpFtsfY6fASNFZ4mrzQAAAAA.kFo2bS8u1n5mD3t0m9b6cXJv4yqYhT7wKpL2sQeRzWU"  # noqa: S105
-_MFA_TOKEN = (
-    "btm_AZLTpFtsfY6fASNFZ4mrzQAAAAAABj8xq2bQAA.kFo2bS8u1n5mD3t0m9b6cXJv4yqYhT7wKpL2sQeRzWU"  # noqa: S105
-)
-_PASSWORD_LINK = _MFA_TOKEN.replace("btm", "btp")
-_EMAIL_LINK = _MFA_TOKEN.replace("btm", "bte")
+MFA_TOKEN = "btm_AZLTpFtsfY6fASNFZ4mrzQAAAAAABj8xq2bQAA.kFo2bS8u1n5mD3t0m9b6cXJv4yqYhT7wKpL2sQeRzWU"  # noqa: S105
+_PASSWORD_LINK = MFA_TOKEN.replace("btm", "btp")
+_EMAIL_LINK = MFA_TOKEN.replace("btm", "bte")
 _ACCESS_TOKEN = "eyJhbGciOiJIUzI1NiIsImtpZCI6IjhmMTRlNDVmIiwidHlwIjoiYXQrand0In0.e30.c2ln"  # noqa: S105
 
 
-def _token(description: str, example: str) -> fields.String:
+def token_field(description: str, example: str) -> fields.String:
+    """The field for a token."""
     return fields.String(
         required=True,
         validate=validate.Length(1, 4096),
@@ -33,24 +32,10 @@ class LoginSchema(Schema):
     password = password("The password.", required=True)
 
 
-class LoginMfaSchema(Schema):
-    """Complete a sign-in with a second factor."""
-
-    mfa_token = _token("The `mfa_token` from the answer `mfa_required`.", _MFA_TOKEN)
-    code = fields.String(
-        required=True,
-        validate=validate.Length(6, 40),
-        metadata={
-            "example": "123456",
-            "description": "The code that the app shows, or a recovery code.",
-        },
-    )
-
-
 class RefreshSchema(Schema):
     """Exchange a refresh token."""
 
-    refresh_token = _token("The one from the last sign-in or refresh.", _REFRESH_TOKEN)
+    refresh_token = token_field("The one from the last sign-in or refresh.", _REFRESH_TOKEN)
 
 
 class TokensSchema(ResponseSchema):
@@ -171,7 +156,7 @@ class ForgotSchema(Schema):
 class ResetSchema(Schema):
     """Set a password with a link."""
 
-    token = _token("The token from the link.", _PASSWORD_LINK)
+    token = token_field("The token from the link.", _PASSWORD_LINK)
     new_password = password(
         "The password to use from now on.", "purple elephants drink tea", required=True
     )
@@ -180,4 +165,4 @@ class ResetSchema(Schema):
 class ConfirmEmailSchema(Schema):
     """Confirm a new address with a link."""
 
-    token = _token("The token from the link.", _EMAIL_LINK)
+    token = token_field("The token from the link.", _EMAIL_LINK)

@@ -13,9 +13,9 @@ from .. import services
 from ..api_keys import service as keys
 from ..audit import service as audit
 from ..core import clock, context
+from ..core.email_addresses import fold_email
 from ..core.errors import (
     INVALID_TOKEN,
-    Failure,
     Invalid,
     InvalidCredentials,
     InvalidToken,
@@ -23,18 +23,15 @@ from ..core.errors import (
 )
 from ..core.identity import Identity
 from ..core.settings import Limit
-from ..crypto.keyring import PASSWORD_LINK, SECOND_STEP
+from ..crypto.keyring import PASSWORD_LINK
 from ..db.database import atomic, count_by, current, delete_some, newest
 from ..mail import mailer
-from ..mfa import service as mfa
 from ..throttling import service as throttling
 from ..users import links
 from ..users import service as users
 from ..users.models import User
 from .models import Session
 
-SECOND_STEP_FOR = timedelta(minutes=5)
-SECOND_STEP_TRIES = Limit(5, 300)
 RENAMES = Limit(3, 86_400)  # that the user of an account may make
 MAILS = Limit(3, 3600)  # that may be sent for one account
 
@@ -51,45 +48,13 @@ def login(username: str, password: str) -> dict[str, Any]:
             raise InvalidCredentials
     if services.current().password_hasher.needs_rehash(user.password_hash):
         users.rehash(user, password)
-    if user.mfa_enabled:
-        keyring = services.current().keyring
-        token = keyring.sign_for(SECOND_STEP, user.id, user.session_epoch, SECOND_STEP_FOR)
-        raise Failure(
-            "mfa_required", "A second-factor code is required.", members={"mfa_token": token}
-        )
-    return _open(user, "login")
-
-
-def login_mfa(mfa_token: str, code: str) -> dict[str, Any]:
-    """Return tokens for a new session if `code` is of the second factor of the token's user.
-
-    InvalidCredentials for a wrong code, and for a token that is used, too old, or was tried with
-    five wrong codes.
-    """
-    user, step = _halfway_in(mfa_token), f"second step {mfa_token}"
-    with throttling.attempt(user, "login.mfa", code=True):
-        if not throttling.allow(step, SECOND_STEP_TRIES) or not mfa.check(user, code):
-            raise InvalidCredentials
-    throttling.use_up(step, SECOND_STEP_TRIES)  # each token works once
-    return _open(user, "login.mfa")
-
-
-def _halfway_in(mfa_token: str) -> User:
-    """Return the user who gave their password for this token and has not changed it since."""
-    try:
-        user_id, epoch = services.current().keyring.read_for(SECOND_STEP, mfa_token)
-    except InvalidToken:
-        raise InvalidCredentials from None
-    user: User | None = User.get_or_none(
-        (User.id == user_id) & (User.session_epoch == epoch) & User.is_active & User.mfa_enabled
-    )
-    if user is None:
-        raise InvalidCredentials
-    return user
+    for ask in services.current().second_steps:
+        ask(user)
+    return open_session(user, "login")
 
 
 @atomic
-def _open(user: User, action: str) -> dict[str, Any]:
+def open_session(user: User, action: str) -> dict[str, Any]:
     """Open a session for the user as they were when the password was checked; return tokens.
 
     InvalidCredentials if the password, which raises the epoch, or the second factor has changed.
@@ -338,7 +303,7 @@ def change_me(actor: Identity, current_password: str, **changes: str) -> User:
     """
     proven = throttling.require_password(actor, current_password, "user.update")
     email = changes.get("email")
-    is_new = email is not None and users.fold_email(email) != proven.email_folded
+    is_new = email is not None and fold_email(email) != proven.email_folded
     if is_new and not mailer.enabled():
         raise Invalid("email", "Cannot be changed, because mail is not configured.")
     with current.atomic():

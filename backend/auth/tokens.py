@@ -14,11 +14,10 @@ from ..api_keys import lookup
 from ..api_keys import service as keys
 from ..api_keys.verification import VALID, checks, first_failure
 from ..core import context
-from ..core.errors import InvalidCredentials
+from ..core.errors import Forbidden, InvalidCredentials
 from ..core.identity import Identity
 from ..db.database import made_at
-from ..mfa import service as mfa
-from . import identify
+from . import lookup as sessions
 from . import service as auth
 
 
@@ -42,9 +41,9 @@ def introspect(actor: Identity, token: str) -> dict[str, Any]:
 
 def _access_token(token: str) -> dict[str, Any]:
     claims = services.current().access_tokens.claims(token)
-    who = identify.by_access_token(token)
-    told = {name: claims[name] for name in ("sid", "iat", "exp", "aud", "jti")}
-    return {"token_type": "access_token", **_of_session(who.user), **told}
+    who = sessions.by_access_token(token)
+    of_token = {name: claims[name] for name in ("sid", "iat", "exp", "aud", "jti")}
+    return {"token_type": "access_token", **_of_session(who.user), **of_token}
 
 
 def _refresh_token(token: str) -> dict[str, Any]:
@@ -74,8 +73,11 @@ def _api_key(token: str) -> dict[str, Any]:
 
 
 def _of_session(user: Any) -> dict[str, Any]:
-    if mfa.is_missing(user):
-        raise InvalidCredentials
+    try:
+        for check in services.current().session_checks:
+            check(user)
+    except Forbidden:
+        raise InvalidCredentials from None
     return _about(user)
 
 

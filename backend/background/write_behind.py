@@ -13,22 +13,21 @@ from typing import Any
 from ..core import clock
 from ..db.database import is_unavailable
 
+Merge = Callable[[Any, Any], Any]
 
-def _newest(earlier: Any, later: Any) -> Any:
+
+def newest(earlier: Any, later: Any) -> Any:
+    """Merge two notes by keeping the later one."""
     return later
 
 
 class WriteBehind:
     """Keeps one note per key, until `flush` passes all of them to `write`.
 
-    `merge(earlier, later)` combines two notes; without it, the later one replaces the earlier.
+    `merge(earlier, later)` combines two notes of one key.
     """
 
-    def __init__(
-        self,
-        write: Callable[[dict[Any, Any]], None],
-        merge: Callable[[Any, Any], Any] = _newest,
-    ) -> None:
+    def __init__(self, write: Callable[[dict[Any, Any]], None], merge: Merge = newest) -> None:
         self._write = write
         self._merge = merge
         self._notes: dict[Any, Any] = {}

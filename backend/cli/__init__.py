@@ -1,11 +1,13 @@
-"""The commands of `flask --app wsgi`: thin wrappers around services. Skip it on a first reading.
+"""The command line, `flask --app wsgi`: what commands share, and those of no subject.
 
 A user's mistake is reported in a sentence on stderr with exit code 1, never as a traceback.
 Secrets come from a prompt or standard input, never from arguments, which other users can see.
+Skip it on a first reading.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import click
@@ -13,19 +15,14 @@ from flask import Flask
 from flask.cli import FlaskGroup
 
 from ..core.settings import SettingsError
-from . import audit, db, keys, mail, tokens, upkeep, users
+from . import db, mail
 from .common import fail
+from .prune import prune
 
-COMMANDS: tuple[click.Command, ...] = (
-    db.group,
-    users.group,
-    keys.group,
-    audit.group,
-    mail.group,
-    tokens.group,
-    upkeep.prune,
-    upkeep.doctor,
-)
+COMMANDS: tuple[click.Command, ...] = (db.group, mail.group, prune)
+
+# Creates the file without which an app may refuse to start.
+_WORKS_WITHOUT_APP = "tokens"
 
 
 def is_command() -> bool:
@@ -34,26 +31,24 @@ def is_command() -> bool:
     return context is not None and isinstance(context.command, FlaskGroup)
 
 
-def init_app(app: Flask) -> None:
+def init_app(app: Flask, commands: Iterable[click.Command]) -> None:
     """Add the commands to the app's command line."""
-    for command in COMMANDS:
+    for command in commands:
         app.cli.add_command(command)
 
 
-def refusing_app(refusal: SettingsError) -> Flask:
-    """Return an app that cannot serve: each of its commands says why, as doctor would.
-
-    Only `flask tokens` works: it creates the file without which an app may refuse to start.
-    """
-    app = Flask(__name__)
+def refusing_app(refusal: SettingsError, commands: Iterable[click.Command]) -> Flask:
+    """Return an app that cannot serve: each of its commands says why, as doctor would."""
 
     def refuse(rest: Any) -> NoReturn:
         fail(*refusal.problems, word="fatal")
 
-    for name in (each.name for each in COMMANDS if each is not tokens.group):
+    def refusing(name: str | None) -> click.Command:
         anything = {"ignore_unknown_options": True, "allow_extra_args": True}
         rest = click.Argument(["rest"], nargs=-1, type=click.UNPROCESSED)
-        command = click.Command(name, callback=refuse, params=[rest], context_settings=anything)
-        app.cli.add_command(command)
-    app.cli.add_command(tokens.group)
+        return click.Command(name, callback=refuse, params=[rest], context_settings=anything)
+
+    app = Flask(__name__)
+    for each in commands:
+        app.cli.add_command(each if each.name == _WORKS_WITHOUT_APP else refusing(each.name))
     return app

@@ -16,15 +16,13 @@ import click
 from flask import current_app
 from marshmallow import Schema, ValidationError
 
-from ..core.errors import Failure, NotFound
+from ..core.errors import Failure
 from ..core.identity import CONSOLE
 from ..core.logs import printable
 from ..db import migrations
 from ..db.database import release
 from ..db.errors import explain, is_unavailable
 from ..services import Services
-from ..users import service as users
-from ..users.models import User
 from ..web import parsing
 
 
@@ -89,22 +87,6 @@ def read_password(*, stdin: bool) -> str:
         fail("no terminal to ask for a password on; use --password-stdin.")
     parsing.require_printable({"password": password})
     return password
-
-
-def user_called(username: str) -> User:
-    """Return the user with this name or e-mail address. Raises NotFound if there is none."""
-    user = users.find(username)
-    if user is None:
-        raise NotFound("There is no such user.")
-    return user
-
-
-def user_id_of(name: str) -> UUID:
-    """Return the id of the user with this name; an id is returned as it is, even without a user."""
-    try:
-        return UUID(name)
-    except ValueError:
-        return user_called(name).id
 
 
 def every_row(listing: Callable[..., Any], **filters: Any) -> Iterator[Any]:

@@ -6,8 +6,8 @@ import click
 from flask.cli import AppGroup
 
 from .. import services
+from ..core.email_addresses import fold_email
 from ..mail import mailer, smtp
-from ..users import service as users
 from .common import fail, inside, say
 
 group = AppGroup("mail", help="Mail that the service sends.")
@@ -21,7 +21,7 @@ def test(address: str) -> None:
     if not mailer.enabled():
         fail("MAIL_URL is not set: no mail is sent.")
     try:
-        users.fold_email(address)
+        fold_email(address)
     except ValueError:
         fail(f"{address} is not an e-mail address.")
     try:

@@ -36,3 +36,23 @@ CONSOLE = Identity(user_id=UUID(int=0), username="console", role="admin", method
 def holds_role(role: str, wanted: str | None) -> bool:
     """True if `role` satisfies `wanted`, or `wanted` is None; an administrator is a user too."""
     return wanted is None or role in (wanted, "admin")
+
+
+class Need(NamedTuple):
+    """What one kind of credential must have: a role, and all of these scopes."""
+
+    role: str | None = None
+    scopes: tuple[str, ...] = ()
+
+
+class Requirement(NamedTuple):
+    """Who may pass. Without `key`, no API key is accepted.
+
+    `before_enrolment`: also accept a session whose user must still set up a second factor.
+    `as_client`: also accept the key as an OAuth client's secret.
+    """
+
+    session: Need = Need()
+    key: Need | None = None
+    before_enrolment: bool = False
+    as_client: bool = False

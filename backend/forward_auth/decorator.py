@@ -34,13 +34,13 @@ def guarded(service: Services, *scopes: str, role: str | None = None) -> Callabl
     def decorate(view: View) -> View:
         @functools.wraps(view)
         def wrapper(*args: Any, **kwargs: Any) -> ResponseReturnValue:
-            refusal, told = door.ask(request.environ)
+            refusal, headers = door.ask(request.environ)
             if refusal:
                 return refusal
 
             @after_this_request
-            def _tell(response: Response) -> Response:
-                response.headers.extend(told)
+            def _add_headers(response: Response) -> Response:
+                response.headers.extend(headers)
                 return response
 
             return current_app.ensure_sync(view)(*args, **kwargs)

@@ -17,7 +17,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response
 
-from ..auth.guard import Asked, admit, denied
+from ..auth.guard import authorize, denied, requirement
 from ..core import context
 from ..db.database import release
 from ..services import Services
@@ -55,7 +55,7 @@ class Door:
 
     def __init__(self, service: Services, scopes: Iterable[str], role: str | None) -> None:
         self._service = service
-        self._asked = Asked(tuple(scopes), role)
+        self._wanted = requirement(scopes, role)
         self._complete = completer(service.settings)
 
     def ask(self, environ: WSGIEnvironment) -> tuple[Response | None, list[tuple[str, str]]]:
@@ -64,13 +64,13 @@ class Door:
         Stores the caller in the environ.
         """
         forget(environ)
-        told = dict(environ)  # a copy: the application decides for itself which proxies to trust
-        see_through_proxies(told, self._service.settings.trusted_proxies)
-        call = call_of(told)
+        seen = dict(environ)  # a copy: the application decides for itself which proxies to trust
+        see_through_proxies(seen, self._service.settings.trusted_proxies)
+        call = call_of(seen)
         token = context.call.set(call)
         try:
             with self._service.active():
-                who = admit(environ, self._asked)
+                who = authorize(environ, self._wanted)
             environ[IDENTITY] = Caller(
                 who.user_id,
                 who.username,
@@ -119,12 +119,12 @@ class Middleware:
         if self._is_open(environ.get("PATH_INFO") or "/"):
             forget(environ)
             return self._app(environ, start_response)
-        refusal, told = self._door.ask(environ)
+        refusal, more = self._door.ask(environ)
         if refusal:
             return refusal(environ, start_response)
 
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
-            return start_response(status, [*headers, *told], *exc_info)
+            return start_response(status, [*headers, *more], *exc_info)
 
         return self._app(environ, start)
 

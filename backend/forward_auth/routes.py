@@ -15,11 +15,11 @@ from flask_smorest import Api
 from werkzeug.routing import BaseConverter, Rule
 
 from ..api_keys.scopes import PATTERN
-from ..auth.guard import Asked, admit, denied
+from ..auth.guard import authorize, denied, requirement
 from ..core.errors import Failure
-from ..core.identity import Identity
+from ..core.identity import Identity, Requirement
 from ..web import problems
-from ..web.access import by_itself
+from ..web.access import checks_itself
 from ..web.application import Empty
 
 MOST_PARAMETERS = 64
@@ -48,7 +48,7 @@ def init_app(app: Flask, api: Api) -> None:
     api.spec.path(rule=rule, operations={"get": _documentation()})
 
 
-@by_itself
+@checks_itself
 def verify(rest: str | None = None) -> Response:
     """Return 200 with the caller in the headers, or a refusal. There is no body.
 
@@ -57,14 +57,14 @@ def verify(rest: str | None = None) -> Response:
     query = request.environ.get("QUERY_STRING", "") if rest is None else ""
     says_429 = True
     try:
-        asked, says_429 = _question(query)
-        return Empty(headers=_headers(admit(request.environ, asked)))
+        wanted, says_429 = _question(query)
+        return Empty(headers=_headers(authorize(request.environ, wanted)))
     except Exception as error:
         return _refusal(denied(error), says_429=says_429)
 
 
 @functools.lru_cache(256)  # a proxy always sends the same query
-def _question(query: str) -> tuple[Asked, bool]:
+def _question(query: str) -> tuple[Requirement, bool]:
     """Return (what is required of the caller, whether the proxy accepts 429)."""
     try:
         given = parse_qs(
@@ -78,7 +78,7 @@ def _question(query: str) -> tuple[Asked, bool]:
         [role], [limited] = given.pop("role", [None]), given.pop("limited", [None])
         if given or limited not in (None, "403"):
             raise ValueError
-        return Asked(tuple(scopes), role), limited is None
+        return requirement(scopes, role), limited is None
     except ValueError:
         raise Failure("bad_request", "These parameters are not valid for /v1/verify.") from None
 

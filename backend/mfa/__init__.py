@@ -1,1 +1,13 @@
 """The second factor: one-time codes from an authenticator app, and recovery codes."""
+
+from ..subject import Subject
+from . import routes, service
+
+SUBJECT = Subject(
+    name="mfa",
+    blueprints=(routes.blp,),
+    audit_actions=("login.mfa", "mfa.enable", "mfa.disable"),
+    second_steps=(service.require_code,),
+    session_checks=(service.require_enrolment,),
+    secrets_in_use={"second factor": service.secrets_in_use},
+)

@@ -3,11 +3,13 @@
 from typing import Any
 from uuid import UUID
 
-from ..web.access import actor, admin, before_enrolment, session
+from ..auth.schemas import TokensSchema
+from ..web.access import actor, admin, before_enrolment, public, session
 from ..web.api import Blueprint
 from . import service
 from .schemas import (
     ConfirmSecondFactorSchema,
+    LoginMfaSchema,
     NewRecoveryCodesSchema,
     ProveSecondFactorSchema,
     SecondFactorSchema,
@@ -21,6 +23,21 @@ blp = Blueprint(
     url_prefix="",
     description="The second factor: codes from an authenticator app (TOTP, RFC 6238)",
 )
+
+
+@blp.route("/auth/login/mfa", methods=["POST"])
+@public
+@blp.doc(operationId="auth_login_mfa")
+@blp.arguments(LoginMfaSchema)
+@blp.response(200, TokensSchema)
+@blp.fails("invalid_credentials", "rate_limited")
+def login(step: dict[str, str]) -> dict[str, Any]:
+    """Complete a sign-in with a code of the second factor
+
+    Returns the tokens of a new session. An `mfa_token` works for one sign-in, within five minutes
+    and five attempts. Each code works once.
+    """
+    return service.login(**step)
 
 
 @blp.route("/auth/mfa")

@@ -3,6 +3,7 @@
 import pyotp
 from marshmallow import fields, validate
 
+from ..auth.schemas import MFA_TOKEN, token_field
 from ..users.schemas import password
 from ..web.api import ResponseSchema, Schema
 
@@ -19,6 +20,13 @@ def code(description: str) -> fields.String:
         metadata={"example": "123456", "description": description},
         load_only=True,
     )
+
+
+class LoginMfaSchema(Schema):
+    """Complete a sign-in with a second factor."""
+
+    mfa_token = token_field("The `mfa_token` from the answer `mfa_required`.", MFA_TOKEN)
+    code = code("The code that the app shows, or a recovery code.")
 
 
 class SecondFactorStateSchema(ResponseSchema):

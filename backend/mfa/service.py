@@ -13,6 +13,7 @@ import io
 import logging
 import re
 import secrets
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -21,9 +22,12 @@ import segno
 
 from .. import services
 from ..audit import service as audit
+from ..auth import service as auth
 from ..core import clock, context
-from ..core.errors import Conflict
+from ..core.errors import Conflict, Failure, Forbidden, InvalidCredentials, InvalidToken
 from ..core.identity import Identity
+from ..core.settings import Limit
+from ..crypto.keyring import SECOND_STEP
 from ..db.database import atomic, count_by, current, lock
 from ..mail import mailer
 from ..throttling import service as throttling
@@ -34,12 +38,53 @@ from .models import RecoveryCode, SecondFactor
 log = logging.getLogger(__name__)
 
 STEP = 30  # seconds
+SECOND_STEP_FOR = timedelta(minutes=5)
+SECOND_STEP_TRIES = Limit(5, 300)
 RECOVERY_CODES = 10
 
 
-def is_missing(user: Any) -> bool:
-    """True if the user's role requires a second factor (MFA_REQUIRED_ROLES) and they have none."""
-    return user.role in context.settings().mfa_required_roles and not user.mfa_enabled
+def require_code(user: User) -> None:
+    """Raise Failure `mfa_required`, with a token for `login`, if the user has a second factor."""
+    if user.mfa_enabled:
+        keyring = services.current().keyring
+        token = keyring.sign_for(SECOND_STEP, user.id, user.session_epoch, SECOND_STEP_FOR)
+        raise Failure(
+            "mfa_required", "A second-factor code is required.", members={"mfa_token": token}
+        )
+
+
+def require_enrolment(user: Any) -> None:
+    """Raise Forbidden for a user without a second factor whose role requires one."""
+    if user.role in context.settings().mfa_required_roles and not user.mfa_enabled:
+        raise Forbidden("mfa_enrolment_required", "Set up a second factor first.")
+
+
+def login(mfa_token: str, code: str) -> dict[str, Any]:
+    """Return tokens for a new session if `code` is of the second factor of the token's user.
+
+    InvalidCredentials for a wrong code, and for a token that is used, too old, or was tried with
+    five wrong codes.
+    """
+    user, step = _halfway_in(mfa_token), f"second step {mfa_token}"
+    with throttling.attempt(user, "login.mfa", code=True):
+        if not throttling.allow(step, SECOND_STEP_TRIES) or not check(user, code):
+            raise InvalidCredentials
+    throttling.use_up(step, SECOND_STEP_TRIES)  # each token works once
+    return auth.open_session(user, "login.mfa")
+
+
+def _halfway_in(mfa_token: str) -> User:
+    """Return the user who gave their password for this token and has not changed it since."""
+    try:
+        user_id, epoch = services.current().keyring.read_for(SECOND_STEP, mfa_token)
+    except InvalidToken:
+        raise InvalidCredentials from None
+    user: User | None = User.get_or_none(
+        (User.id == user_id) & (User.session_epoch == epoch) & User.is_active & User.mfa_enabled
+    )
+    if user is None:
+        raise InvalidCredentials
+    return user
 
 
 def state(actor: Identity) -> dict[str, Any]:
@@ -101,7 +146,7 @@ def disable(actor: Identity, current_password: str, code: str) -> None:
         _hold(user.id, enabled=True)
         _remove(user.id)
         audit.record(actor, "mfa.disable", target=("user", user.id))
-        _tell_disabled(user, by_admin=False)
+        _notify_disabled(user, by_admin=False)
 
 
 def new_recovery_codes(actor: Identity, current_password: str, code: str) -> list[str]:
@@ -121,7 +166,7 @@ def clear(actor: Identity, user_id: UUID) -> None:
     _remove(user.id)
     if user.mfa_enabled:
         audit.record(actor, "mfa.disable", target=("user", user.id), by_admin=True)
-        _tell_disabled(user, by_admin=True)
+        _notify_disabled(user, by_admin=True)
 
 
 def check(user: User, code: str) -> bool:
@@ -175,7 +220,7 @@ def _note(user_id: UUID, *, enabled: bool) -> None:
     changed.where((User.id == user_id) & (User.mfa_enabled != enabled)).execute()
 
 
-def _tell_disabled(user: User, *, by_admin: bool) -> None:
+def _notify_disabled(user: User, *, by_admin: bool) -> None:
     about = {"username": user.username, "by_admin": by_admin}
     mailer.send(user.email, "mfa_disabled", user_id=user.id, **about)
 

@@ -24,7 +24,7 @@ def note_forwarded() -> None:
     ).execute()
 
 
-def doubts() -> list[str]:
+def warnings() -> list[str]:
     """Return a sentence for each notice of the last seven days, for `flask doctor`."""
     lately = Notice.select().where(Notice.seen_at > clock.now() - _LATELY).order_by(Notice.name)
     names = {notice.name for notice in lately}

@@ -17,6 +17,7 @@ import peewee as pw
 from .. import services
 from ..audit import service as audit
 from ..core import clock, context
+from ..core.email_addresses import fold_email
 from ..core.errors import Failure, Forbidden, InvalidCredentials
 from ..core.identity import Identity
 from ..core.settings import Limit
@@ -265,7 +266,7 @@ def _hashes_as(account: User | str) -> Account:
 def _folded(name: str) -> str:
     """Return an unknown name in the form in which it would be unique."""
     try:
-        return users.fold_email(name)
+        return fold_email(name)
     except ValueError:
         return name.lower()
 

@@ -2,6 +2,7 @@
 
 from marshmallow import ValidationError, fields, validate
 
+from ..core.email_addresses import MAX_EMAIL, fold_email
 from ..core.identity import ROLES
 from ..crypto.passwords import MAX_LENGTH, normalised
 from ..web.api import (
@@ -15,7 +16,6 @@ from ..web.api import (
     StrictBoolean,
     Timestamp,
 )
-from .service import MAX_EMAIL, fold_email
 
 KINDS = ("person", "service")
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
-import idna
 import peewee as pw
 
 from .. import services
 from ..audit import service as audit
 from ..core import clock, context
+from ..core.email_addresses import fold_email
 from ..core.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from ..core.identity import Identity
 from ..crypto import passwords
@@ -30,30 +29,6 @@ from ..mail import mailer
 from . import links, usernames
 from .models import User
 
-_LOCAL_PART = re.compile(r"(?!\.)(?!.*\.\.)[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}(?<!\.)")
-MAX_EMAIL = 254  # RFC 5321 section 4.5.3.1.3, less the angle brackets
-
-
-def fold_email(email: str) -> str:
-    """Return the form in which an address is unique: lower case, the domain in ASCII (IDNA 2008).
-
-    ValueError unless it has an ASCII local part and a domain of at least two labels.
-    """
-    local, _, domain = email.rpartition("@")
-    if not _LOCAL_PART.fullmatch(local) or len(domain) > MAX_EMAIL:
-        raise ValueError("not an e-mail address")
-    try:
-        ascii_domain = idna.encode(domain, uts46=True, std3_rules=True).decode()
-    except (idna.IDNAError, UnicodeError):
-        raise ValueError("not an e-mail address") from None
-    # Checked after the mapping, which turns other full stops into dots.
-    if "." not in ascii_domain or ascii_domain.endswith("."):
-        raise ValueError("not an e-mail address")
-    folded = f"{local}@{ascii_domain}".lower()
-    if max(len(email), len(folded)) > MAX_EMAIL:
-        raise ValueError("too long")
-    return folded
-
 
 def find(name: str) -> User | None:
     """Return the user who signs in as `name`, a username or an e-mail address, or None."""
@@ -64,6 +39,25 @@ def find(name: str) -> User | None:
         return User.get_or_none(User.email_folded == fold_email(name))
     except ValueError:
         return None
+
+
+def called(name: str) -> User:
+    """Return the user who signs in as `name`, or raise NotFound."""
+    user = find(name)
+    if user is None:
+        raise NotFound("There is no such user.")
+    return user
+
+
+def id_of(name: str) -> UUID:
+    """Return the id of the user who signs in as `name`, or raise NotFound."""
+    return called(name).id
+
+
+def name_of(user_id: UUID) -> str | None:
+    """Return the user's username; None if there is no such user."""
+    username: str | None = User.select(User.username).where(User.id == user_id).scalar()
+    return username
 
 
 def get(actor: Identity, user_id: UUID) -> User:

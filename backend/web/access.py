@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from wsgiref.types import WSGIEnvironment
 
@@ -18,47 +18,39 @@ from flask.typing import ResponseReturnValue
 from .. import services
 from ..core import context
 from ..core.errors import NotFound
-from ..core.identity import Identity
-from . import parsing
+from ..core.identity import Identity, Need, Requirement
+from . import parsing, problems
 
 View = TypeVar("View", bound=Callable[..., Any])
-
-ANY_KEY = ""  # in place of a scope
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may call a route. `key` is the scope that an API key needs; None if no key is accepted.
+    """Who may call a route; anyone if there is no `requirement`.
 
-    `before_enrolment`: also accept a session whose user must still set up a second factor.
-    `by_itself`: the view is public, checks caller and query itself, and reads no body.
+    `checks_itself`: the view checks caller and query itself, and reads no body.
     `hashes`: refuse before anything else while too many passwords are being hashed.
-    `as_client`: also accept the key as an OAuth client's secret.
     """
 
-    public: bool = False
-    admin: bool = False
-    key: str | None = None
-    before_enrolment: bool = False
-    by_itself: bool = False
+    requirement: Requirement | None = None
+    checks_itself: bool = False
     hashes: bool = False
-    as_client: bool = False
 
     def codes(self) -> list[str]:
         """The error codes with which the guard may refuse."""
-        if self.public:
+        wanted = self.requirement
+        if wanted is None:
             return []
         codes = ["ambiguous_credentials", "unauthenticated", "invalid_credentials"]
         codes.append("ip_not_allowed")
-        if self.key is not None:
-            codes += ["rate_limited", "usage_exceeded"]
-        if self.admin:
+        if wanted.session.role:
             codes.append("forbidden")
-        if self.key is None:
+        if wanted.key is None:
             codes.append("session_required")
-        elif self.key != ANY_KEY:
-            codes.append("insufficient_scope")
-        if not self.before_enrolment:
+        else:
+            codes += ["rate_limited", "usage_exceeded"]
+            codes += ["insufficient_scope"] if wanted.key.scopes else []
+        if not wanted.before_enrolment:
             codes.append("mfa_enrolment_required")
         return codes
 
@@ -71,34 +63,42 @@ def _mark(access: Access) -> Callable[[View], View]:
     return decorate
 
 
+def _require(requirement: Requirement) -> Callable[[View], View]:
+    return _mark(Access(requirement))
+
+
 # The marks. Put one directly under @blp.route, or under @before_enrolment.
-public = _mark(Access(public=True))
-public_hashing = _mark(Access(public=True, hashes=True))
-by_itself = _mark(Access(public=True, by_itself=True))
-session = _mark(Access())
-session_or_any_key = _mark(Access(key=ANY_KEY))
+public = _mark(Access())
+public_hashing = _mark(Access(hashes=True))
+checks_itself = _mark(Access(checks_itself=True))
+session = _require(Requirement())
+session_or_any_key = _require(Requirement(key=Need()))
 
 
 def session_or_key(scope: str) -> Callable[[View], View]:
     """Mark: a session, or an API key that holds `scope`."""
-    return _mark(Access(key=scope))
+    return _require(Requirement(key=Need(scopes=(scope,))))
 
 
 def admin(scope: str | None = None) -> Callable[[View], View]:
     """Mark: an administrator's session, or an API key that holds `scope`, if one is named."""
-    return _mark(Access(admin=True, key=scope))
+    return _require(Requirement(Need("admin"), Need(scopes=(scope,)) if scope else None))
 
 
 def before_enrolment(view: View) -> View:
     """Above a mark: also for users who must first set up the second factor (MFA_REQUIRED_ROLES)."""
-    view.access = replace(view.access, before_enrolment=True)  # type: ignore[attr-defined]
-    return view
+    return _require(_required(view)._replace(before_enrolment=True))(view)
 
 
 def as_client(view: View) -> View:
     """Above a mark: also accept the key as an OAuth client's secret."""
-    view.access = replace(view.access, as_client=True)  # type: ignore[attr-defined]
-    return view
+    return _require(_required(view)._replace(as_client=True))(view)
+
+
+def _required(view: Any) -> Requirement:
+    requirement: Requirement | None = view.access.requirement
+    assert requirement, "a public route accepts everyone already"
+    return requirement
 
 
 def actor() -> Identity:
@@ -108,16 +108,18 @@ def actor() -> Identity:
     return identity
 
 
-def init_app(app: Flask, enforce: Callable[[Access, WSGIEnvironment], None]) -> None:
+def init_app(app: Flask, authorize: Callable[[WSGIEnvironment, Requirement], object]) -> None:
     """Put the guard before every view of the app. RuntimeError if one has no mark.
 
-    For a view that is not public, `enforce` makes the caller the actor of the call, or raises the
-    error that refuses them.
+    `authorize` makes the caller the actor of the call, or raises the error that refuses them.
     """
     unmarked = [name for name, view in app.view_functions.items() if not hasattr(view, "access")]
     if unmarked:
         raise RuntimeError(f"views without an access mark: {', '.join(unmarked)}")
-    app.before_request(functools.partial(_guard, app.view_functions, enforce))
+    codes = {code for view in app.view_functions.values() for code in getattr(view, "fails", ())}
+    if unknown := codes - problems.CODES.keys():
+        raise RuntimeError(f"unknown error codes: {', '.join(sorted(unknown))}")
+    app.before_request(functools.partial(_guard, app.view_functions, authorize))
 
 
 def hashing_paths(app: Flask) -> frozenset[str]:
@@ -128,10 +130,10 @@ def hashing_paths(app: Flask) -> frozenset[str]:
 
 
 def _guard(
-    views: dict[str, Any], enforce: Callable[[Access, WSGIEnvironment], None]
+    views: dict[str, Any], authorize: Callable[[WSGIEnvironment, Requirement], object]
 ) -> ResponseReturnValue | None:
-    asked = request._get_current_object()  # type: ignore[attr-defined]
-    rule, environ = asked.url_rule, asked.environ
+    present = request._get_current_object()  # type: ignore[attr-defined]
+    rule, environ = present.url_rule, present.environ
     if environ["PATH_INFO"].startswith("//") or not environ["PATH_INFO"].startswith("/"):
         raise NotFound  # Werkzeug treats several slashes, or none, as one
     if rule is None:
@@ -143,8 +145,8 @@ def _guard(
     access: Access = view.access
     if access.hashes:
         services.current().password_hasher.require_place()  # makes a flood cost next to nothing
-    if not access.public:
-        enforce(access, environ)
-    if not access.by_itself:
+    if access.requirement:
+        authorize(environ, access.requirement)
+    if not access.checks_itself:
         parsing.admit(view, environ)
     return None

@@ -10,7 +10,7 @@ from flask import Flask
 from marshmallow import fields
 
 from . import problems
-from .access import ANY_KEY, Access
+from .access import Access
 from .api import Api, EnumString, Id, IdConverter, ResponseSchema
 
 TITLE = "Backend"
@@ -54,7 +54,7 @@ class ProblemSchema(ResponseSchema):
     status = fields.Integer(metadata={"description": "The HTTP status."})
     code = EnumString(
         "ProblemCode",
-        sorted(problems.CODES),
+        problems.CODES,
         metadata={"description": "The stable name of the error, for programs."},
     )
     detail = fields.String(metadata={"description": "An explanation of the error, for people."})
@@ -149,7 +149,7 @@ def codes_of(view: Any, *, has_id: bool) -> list[str]:
 
 
 def _complete(operation: dict[str, Any], endpoint: str, view: Any, *, has_id: bool) -> None:
-    operation["operationId"] = endpoint.replace(".", "_")
+    operation.setdefault("operationId", endpoint.replace(".", "_"))
     operation["security"] = _security(view.access)
     for parameter in operation.get("parameters", ()):
         parameter.get("schema", {}).pop("example", None)  # Swagger UI would send it as a filter
@@ -169,13 +169,14 @@ def _complete(operation: dict[str, Any], endpoint: str, view: Any, *, has_id: bo
 
 
 def _security(access: Access) -> list[dict[str, list[str]]]:
-    if access.public:
+    wanted = access.requirement
+    if wanted is None:
         return []
     schemes: list[dict[str, list[str]]] = [{"session": []}]
-    if access.key is not None:
-        schemes.append({"apiKey": [access.key] if access.key != ANY_KEY else []})
-    if access.as_client:
-        schemes.append({"client": [access.key] if access.key else []})
+    if wanted.key:
+        schemes.append({"apiKey": list(wanted.key.scopes)})
+        if wanted.as_client:
+            schemes.append({"client": list(wanted.key.scopes)})
     return schemes
 
 

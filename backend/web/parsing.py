@@ -41,7 +41,7 @@ _NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 def admit(view: Any, environ: WSGIEnvironment) -> None:
     """Raise an error if the body or the query of the current request is not acceptable."""
-    limit = MAX_PUBLIC_BODY if view.access.public else MAX_BODY
+    limit = MAX_PUBLIC_BODY if view.access.requirement is None else MAX_BODY
     if environ.get("CONTENT_LENGTH") and (request.content_length or 0) > limit:
         raise RequestEntityTooLarge
     if getattr(view, "takes_json", False):

@@ -56,6 +56,14 @@ CODES: dict[str, tuple[int, str]] = {
     "unavailable": (503, "Temporarily unavailable; try again after `Retry-After` seconds."),
 }
 
+
+def define_codes(codes: Mapping[str, tuple[int, str]]) -> None:
+    """Add codes of a subject, each with its status and meaning. ValueError if one exists."""
+    if clash := CODES.keys() & codes:
+        raise ValueError(f"error codes defined twice: {', '.join(sorted(clash))}")
+    CODES.update(codes)
+
+
 # Codes that deny an authenticated caller something; each denial is audited.
 DENIALS = frozenset(
     {

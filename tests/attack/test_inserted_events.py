@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from backend.audit import chain
 from backend.audit.models import AuditEvent
+from backend.audit_chain import service as chain
 from backend.db.database import insert_all, new_id, release
 
 from ..support.apps import service_of

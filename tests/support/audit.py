@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from backend.audit import chain
-from backend.audit.chain import Report
 from backend.audit.service import record
+from backend.audit_chain import service as chain
+from backend.audit_chain.service import Report
 from backend.db.database import new_id, release
 from backend.services import Services
 

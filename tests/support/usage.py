@@ -13,7 +13,7 @@ from .people import Person
 def flush(*apps: Flask) -> None:
     """Write what the apps have counted."""
     for app in apps:
-        service_of(app).usage.flush()
+        service_of(app).flush()
 
 
 def usage(person: Person, key: dict[str, Any], query: str = "") -> list[dict[str, Any]]:

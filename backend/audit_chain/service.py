@@ -1,4 +1,4 @@
-"""The chain: sealing, verifying and pruning.
+"""The chain of audit events: sealing, verifying and pruning. Skip it on a first reading.
 
 Each event is signed when it is written. Seconds later it is sealed: it gets the next number, and
 its signature is replaced by an HMAC over all its columns and the previous seal. So without
@@ -22,13 +22,14 @@ from typing import Any
 from uuid import UUID
 
 from .. import services
+from ..audit import rows
+from ..audit.models import AuditEvent
+from ..audit.rows import Row
 from ..core import clock, context
 from ..core.errors import Conflict
 from ..core.words import counted
 from ..db.database import atomic, current, on_postgres
-from . import rows
-from .models import AuditChain, AuditEvent
-from .rows import Row
+from .models import AuditChain
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ _UNSIGNED = (
     " `flask audit verify` lists them."
 )
 
+_LOCK = "backend.audit:seal"  # the same in all releases, which may run at the same time
 _CHAIN = UUID(int=0)  # the id of the one row
 _KEY_KIND = b"audit:"  # precedes the key, so no other value that we encrypt can replace it
 
@@ -129,7 +131,7 @@ def _alone() -> bool:
     if not on_postgres():
         return True
     lock = "SELECT pg_try_advisory_xact_lock(hashtext(%s))"
-    return bool(current.execute_sql(lock, (f"{__package__}:seal",)).fetchone()[0])
+    return bool(current.execute_sql(lock, (_LOCK,)).fetchone()[0])
 
 
 def _store(sealed: list[tuple[Any, int, str]]) -> None:
@@ -399,7 +401,7 @@ def _prune(before: datetime, limit: int) -> int:
     return int(chain.start_sequence - start)
 
 
-def doubts() -> list[str]:
+def warnings() -> list[str]:
     """Return a sentence if the chain depends on an earlier SECRET_KEY, for `flask doctor`."""
     try:
         chain = _stored_chain()

@@ -1,37 +1,14 @@
-"""`flask prune` and `flask doctor`. Skip it on a first reading."""
+"""`flask doctor`. Skip it on a first reading."""
 
 from __future__ import annotations
 
 import click
 from flask.cli import with_appcontext
 
-from .. import services, upkeep
-from ..api_keys import service as keys
-from ..audit import chain
-from ..auth import service as auth
+from .. import services
+from ..cli.common import fail, inside, say
 from ..core.words import counted
-from ..doctor import checks as installation
-from ..mail import outbox
-from ..mfa import service as mfa
-from ..notices import service as notices
-from .common import fail, inside, say
-
-
-@click.command("prune")
-@with_appcontext
-@inside
-def prune() -> None:
-    """Delete expired rows: sessions, throttles, audit events past retention, and others.
-
-    Also disable unused keys, and notify the owners of keys that expire soon. Running servers do
-    this in small batches while they get requests; this command does it all in one go.
-    """
-    say(f"{counted(sum(iter(upkeep.prune, 0)), 'row')} deleted.")
-    tended = 0
-    while some := upkeep.tend():
-        tended += some
-    if tended:
-        say(f"{counted(tended, 'key')} disabled or expiring soon.")
+from . import service as installation
 
 
 @click.command("doctor")
@@ -42,7 +19,10 @@ def doctor() -> None:
     service = services.current()
     fatal, doubtful = installation.findings(service.settings, service.database)
     if not fatal:
-        doubtful += _about_secrets() + chain.doubts() + notices.doubts() + outbox.doubts()
+        doubtful += _about_secrets()
+        for subject in service.subjects:
+            for warnings in subject.warnings:
+                doubtful += warnings()
     doubtful += installation.servers(service)
     for sentence in doubtful:
         say(f"warning: {sentence}")
@@ -53,12 +33,13 @@ def doctor() -> None:
 
 def _about_secrets() -> list[str]:
     """Report what still needs an earlier SECRET_KEY, and what was made with one that is gone."""
+    service = services.current()
     used = {
-        "API key": keys.secrets_in_use(),
-        "session": auth.secrets_in_use(),
-        "second factor": mfa.secrets_in_use(),
+        thing: count()
+        for subject in service.subjects
+        for thing, count in subject.secrets_in_use.items()
     }
-    present, *earlier = services.current().keyring.secret_ids
+    present, *earlier = service.keyring.secret_ids
     result = []
     for number, secret_id in enumerate(earlier, 1):
         needed = [counted(ids[secret_id], thing) for thing, ids in used.items() if secret_id in ids]

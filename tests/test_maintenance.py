@@ -9,7 +9,7 @@ from typing import Any
 from flask import Flask
 from flask.testing import FlaskClient
 
-from backend import upkeep
+from backend.background import maintenance
 from backend.core import clock
 from backend.db.database import release
 from backend.throttling.models import Throttle
@@ -89,12 +89,12 @@ def test_what_is_used_again_at_the_same_time_is_left(
 
 def test_more_than_some_are_deleted_by_the_command(app: Flask, travel: Travel) -> None:
     client = client_of(app)
-    for number in range(upkeep.SOME // 2 + 10):
+    for number in range(maintenance.BATCH // 2 + 10):
         body = {"username": f"name{number}", "password": PASSWORD}
         client.post(
             "/v1/auth/login", json=body, environ_overrides={"REMOTE_ADDR": f"10.0.0.{number % 200}"}
         )
-    assert counts(app)["throttles"] > upkeep.SOME
+    assert counts(app)["throttles"] > maintenance.BATCH
     travel(days=2)
     assert command(app).exit_code == 0
     assert counts(app)["throttles"] == 0

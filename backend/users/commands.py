@@ -9,22 +9,12 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 
+from ..cli.common import every_row, fail, inside, load, print_json, read_password, say
 from ..core import context
 from ..core.errors import Conflict
 from ..core.identity import CONSOLE
-from ..throttling import service as throttling
-from ..users import service as users
-from ..users.schemas import RegisterSchema, UserSchema
-from .common import (
-    every_row,
-    fail,
-    inside,
-    load,
-    print_json,
-    read_password,
-    say,
-    user_called,
-)
+from . import service as users
+from .schemas import RegisterSchema, UserSchema
 
 group = AppGroup("users", help="Accounts.")
 
@@ -90,21 +80,10 @@ def list_users(*, as_json: bool) -> None:
 
 @group.command()
 @click.argument("username")
-@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
-@inside
-def set_password(username: str, *, password_stdin: bool) -> None:
-    """Set a password, end all sessions of the account, and forget its failed sign-ins."""
-    user = user_called(username)
-    users.set_password(CONSOLE, user, read_password(stdin=password_stdin))
-    throttling.clear_failures(user)
-
-
-@group.command()
-@click.argument("username")
 @inside
 def disable(username: str) -> None:
     """Disable an account: its sessions end permanently, its keys stop working."""
-    users.change(CONSOLE, user_called(username).id, is_active=False)
+    users.change(CONSOLE, users.called(username).id, is_active=False)
 
 
 @group.command()
@@ -112,4 +91,4 @@ def disable(username: str) -> None:
 @inside
 def enable(username: str) -> None:
     """Enable an account; its keys work again."""
-    users.change(CONSOLE, user_called(username).id, is_active=True)
+    users.change(CONSOLE, users.called(username).id, is_active=True)

@@ -179,8 +179,8 @@ def test_of_a_text_taken_over_in_both_forms_the_first_counts_and_moves_to_a_new_
     for app in (first, between, between, make_app(database_url=url_of(first), secret_key=NEW)):
         there = sign_in(client_of(app), "alice")
         assert me(there, DJANGO).json["auth"]["key_id"] == key["id"]
-    service_of(first).last_used.flush()
-    service_of(between).last_used.flush()
+    service_of(first).flush()
+    service_of(between).flush()
     assert there.get(f"/v1/api-keys/{key['id']}").json["last_used_at"]
     assert there.get(f"/v1/api-keys/{other['id']}").json["last_used_at"] is None
 

@@ -10,11 +10,12 @@ from uuid import UUID
 
 import peewee as pw
 
+from .. import services
+from ..api_keys import service as keys
 from ..core import clock
 from ..core.errors import Invalid
 from ..core.identity import Identity
 from ..db.database import execute, json_rows, on_postgres
-from . import service
 from .models import KeyUsage
 
 KEPT = timedelta(days=400)
@@ -28,12 +29,18 @@ INTERVALS = {
 }
 
 
+def count(key_id: str, code: str) -> None:
+    """Count a decision on the key with this id, in hex; it is written later, with others."""
+    hour = int(clock.now().timestamp()) // HOUR
+    services.current().write_behind[write_usage].note((key_id, hour, code), 1)
+
+
 def write_usage(notes: dict[tuple[str, int, str], int]) -> None:
     """Add up decisions, {(key id, hour, code): how often}, in one statement.
 
     Keys that are gone are left out. If the database's confirmation is lost, they count twice.
     """
-    # In one order, as in service.write_last_used.
+    # In one order, as in keys.write_last_used.
     rows = json.dumps([(*what, uses) for what, uses in notes.items()])
     # Waits for a key that is just being deleted, and then leaves it out.
     lock = " FOR KEY SHARE OF k" if on_postgres() else ""
@@ -67,7 +74,7 @@ def list_usage(
         raise Invalid("since", "Must be before until.", place="query")
     if end - start > most:
         raise Invalid("since", f"Must be at most {most // DAY} days before until.", place="query")
-    service.get(actor, key_id)
+    keys.get(actor, key_id)
     hours = size // HOUR
     slot = (KeyUsage.hour / hours).alias("slot")
     rows = (

@@ -10,20 +10,24 @@ from uuid import UUID
 import click
 from flask.cli import AppGroup
 
-from ..api_keys.models import ApiKey
-from ..audit import chain
-from ..audit import service as audit
-from ..audit.schemas import AuditEventSchema, SealedEventSchema
-from ..core.words import counted
-from ..users.models import User
-from .common import every_row, fail, inside, print_json, say, user_id_of
+from .. import services
+from ..cli.common import every_row, inside, print_json, say
+from ..subject import Target
+from . import service as audit
+from .schemas import AuditEventSchema, SealedEventSchema
 
 group = AppGroup("audit", help="The audit trail.")
 
 
+def _known_action(context: Any, parameter: Any, action: str | None) -> str | None:
+    if action is not None and action not in audit.ACTIONS:
+        raise click.BadParameter(f"not one of {', '.join(audit.ACTIONS)}")
+    return action
+
+
 @group.command("list")
 @click.option("--actor", help="Only by this user: username, e-mail address or id.")
-@click.option("--action", type=click.Choice(audit.ACTIONS), help="Only this action.")
+@click.option("--action", callback=_known_action, help="Only this action.")
 @click.option("--since", type=click.DateTime(["%Y-%m-%d"]), help="Only since that day, in UTC.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 @inside
@@ -32,7 +36,7 @@ def list_events(
 ) -> None:
     """List events, newest first."""
     filters: dict[str, Any] = {"since": since and since.replace(tzinfo=UTC)}
-    filters |= {"actor_id": user_id_of(actor)} if actor else {}
+    filters |= {"actor_id": _id_of("user", actor)} if actor else {}
     filters |= {"action": action} if action else {}
     named = functools.lru_cache(10_000)(_named)
     for event in every_row(audit.list_events, **filters):
@@ -51,25 +55,24 @@ def list_events(
 
 def _named(kind: str, id_: UUID) -> str:
     """Return the id, with the current name of its user or key."""
-    columns = {"user": (User, User.username), "api_key": (ApiKey, ApiKey.name)}
-    if kind not in columns:
-        return str(id_)
-    model, column = columns[kind]
-    name = model.select(column).where(model.id == id_).scalar()
+    target = _targets().get(kind)
+    name = target.name_of(id_) if target else None
     return f"{id_} ({name})" if name else str(id_)
 
 
-@group.command()
-@inside
-def verify() -> None:
-    """Check every event against its seal or signature. Exit code 1 if any was altered or added."""
-    report = chain.verify()
-    say(f"{counted(report.checked, 'sealed event')}, up to sequence {report.sequence}")
-    say(f"seal {report.seal or 'none'}   (compare with the newest audit.seal in the log)")
-    say(f"{report.unsealed} not sealed yet, the oldest for {report.oldest_unsealed:.0f} s")
-    if report.faults:
-        more = [f"and {report.more} more."] if report.more else []
-        fail(*report.faults, *more)
+def _id_of(kind: str, name: str) -> UUID:
+    """Return the id of what has this name; an id is returned as it is, even if there is none."""
+    try:
+        return UUID(name)
+    except ValueError:
+        id_of = _targets()[kind].id_of
+        assert id_of is not None, f"nothing finds a {kind} by name"
+        return id_of(name)
+
+
+def _targets() -> dict[str, Target]:
+    subjects = services.current().subjects
+    return {kind: target for each in subjects for kind, target in each.targets.items()}
 
 
 @group.command("export")

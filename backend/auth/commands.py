@@ -1,4 +1,7 @@
-"""`flask tokens`: the keys that sign access tokens. Skip it on a first reading."""
+"""`flask tokens`: the keys that sign access tokens; `flask users set-password`.
+
+Skip it on a first reading.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,14 @@ import click
 from flask import current_app
 from flask.cli import AppGroup
 
+from ..cli.common import fail, inside, read_password, say
+from ..core.identity import CONSOLE
 from ..core.settings import Settings, SettingsError
 from ..crypto import signing_keys
 from ..services import Services
-from .common import fail, say
+from ..throttling import service as throttling
+from ..users import service as users
+from ..users.commands import group as users_group
 
 group = AppGroup("tokens", help="The key pairs that sign access tokens.")
 
@@ -46,3 +53,14 @@ def rotate_key(*, promote: bool, drop_others: bool) -> None:
         )
     else:
         say("Only this key signs and verifies once all processes are restarted.")
+
+
+@users_group.command()
+@click.argument("username")
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@inside
+def set_password(username: str, *, password_stdin: bool) -> None:
+    """Set a password, end all sessions of the account, and forget its failed sign-ins."""
+    user = users.called(username)
+    users.set_password(CONSOLE, user, read_password(stdin=password_stdin))
+    throttling.clear_failures(user)

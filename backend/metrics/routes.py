@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hmac
 
-from flask import Response, request
+from flask import Flask, Response, request
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from .. import services
 from ..core.errors import INVALID_TOKEN, Failure, InvalidCredentials
-from .access import public
-from .api import Blueprint
-from .headers import bearer_of
+from ..web.access import public
+from ..web.api import Api, Blueprint
+from ..web.headers import bearer_of
 
 blp = Blueprint("metrics", __name__, description="Metrics for Prometheus")
 
@@ -19,6 +19,12 @@ _EXAMPLE = """# HELP backend_verifications_total Decisions about API keys by the
 # TYPE backend_verifications_total counter
 backend_verifications_total{code="valid"} 1027.0
 """
+
+
+def init_app(app: Flask, api: Api) -> None:
+    """Register the endpoint if METRICS_ENABLED."""
+    if app.extensions["backend"].settings.metrics_enabled:
+        api.register_blueprint(blp)
 
 
 @blp.route("/metrics")

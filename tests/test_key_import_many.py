@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from backend.api_keys import importer
 from backend.core.words import counted
+from backend.key_import import service as importer
 
 from .support.apps import client_of, service_of, statements, url_of
 from .support.concurrency import at_once, statuses

@@ -11,12 +11,12 @@ from uuid import UUID
 import peewee as pw
 
 from .. import services
+from ..api_keys import service as keys
+from ..api_keys.models import ApiKey, ApiKeySecret
 from ..core import clock
 from ..core.errors import Conflict, Failure, Invalid, NotFound
 from ..core.identity import Identity
 from ..db.database import atomic, insert_all
-from . import service as keys
-from .models import ApiKey, ApiKeySecret
 
 BATCH = 200  # keys at a time
 

@@ -1,0 +1,14 @@
+"""Seals audit events in a chain, so that later changes of them are detected."""
+
+from ..subject import Subject
+from . import commands, service
+
+# Importing the commands adds `verify` to the group of the audit trail.
+__all__ = ["SUBJECT", "commands"]
+
+SUBJECT = Subject(
+    name="audit_chain",
+    periodic=(service.seal,),
+    maintenance=(service.prune,),
+    warnings=(service.warnings,),
+)

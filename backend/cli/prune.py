@@ -1,0 +1,27 @@
+"""`flask prune`: background maintenance in one go. Skip it on a first reading."""
+
+from __future__ import annotations
+
+import click
+from flask.cli import with_appcontext
+
+from .. import services
+from ..background.maintenance import until_done
+from ..core.words import counted
+from .common import inside, say
+
+
+@click.command()
+@with_appcontext
+@inside
+def prune() -> None:
+    """Delete expired rows: sessions, throttles, audit events past retention, and others.
+
+    Also do what is due every hour: disable unused keys, notify the owners of keys that expire soon.
+    Running servers do this in small batches while they get requests.
+    """
+    subjects = services.current().subjects
+    deleted = until_done(task for each in subjects for task in each.maintenance)
+    say(f"{counted(sum(deleted.values()), 'row')} deleted.")
+    for name, count in until_done(task for each in subjects for task in each.hourly).items():
+        say(f"{name.replace('_', ' ')}: {count}")
