@@ -9,7 +9,7 @@ FLASK := FLASK_SKIP_DOTENV=1 $(BIN)/flask --app wsgi
 DEVELOPMENT = export ENVIRONMENT=$${ENVIRONMENT:-$$($(BIN)/dotenv get ENVIRONMENT 2>/dev/null \
 	|| echo development)}
 
-.PHONY: run test lint format fuzz attack faults soak browser clients proxy wheel bench bench-path lock clean
+.PHONY: run test lint format fuzz attack faults soak browser clients proxy wheel removal bench bench-path lock clean
 .DEFAULT_GOAL := run
 
 run: .venv/runtime
@@ -61,6 +61,11 @@ proxy: .venv/development .venv/proxy
 # Build the wheel, and run it outside the checkout.
 wheel: .venv/development
 	$(BIN)/pytest tests/wheel
+
+# Take each subject that is not part of the core out of a copy of the tree; the rest must work.
+removal: .venv/development
+	$(BIN)/mypy
+	$(BIN)/pytest -n auto tests/removal
 
 # Make the tables of benchmarks/README.md, in two hours. BENCH=--short checks in three minutes that
 # they work; BENCH="peers --rounds 9" makes one table. Needs wrk (Debian: apt-get install wrk).

@@ -159,10 +159,5 @@ class Metrics:
         """Set the gauges that are not updated as things happen."""
         self._pool_used.set(service.database.in_use)
         self._pool_size.set(service.settings.database_connections)
-<<<<<<< HEAD
         self._tasks.set(service.tasks.waiting + service.lookups.waiting)
-        self._lag.set(max(each.lag for each in (service.last_used, service.usage, service.denials)))
-=======
-        self._jobs.set(service.tasks.waiting + service.lookups.waiting)
         self._lag.set(max(notes.lag for notes in service.write_behind.values()))
->>>>>>> bce0859 (Make every subject a plug that app.py lists)

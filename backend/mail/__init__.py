@@ -1,10 +1,6 @@
-<<<<<<< HEAD
 """Mail: writing it, storing it until it is sent, sending it. Skip it on a first reading."""
-=======
-"""Mail: writing it, keeping it until it is sent, sending it. Skip it on a first reading."""
 
 from ..subject import Subject
 from . import outbox
 
 SUBJECT = Subject(name="mail", maintenance=(outbox.prune,), warnings=(outbox.warnings,))
->>>>>>> bce0859 (Make every subject a plug that app.py lists)

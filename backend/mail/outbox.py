@@ -78,13 +78,8 @@ def prune(limit: int) -> int:
     return delete_some(unsent, limit)
 
 
-<<<<<<< HEAD
-def doubts() -> list[str]:
-    """Return a sentence for `flask doctor` if mail has been waiting for a long time."""
-=======
 def warnings() -> list[str]:
-    """Return a sentence for `flask doctor` if mail has been waiting for long."""
->>>>>>> bce0859 (Make every subject a plug that app.py lists)
+    """Return a sentence for `flask doctor` if mail has been waiting for a long time."""
     late = Mail.select().where(Mail.created_at <= clock.now() - LATE)
     if not (count := late.count()):
         return []
