@@ -1,4 +1,4 @@
-"""The audit trail.
+"""The audit trail: events, and the state of the chain that seals them.
 
 No foreign keys: an event outlives the user it refers to.
 """
@@ -40,6 +40,22 @@ def migrate(migrator: Migrator, database: pw.Database, *, fake: bool = False) ->
         AuditEvent.id, where=AuditEvent.sequence.is_null(), name="audit_events_unsealed"
     )
 
+    @migrator.create_model
+    class AuditChain(pw.Model):
+        id = pw.UUIDField(primary_key=True)
+        created_at = pw_pext.DateTimeTZField()
+        start_sequence = pw.BigIntegerField()
+        start_seal = pw.CharField(max_length=64)
+        last_sequence = pw.BigIntegerField()
+        last_seal = pw.CharField(max_length=64)
+        wrapped_key = pw.TextField()
+        mac = pw.CharField(max_length=64)
+
+        class Meta:
+            table_name = "audit_chain"
+            legacy_table_names = False
+
 
 def rollback(migrator: Migrator, database: pw.Database, *, fake: bool = False) -> None:
+    migrator.remove_model("audit_chain", cascade=True)
     migrator.remove_model("audit_events", cascade=True)

@@ -10,15 +10,13 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from backend.app import SUBJECTS
+from backend.api_keys.scopes import OWN
 from backend.auth.guard import authorize
 from backend.web import access
 
 from .support.apps import client_of, statements
 from .support.people import Person, add_user, by_key, sign_in
 from .support.problems import assert_problem
-
-OWN = {each.name for subject in SUBJECTS for each in subject.scopes if "*" not in each.name}
 
 # Every route: who may call it, and what that one is answered who sends no body and asks for an id
 # that does not exist. "session or x" means a session, or a key that holds the scope x.
@@ -237,7 +235,7 @@ def test_a_key_with_all_scopes_but_that_of_the_route_does_not_pass(
     client: FlaskClient, root: Person
 ) -> None:
     texts = {
-        scope: root.new_key(scopes=sorted((OWN | {"reports:*"}) - {scope}))["key"] for scope in OWN
+        scope: root.new_key(scopes=sorted(({*OWN, "reports:*"}) - {scope}))["key"] for scope in OWN
     }
     texts[""] = texts["any key"] = root.new_key(scopes=sorted(OWN))["key"]
 

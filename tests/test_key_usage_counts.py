@@ -197,7 +197,7 @@ def test_the_counts_of_many_keys_are_written_by_one_statement(
     alice.delete(f"/v1/api-keys/{keys[0]['id']}")
     with statements(app) as ran:
         flush(app)
-    assert len(ran) == 1
+    assert len([sql for sql in ran if "INTO key_usage" in sql]) == 1
     for owner, key in zip([alice] * 19 + [bob] * 20, keys[1:], strict=True):
         assert counts(owner, key) == {"valid": 2, "insufficient_scope": 1}
     alice.delete(f"/v1/api-keys/{keys[1]['id']}")

@@ -11,12 +11,17 @@ PATTERN = r"[a-z][a-z0-9_-]{0,31}:([a-z][a-z0-9_-]{0,31}|\*)"
 
 # The service's own, of all subjects. All other areas belong to the services that ask us to verify
 # keys.
-OWN: list[Scope] = []
+OWN: list[str] = []
+_RESERVED: list[Scope] = []
 
 
 def define_scopes(scopes: Iterable[Scope]) -> None:
     """Add scopes of a subject."""
-    OWN.extend(scopes)
+    for scope in scopes:
+        if not scope.name.endswith(":*"):
+            OWN.append(scope.name)
+        if scope.for_admins or scope.for_services:
+            _RESERVED.append(scope)
 
 
 def covers(held: Iterable[str], wanted: str) -> bool:
@@ -42,8 +47,7 @@ def allowed(scope: str, role: str, kind: str) -> bool:
     if role == "admin":
         return True
     return not any(
-        (own.for_admins or (own.for_services and kind != "service")) and _overlap(scope, own.name)
-        for own in OWN
+        (each.for_admins or kind != "service") and _overlap(scope, each.name) for each in _RESERVED
     )
 
 
@@ -63,6 +67,5 @@ def effective(stored: Iterable[str], role: str, kind: str) -> frozenset[str]:
         if allowed(scope, role, kind):
             result.add(scope)
         elif scope.endswith(":*"):
-            within = (own.name for own in OWN if covers((scope,), own.name))
-            result |= {own for own in within if allowed(own, role, kind)}
+            result |= {own for own in OWN if covers((scope,), own) and allowed(own, role, kind)}
     return frozenset(result)

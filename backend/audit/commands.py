@@ -21,7 +21,7 @@ group = AppGroup("audit", help="The audit trail.")
 
 def _known_action(context: Any, parameter: Any, action: str | None) -> str | None:
     if action is not None and action not in audit.ACTIONS:
-        raise click.BadParameter(f"not one of {', '.join(audit.ACTIONS)}")
+        raise click.BadParameter(f"is not one of {', '.join(audit.ACTIONS)}")
     return action
 
 
