@@ -39,6 +39,7 @@ pytest.register_assert_rewrite("tests.support")  # before it is imported
 from .support.apps import client_of, close, service_of
 from .support.audit import SECRET, assert_clean, record_some, seal
 from .support.certificates import self_signed
+from .support.commands import Flasks, flask_of
 from .support.databases import ENGINES, MEMORY, POSTGRES_URL, REDIS_URL, migrate, scratch_postgres
 from .support.long_runs import FULL, Site
 from .support.mail import Inbox
@@ -434,3 +435,17 @@ def pytest_terminal_summary(
         terminalreporter.write_line(report.nodeid.rpartition("::")[2])
         for what, found in report.user_properties:
             terminalreporter.write_line(f"    {what:<44} {found}")
+
+
+@pytest.fixture
+def flask(app: Flask) -> Flasks:
+    """The `flask` command for `app`."""
+    return flask_of(app)
+
+
+@pytest.fixture
+def migrated(tmp_path: Path) -> str:
+    """The URL of a migrated SQLite database, for processes."""
+    url = f"sqlite:///{tmp_path / 'test.db'}"
+    migrate(url)
+    return url
