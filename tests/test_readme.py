@@ -122,12 +122,10 @@ def test_a_resource_is_added_as_described(tmp_path: Path) -> None:
         if code.startswith("# ")
     )
     assert len(files) == 6
-    new_import, _, new_tuple = files.pop("backend/app.py").splitlines()
     app = tmp_path / "backend" / "app.py"
-    text = app.read_text().replace("from .users import", f"{new_import}\nfrom .users import")
-    app.write_text(re.sub(r"^V1 = .*$", new_tuple, text, flags=re.MULTILINE))
+    text = app.read_text().replace("    notices,\n", "    notes,\n    notices,\n")
+    app.write_text(text.replace("doctor.SUBJECT,\n", "doctor.SUBJECT,\n    notes.SUBJECT,\n"))
     (tmp_path / "backend" / "notes").mkdir()
-    (tmp_path / "backend" / "notes" / "__init__.py").write_text('"""Notes."""\n')
     for name, code in files.items():
         (tmp_path / name).write_text(code)
 
