@@ -17,8 +17,8 @@ COPY backend backend
 COPY config config
 COPY migrations migrations
 USER 10001
-# The SQLite database, where there is one. It is all that must be writable (`--read-only` works), and
-# the group 0 may write it: OpenShift runs the image as some other user of that group.
+# For the SQLite database, if you use it. Nothing else must be writable (`--read-only` works). Group
+# 0 can write to it, because OpenShift runs the image as a random user in that group.
 VOLUME /app/instance
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["python", "-c", \

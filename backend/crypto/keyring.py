@@ -189,7 +189,7 @@ class Keyring:
     # --- API keys ---
 
     def new_api_key(self) -> str:
-        """Return a new key: `<prefix>_`, 32 random characters (190 bits), 6 of checksum."""
+        """Return a new key: `<prefix>_`, 32 random characters (190 bits), a checksum of 6."""
         body = "".join(secrets.choice(BASE62) for _ in range(32))
         text = f"{self._settings.api_key_prefix}_{body}"
         return text + _checksum(text)
@@ -233,10 +233,10 @@ def _signature(key: bytes, text: str) -> str:
 
 
 def read_digest(text: str) -> str:
-    """Return the text to digest again for a key of which another system stored only this digest.
+    """Return the text to seal for a key of which only this digest is known.
 
-    It is a digest of the whole key: SHA-256 as hex or base64url, or SHA-512 in the format of
-    djangorestframework-api-key, `sha512$$<hex>`. Raises ValueError for anything else.
+    It is the other system's digest of the whole key: SHA-256 as hex or base64url, or SHA-512 in the
+    format of djangorestframework-api-key, `sha512$$<hex>`. Raises ValueError for anything else.
     """
     if len(text) == 43 and (raw := from_base64url(text)):
         text = raw.hex()

@@ -174,7 +174,7 @@ def count_by(column: pw.Field, rows: pw.ModelSelect) -> dict[Any, int]:
 def delete_some(rows: pw.ModelSelect, limit: int) -> int:
     """Delete up to `limit` of these rows, so that others do not wait long; return how many.
 
-    Skips rows that another transaction is changing: they may no longer be ones to delete.
+    Skips rows that another transaction is changing: after that, they may have to stay.
     """
     model = rows.model
     some = rows.select(model.id).limit(limit)
@@ -208,7 +208,7 @@ def new_id() -> uuid.UUID:
 
 
 def made_at(made: uuid.UUID) -> int:
-    """Return the time when `new_id` made the id, in Unix seconds."""
+    """Return the time when `new_id` created the id, in Unix seconds."""
     return (made.int >> 80) // 1000
 
 

@@ -16,7 +16,7 @@ STALL_SECONDS = 0.5  # without a connection being taken or returned
 
 
 class BoundedPool(PooledDatabase):
-    """A pool that refuses waiters while no connection comes back."""
+    """A pool that refuses waiting requests if no connection comes back."""
 
     _moved_at = 0.0
 

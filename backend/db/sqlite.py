@@ -131,7 +131,7 @@ class SqliteDatabase(BoundedPool, PooledSqliteDatabase):
 
     def _in_turn(self, act: Callable[[], Any]) -> Any:
         """Run `act` once it gets the write lock. Raises OperationalError if that takes too long."""
-        connection = self.connection()  # before its turn, so that nobody waits for a connection
+        connection = self.connection()  # before the turn, which must not be spent waiting for it
         deadline = time.monotonic() + self._patience
         if not self._turn.acquire(timeout=self._patience):
             raise pw.OperationalError("database is locked: other threads are waiting too")

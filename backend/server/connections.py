@@ -122,7 +122,7 @@ class _Task(WSGITask):
 class Waiting:
     """The requests that wait for a thread. Those whose path is in `patient` let others go first.
 
-    This keeps a flood of logins from blocking everything, however fast each is refused. They get
+    This keeps a flood of logins from blocking everything, however fast each is refused. Logins get
     every fourth turn, so that they do not wait forever.
     """
 

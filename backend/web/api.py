@@ -369,7 +369,7 @@ class IdConverter(BaseConverter):
 class Api(flask_smorest.Api):
     """flask-smorest's Api with problem documents as errors, and with documentation on demand.
 
-    Documenting all routes takes 20 ms, four times as long as making the rest of an app.
+    Documenting all routes takes 20 ms, four times as long as creating the rest of an app.
     """
 
     def __init__(self, app: Flask) -> None:

@@ -41,7 +41,7 @@ class Ready(Response):
 
 
 class Empty(Ready):
-    """A response without a body, and therefore without a type."""
+    """A response without a body, and therefore without a Content-Type."""
 
     default_mimetype = None
 
