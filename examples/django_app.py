@@ -1,6 +1,6 @@
 """Your own Django application, guarded by the service except for its front page.
 
-Run it with the settings of the service:
+Run it with the settings of the service. It needs Django, which `make test` installs:
 `.venv/bin/gunicorn -b 127.0.0.1:8080 --threads 8 examples.django_app:application`
 """
 
