@@ -92,7 +92,7 @@ def put_on(clocks: Clocks, app: Flask) -> None:
     for number in range(len(app.before_request_funcs[None])):
         clocks.put("guard", app.before_request_funcs[None], number)
     if forward_auth := sys.modules.get("backend.forward_auth.routes"):
-        clocks.put("guard", forward_auth, "admit")  # it checks its callers itself
+        clocks.put("guard", forward_auth, "authorize")  # it checks its callers itself
     clocks.put("token, digest", type(service.access_tokens), "read")
     clocks.put("token, digest", keyring, "is_api_key")
     clocks.put("token, digest", type(service.keyring), "digests")

@@ -14,12 +14,10 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
-
-from .settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -50,27 +48,11 @@ def _has_content(path: Path) -> bool:
         return False
 
 
-class Measured(Protocol):
-    """The parts of the service that are measured on demand, not counted as things happen."""
-
-    @property
-    def settings(self) -> Settings: ...
-
-    @property
-    def database(self) -> Any: ...
-
-    @property
-    def tasks(self) -> Any: ...
-
-    @property
-    def lookups(self) -> Any: ...
-
-    @property
-    def write_behind(self) -> dict[Any, Any]: ...
-
-
 class Metrics:
-    """The metrics of one service. Code that does something worth counting calls a method here."""
+    """The metrics of one service. Code that does something worth counting calls a method here.
+
+    `service` is the running Services, which core does not know.
+    """
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
@@ -130,7 +112,7 @@ class Metrics:
         """Count a failure of a periodic task."""
         self._chore_failures.labels(name).inc()
 
-    def text(self, service: Measured) -> bytes:
+    def text(self, service: Any) -> bytes:
         """Return the current metrics in Prometheus' text format."""
         self._sample(service)
         registry = self._registry
@@ -139,7 +121,7 @@ class Metrics:
             _OfAllProcesses(registry)
         return generate_latest(registry)
 
-    def keep_sampling(self, service: Measured) -> None:
+    def keep_sampling(self, service: Any) -> None:
         """Keep this process's gauges up to date in the files that the others read."""
         with self._lock:
             if self._sampling == os.getpid() or not self._is_shared:
@@ -147,7 +129,7 @@ class Metrics:
             self._sampling = os.getpid()
         threading.Thread(target=self._go_on, args=(service,), name="metrics", daemon=True).start()
 
-    def _go_on(self, service: Measured) -> None:
+    def _go_on(self, service: Any) -> None:
         while True:
             try:
                 self._sample(service)
@@ -155,7 +137,7 @@ class Metrics:
                 log.exception("metrics cannot be sampled")
             time.sleep(SAMPLE_SECONDS)
 
-    def _sample(self, service: Measured) -> None:
+    def _sample(self, service: Any) -> None:
         """Set the gauges that are not updated as things happen."""
         self._pool_used.set(service.database.in_use)
         self._pool_size.set(service.settings.database_connections)

@@ -69,20 +69,20 @@ class RequestMiddleware:
                 headers += rate_headers(call.rate)
             return start_response(line, headers, *exc_info)
 
-        token = context.call.set(call)
+        outer_call, outer_service = context.call.set(call), context.service.set(self._service)
         try:
-            with self._service.active():
-                if not self._has_checked_proxies and "HTTP_X_FORWARDED_FOR" in environ:
-                    self._warn_of_proxy()
-                if not self._has_checked_threads:
-                    self._has_checked_threads = True
-                    _check_threads(environ)
-                return self._inside(environ, start)
+            if not self._has_checked_proxies and "HTTP_X_FORWARDED_FOR" in environ:
+                self._warn_of_proxy()
+            if not self._has_checked_threads:
+                self._has_checked_threads = True
+                _check_threads(environ)
+            return self._inside(environ, start)
         finally:
+            context.service.reset(outer_service)
             seconds = time.perf_counter() - started
             self._service.metrics.request(call.method, call.route, int(status), seconds)
             _log(call, int(status), seconds * 1000)
-            context.call.reset(token)
+            context.call.reset(outer_call)
 
     def _inside(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         if not _has_host(environ):
