@@ -5,6 +5,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
+from ..users.schemas import USER_ID
 from ..web.api import (
     EnumString,
     Id,
@@ -17,6 +18,7 @@ from ..web.api import (
     StrictBoolean,
     StrictInteger,
     Timestamp,
+    about,
 )
 from . import quotas
 from .changes import LOCKABLE
@@ -26,38 +28,31 @@ from .scopes import PATTERN
 
 STATUSES = ("active", "disabled", "expired", "revoked")
 MOST_QUOTA = 1_000_000_000_000
+KEY_ID = "0192d3a4-8888-7d8e-9f01-23456789abcd"
 KEY = "bt_2mVq8Zr4KxY7nB1cWd9sLf3gHj6kPt5u0Q9mZc"
 
 
-def _name(**kwargs: object) -> fields.String:
+def _name(**kwargs: Any) -> fields.String:
     return fields.String(
         validate=validate.Length(1, 100),
-        metadata={"example": "deploys", "description": "A name for people to read."},
-        **kwargs,  # type: ignore[arg-type]
+        metadata=about("A name for people to read.", "deploys"),
+        **kwargs,
     )
 
 
-def _description(**kwargs: object) -> fields.String:
+def _description(**kwargs: Any) -> fields.String:
     return fields.String(
         validate=validate.Length(max=500),
         allow_none=True,
-        metadata={
-            "example": "Used by the deployment pipeline",
-            "description": "Notes about the key.",
-        },
-        **kwargs,  # type: ignore[arg-type]
-    )
-
-
-def scopes(description: str = "What the key may do.", **kwargs: object) -> List:
-    """The field for scopes."""
-    scope = fields.String(validate=Pattern(PATTERN, "Must have the form area:act or area:*."))
-    return List(
-        scope,
-        most=50,
-        metadata={"example": ["reports:read"], "description": description},
+        metadata=about("Notes about the key.", "Used by the deployment pipeline"),
         **kwargs,
     )
+
+
+def scopes(description: str = "What the key may do.", **kwargs: Any) -> List:
+    """The field for scopes."""
+    scope = fields.String(validate=Pattern(PATTERN, "Must have the form area:act or area:*."))
+    return List(scope, most=50, metadata=about(description, ["reports:read"]), **kwargs)
 
 
 _COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False)
@@ -99,37 +94,28 @@ class Address(fields.String):
 
 def metadata() -> Metadata:
     """The field for metadata."""
-    about = {
-        "example": {"team": "search"},
-        "description": "Any data of yours: at most 4096 bytes of JSON.",
-    }
-    return Metadata(metadata=about)
+    shown = about("Any data of yours: at most 4096 bytes of JSON.", {"team": "search"})
+    return Metadata(metadata=shown)
 
 
 def _allowed_ips() -> List:
-    about = {
-        "example": [],
-        "description": "Address blocks such as 192.0.2.0/24 that may use the key; empty: all.",
-    }
-    return List(CIDR(), most=50, metadata=about)
+    shown = about("Address blocks such as 192.0.2.0/24 that may use the key; empty: all.", [])
+    return List(CIDR(), most=50, metadata=shown)
 
 
 def _expires_at() -> Timestamp:
-    about = {
-        "example": None,
-        "description": "When the key expires, such as 2027-11-23T09:00:00Z; null: never.",
-    }
-    return Timestamp(allow_none=True, metadata=about)
+    shown = about("When the key expires, such as 2027-11-23T09:00:00Z; null: never.", None)
+    return Timestamp(allow_none=True, metadata=shown)
 
 
 def _uses(**kwargs: Any) -> StrictInteger:
-    about = {"example": 100, "description": "How many uses are allowed in a window."}
-    return StrictInteger(validate=validate.Range(1, 1_000_000), metadata=about, **kwargs)
+    shown = about("How many uses are allowed in a window.", 100)
+    return StrictInteger(validate=validate.Range(1, 1_000_000), metadata=shown, **kwargs)
 
 
 def _window(**kwargs: Any) -> StrictInteger:
-    about = {"example": 60, "description": "How long a window is, in seconds."}
-    return StrictInteger(validate=validate.Range(1, 86_400), metadata=about, **kwargs)
+    shown = about("How long a window is, in seconds.", 60)
+    return StrictInteger(validate=validate.Range(1, 86_400), metadata=shown, **kwargs)
 
 
 class RateLimitSchema(Schema):
@@ -147,22 +133,20 @@ class ChangeRateLimitSchema(Schema):
 
 
 def _rate_limit(schema: type[Schema] = RateLimitSchema) -> fields.Nested:
-    about = {"description": "Null: none of its own; RATE_LIMIT_DEFAULT and RATE_LIMIT_MAX apply."}
-    return fields.Nested(schema(), allow_none=True, metadata=about)
+    shown = about("Null: none of its own; RATE_LIMIT_DEFAULT and RATE_LIMIT_MAX apply.")
+    return fields.Nested(schema(), allow_none=True, metadata=shown)
 
 
-def _amount(least: int, description: str, **kwargs: object) -> StrictInteger:
+def _amount(least: int, description: str, **kwargs: Any) -> StrictInteger:
     return StrictInteger(
-        validate=validate.Range(least, MOST_QUOTA),
-        metadata={"example": 10_000, "description": description},
-        **kwargs,  # type: ignore[arg-type]
+        validate=validate.Range(least, MOST_QUOTA), metadata=about(description, 10_000), **kwargs
     )
 
 
 def _refill_interval() -> EnumString:
-    about = "When it is refilled, at 00:00 UTC: every day, or on the first of the month."
-    example = {"example": "monthly", "description": about}
-    return EnumString("RefillInterval", INTERVALS, allow_none=True, metadata=example)
+    when = "When it is refilled, at 00:00 UTC: every day, or on the first of the month."
+    shown = about(when, "monthly")
+    return EnumString("RefillInterval", INTERVALS, allow_none=True, metadata=shown)
 
 
 class ChangeQuotaSchema(Schema):
@@ -192,8 +176,8 @@ class QuotaSchema(ResponseSchema):
 
 
 def _quota(schema: type[Schema] | type[ResponseSchema] = SetQuotaSchema) -> fields.Nested:
-    about = {"description": "How much of the key may be used; null: any amount."}
-    return fields.Nested(schema(), allow_none=True, metadata=about)
+    shown = about("How much of the key may be used; null: any amount.")
+    return fields.Nested(schema(), allow_none=True, metadata=shown)
 
 
 class RotationSchema(ResponseSchema):
@@ -202,32 +186,17 @@ class RotationSchema(ResponseSchema):
     state = EnumString(
         "RotationState",
         ("pending", "grace"),
-        metadata={
-            "example": "pending",
-            "description": "`pending` until the new secret is first used, then `grace`.",
-        },
+        metadata=about("`pending` until the new secret is first used, then `grace`.", "pending"),
     )
     hint = fields.String(
-        metadata={
-            "example": "bt_...Qw3r",
-            "description": "Prefix and last four characters of the new secret.",
-        }
+        metadata=about("Prefix and last four characters of the new secret.", "bt_...Qw3r")
     )
-    created_at = Timestamp(
-        metadata={
-            "example": "2026-11-23T09:00:00Z",
-            "description": "When the new secret was made.",
-        }
-    )
+    created_at = Timestamp(metadata=about("When the new secret was made.", "2026-11-23T09:00:00Z"))
     grace_seconds = fields.Integer(
-        metadata={
-            "example": 86_400,
-            "description": "How long the old secret works after the first use of the new one.",
-        }
+        metadata=about("How long the old secret works after the first use of the new one.", 86_400)
     )
     old_expires_at = Timestamp(
-        allow_none=True,
-        metadata={"example": None, "description": "When the old secret ends; null while pending."},
+        allow_none=True, metadata=about("When the old secret ends; null while pending.", None)
     )
 
 
@@ -236,29 +205,20 @@ class RotateKeySchema(Schema):
 
     grace_seconds = StrictInteger(
         validate=validate.Range(0, 604_800),
-        metadata={
-            "example": 86_400,
-            "description": "How long the old secret works after the first use of the new one.",
-        },
+        metadata=about("How long the old secret works after the first use of the new one.", 86_400),
     )
 
 
 class ApiKeySchema(ResponseSchema):
     """An API key, without its text."""
 
-    id = Id(
-        metadata={
-            "example": "0192d3a4-8888-7d8e-9f01-23456789abcd",
-            "description": "The key's id, which is not secret.",
-        }
-    )
+    id = Id(metadata=about("The key's id, which is not secret.", KEY_ID))
     name = _name()
     description = _description()
     hint = fields.String(
-        metadata={
-            "example": "bt_...mVqZ",
-            "description": "Prefix and last four characters of the oldest secret still accepted.",
-        },
+        metadata=about(
+            "Prefix and last four characters of the oldest secret still accepted.", "bt_...mVqZ"
+        )
     )
     scopes = scopes()
     metadata = metadata()
@@ -266,67 +226,45 @@ class ApiKeySchema(ResponseSchema):
     rate_limit = _rate_limit()
     quota = _quota(QuotaSchema)
     expires_at = _expires_at()
-    disabled = fields.Boolean(
-        metadata={"example": False, "description": "Whether the key is refused for now."}
-    )
+    disabled = fields.Boolean(metadata=about("Whether the key is refused for now.", False))
     status = EnumString(
         "KeyStatus",
         STATUSES,
-        metadata={
-            "example": "active",
-            "description": "The first that applies: `revoked`, `disabled`, `expired`, `active`.",
-        },
+        metadata=about(
+            "The first that applies: `revoked`, `disabled`, `expired`, `active`.", "active"
+        ),
     )
-    created_at = Timestamp(
-        metadata={"example": "2026-11-23T09:00:00Z", "description": "When the key was made."}
-    )
-    updated_at = Timestamp(
-        metadata={"example": "2026-11-23T09:00:00Z", "description": "When the key last changed."}
-    )
+    created_at = Timestamp(metadata=about("When the key was made.", "2026-11-23T09:00:00Z"))
+    updated_at = Timestamp(metadata=about("When the key last changed.", "2026-11-23T09:00:00Z"))
     last_used_at = Timestamp(
         allow_none=True,
-        metadata={
-            "example": None,
-            "description": "When the key was last used, stored a few seconds later; null: never.",
-        },
+        metadata=about(
+            "When the key was last used, stored a few seconds later; null: never.", None
+        ),
     )
     last_used_ip = fields.String(
-        allow_none=True,
-        metadata={"example": None, "description": "The address it was last used from, if known."},
+        allow_none=True, metadata=about("The address it was last used from, if known.", None)
     )
-    owner_id = Id(
-        metadata={
-            "example": "0192d3a4-5b6c-7d8e-9f01-23456789abcd",
-            "description": "The id of the user whose key it is.",
-        }
-    )
+    owner_id = Id(metadata=about("The id of the user whose key it is.", USER_ID))
     parent_id = Id(
         allow_none=True,
-        metadata={
-            "example": None,
-            "description": "The id of the key that made this one; null if none did.",
-        },
+        metadata=about("The id of the key that made this one; null if none did.", None),
     )
     locked_by_admin = fields.List(
         EnumString("LockedByAdmin", LOCKABLE),
-        metadata={
-            "example": [],
-            "description": "What an administrator has set; only an administrator can widen it.",
-        },
+        metadata=about("What an administrator has set; only an administrator can widen it.", []),
     )
     rotation = fields.Nested(
         RotationSchema(),
         allow_none=True,
-        metadata={"description": "A new secret that is replacing the old one; null: none."},
+        metadata=about("A new secret that is replacing the old one; null: none."),
     )
 
 
 class NewApiKeySchema(ApiKeySchema):
     """An API key with its text, which is never shown again."""
 
-    key = fields.String(
-        metadata={"example": KEY, "description": "The text to present; keep it secret."}
-    )
+    key = fields.String(metadata=about("The text to present; keep it secret.", KEY))
 
 
 class CreateKeySchema(Schema):
@@ -340,21 +278,14 @@ class CreateKeySchema(Schema):
     rate_limit = _rate_limit()
     quota = _quota()
     owner_id = Id(
-        metadata={
-            "description": "The service account to own the key; for an administrator's session."
-        }
+        metadata=about("The service account to own the key; for an administrator's session.")
     )
     expires_in_days = StrictInteger(
         validate=validate.Range(1, 3650),
         allow_none=True,
-        metadata={
-            "example": 90,
-            "description": "In how many days the key expires, instead of expires_at; null: never.",
-        },
+        metadata=about("In how many days the key expires, instead of expires_at; null: never.", 90),
     )
-    expires_at = Timestamp(
-        allow_none=True, metadata={"description": "When the key expires; null: never."}
-    )
+    expires_at = Timestamp(allow_none=True, metadata=about("When the key expires; null: never."))
 
     @validates_schema
     def _one_expiry(self, data: dict, **kwargs: object) -> None:
@@ -373,25 +304,19 @@ class ChangeKeySchema(Schema):
     rate_limit = _rate_limit(ChangeRateLimitSchema)
     quota = _quota(ChangeQuotaSchema)
     expires_at = _expires_at()
-    disabled = StrictBoolean(
-        metadata={"example": False, "description": "True: refuse the key until it is false again."}
-    )
+    disabled = StrictBoolean(metadata=about("True: refuse the key until it is false again.", False))
 
 
-def api_key_text(**kwargs: object) -> fields.String:
+def api_key_text(**kwargs: Any) -> fields.String:
     """The field for the text of a key."""
-    about = {"example": KEY, "description": "The text of the key."}
-    return fields.String(metadata=about, **kwargs)  # type: ignore[arg-type]
+    return fields.String(metadata=about("The text of the key.", KEY), **kwargs)
 
 
 class CascadeSchema(Schema):
     """Revoke an API key, and optionally the keys made with it."""
 
     cascade = StrictBoolean(
-        metadata={
-            "example": False,
-            "description": "Also revoke all keys made with it, directly or indirectly.",
-        }
+        metadata=about("Also revoke all keys made with it, directly or indirectly.", False)
     )
 
 
@@ -399,7 +324,7 @@ class DeleteQuery(Schema):
     """What to delete with a key."""
 
     cascade = QueryBoolean(
-        metadata={"description": "Also delete all keys made with it that are not revoked."}
+        metadata=about("Also delete all keys made with it that are not revoked.")
     )
 
 
@@ -420,21 +345,17 @@ class KeyQuery(PageQuery):
     """Which keys to list."""
 
     owner_id = OwnerId(
-        metadata={
-            "description": "For an administrator's session: keys of this user; `any`: of all users."
-        }
+        metadata=about("For an administrator's session: keys of this user; `any`: of all users.")
     )
-    status = EnumString("KeyStatus", STATUSES, metadata={"description": "Keys with this status."})
+    status = EnumString("KeyStatus", STATUSES, metadata=about("Keys with this status."))
     search = fields.String(
         validate=validate.Length(1, 100),
-        metadata={"description": "Text to find in name or description, in either case."},
+        metadata=about("Text to find in name or description, in either case."),
     )
-    expires_before = Timestamp(metadata={"description": "Keys that expire before this time."})
+    expires_before = Timestamp(metadata=about("Keys that expire before this time."))
     unused_since = Timestamp(
-        metadata={
-            "description": "Keys not used since then; for keys never used, not made since then."
-        }
+        metadata=about("Keys not used since then; for keys never used, not made since then.")
     )
     never_used = QueryBoolean(
-        metadata={"description": "True: keys never used; false: keys used at least once."}
+        metadata=about("True: keys never used; false: keys used at least once.")
     )

@@ -11,19 +11,15 @@ from ..web.api import (
     StrictBoolean,
     StrictInteger,
     Timestamp,
+    about,
 )
-from .schemas import Address, api_key_text, metadata, scopes
+from .schemas import KEY_ID, Address, api_key_text, metadata, scopes
 from .verification import CODES
-
-_ID = "0192d3a4-8888-7d8e-9f01-23456789abcd"
 
 
 def _ip() -> Address:
-    about = {
-        "example": "192.0.2.1",
-        "description": "Where the key was used from. Needed for a key with allowed_ips.",
-    }
-    return Address(metadata=about)
+    description = "Where the key was used from. Needed for a key with allowed_ips."
+    return Address(metadata=about(description, "192.0.2.1"))
 
 
 class ExplainSchema(Schema):
@@ -39,16 +35,10 @@ class VerifySchema(ExplainSchema):
     key = api_key_text(required=True)
     cost = StrictInteger(
         validate=validate.Range(0, 1_000_000),
-        metadata={
-            "example": 1,
-            "description": "How much of the quota to spend; 0 does not count as a use.",
-        },
+        metadata=about("How much of the quota to spend; 0 does not count as a use.", 1),
     )
     explain = StrictBoolean(
-        metadata={
-            "example": False,
-            "description": "True: return all checks; does not count as a use.",
-        }
+        metadata=about("True: return all checks; does not count as a use.", False)
     )
 
 
@@ -56,20 +46,16 @@ class CheckSchema(ResponseSchema):
     """A check and its outcome."""
 
     code = EnumString(
-        "VerifyCode",
-        CODES,
-        metadata={"example": "expired", "description": "The code if this check fails."},
+        "VerifyCode", CODES, metadata=about("The code if this check fails.", "expired")
     )
-    passed = fields.Boolean(
-        metadata={"example": True, "description": "Whether the key passes this check."}
-    )
+    passed = fields.Boolean(metadata=about("Whether the key passes this check.", True))
 
 
 class OwnerSchema(ResponseSchema):
     """The user whose key it is."""
 
-    id = Id(metadata={"example": _ID, "description": "The user's id."})
-    username = fields.String(metadata={"example": "alice", "description": "The user's name."})
+    id = Id(metadata=about("The user's id.", KEY_ID))
+    username = fields.String(metadata=about("The user's name.", "alice"))
     role = role()
     kind = kind()
 
@@ -77,22 +63,17 @@ class OwnerSchema(ResponseSchema):
 class RateSchema(ResponseSchema):
     """The state of a key's rate limit. If keys that made it have one too, the tightest of them."""
 
-    limit = fields.Integer(
-        metadata={"example": 100, "description": "How many uses are allowed in a window."}
-    )
-    remaining = fields.Integer(metadata={"example": 99, "description": "How many uses are left."})
+    limit = fields.Integer(metadata=about("How many uses are allowed in a window.", 100))
+    remaining = fields.Integer(metadata=about("How many uses are left.", 99))
     reset_seconds = fields.Integer(
-        metadata={
-            "example": 60,
-            "description": "Seconds until the window ends; if none are left, until the next use.",
-        }
+        metadata=about("Seconds until the window ends; if none are left, until the next use.", 60)
     )
 
 
 class RemainingSchema(ResponseSchema):
     """The state of a key's quota."""
 
-    remaining = fields.Integer(metadata={"example": 9_999, "description": "How much is left."})
+    remaining = fields.Integer(metadata=about("How much is left.", 9_999))
 
 
 class VerifiedSchema(ResponseSchema):
@@ -106,36 +87,28 @@ class VerifiedSchema(ResponseSchema):
         | {"rate_limit", "quota", "checks"}
     )
 
-    valid = fields.Boolean(
-        metadata={"example": True, "description": "Whether the key may be used for this."}
-    )
+    valid = fields.Boolean(metadata=about("Whether the key may be used for this.", True))
     code = EnumString(
-        "VerifyCode",
-        CODES,
-        metadata={"example": "valid", "description": "`valid`, or the first check that failed."},
+        "VerifyCode", CODES, metadata=about("`valid`, or the first check that failed.", "valid")
     )
-    key_id = Id(metadata={"example": _ID, "description": "The key's id."})
-    owner = fields.Nested(OwnerSchema(), metadata={"description": "The user whose key it is."})
-    name = fields.String(metadata={"example": "deploys", "description": "The key's name."})
+    key_id = Id(metadata=about("The key's id.", KEY_ID))
+    owner = fields.Nested(OwnerSchema(), metadata=about("The user whose key it is."))
+    name = fields.String(metadata=about("The key's name.", "deploys"))
     scopes = fields.List(
         fields.String(),
-        metadata={
-            "example": ["reports:read"],
-            "description": "The key's scopes that its owner's role allows now.",
-        },
+        metadata=about("The key's scopes that its owner's role allows now.", ["reports:read"]),
     )
     metadata = metadata()
     expires_at = Timestamp(
-        allow_none=True,
-        metadata={"example": None, "description": "When the key expires; null: never."},
+        allow_none=True, metadata=about("When the key expires; null: never.", None)
     )
     rate_limit = fields.Nested(
-        RateSchema(), metadata={"description": "The state of its rate limit, if it has one."}
+        RateSchema(), metadata=about("The state of its rate limit, if it has one.")
     )
     quota = fields.Nested(
-        RemainingSchema(), metadata={"description": "The state of its quota, if it has one."}
+        RemainingSchema(), metadata=about("The state of its quota, if it has one.")
     )
     checks = fields.List(
         fields.Nested(CheckSchema()),
-        metadata={"description": "Every check in order, if you asked to explain."},
+        metadata=about("Every check in order, if you asked to explain."),
     )

@@ -10,7 +10,7 @@ from marshmallow import fields
 from .. import services
 from ..core.errors import NotFound
 from ..web.access import public
-from ..web.api import Blueprint, ResponseSchema
+from ..web.api import Blueprint, ResponseSchema, about
 
 blp = Blueprint("jwks", __name__, description="Public keys and metadata")
 
@@ -20,35 +20,30 @@ class PublicKeySchema(ResponseSchema):
 
     sometimes = frozenset({"y"})
 
-    kty = fields.String(metadata={"example": "OKP", "description": "The key type: OKP or EC."})
-    crv = fields.String(
-        metadata={"example": "Ed25519", "description": "The curve: Ed25519 or P-256."}
-    )
+    kty = fields.String(metadata=about("The key type: OKP or EC.", "OKP"))
+    crv = fields.String(metadata=about("The curve: Ed25519 or P-256.", "Ed25519"))
     x = fields.String(
-        metadata={
-            "example": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
-            "description": "The public key; for P-256, its x coordinate.",
-        }
+        metadata=about(
+            "The public key; for P-256, its x coordinate.",
+            "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+        )
     )
-    y = fields.String(metadata={"description": "P-256 only: the y coordinate."})
+    y = fields.String(metadata=about("P-256 only: the y coordinate."))
     kid = fields.String(
-        metadata={
-            "description": "The key's id: its thumbprint (RFC 7638).",
-            "example": "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k",
-        },
+        metadata=about(
+            "The key's id: its thumbprint (RFC 7638).",
+            "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k",
+        )
     )
-    use = fields.String(metadata={"example": "sig", "description": "Always `sig`: signatures."})
-    alg = fields.String(
-        metadata={"example": "EdDSA", "description": "The algorithm: EdDSA or ES256."}
-    )
+    use = fields.String(metadata=about("Always `sig`: signatures.", "sig"))
+    alg = fields.String(metadata=about("The algorithm: EdDSA or ES256.", "EdDSA"))
 
 
 class PublicKeysSchema(ResponseSchema):
     """A JSON Web Key Set."""
 
     keys = fields.List(
-        fields.Nested(PublicKeySchema()),
-        metadata={"description": "The keys that verify access tokens."},
+        fields.Nested(PublicKeySchema()), metadata=about("The keys that verify access tokens.")
     )
 
 
@@ -58,46 +53,37 @@ class MetadataSchema(ResponseSchema):
     sometimes = frozenset({"jwks_uri"})
 
     issuer = fields.String(
-        metadata={
-            "example": "https://accounts.example.com",
-            "description": "The issuer of access tokens: their claim `iss`.",
-        }
+        metadata=about(
+            "The issuer of access tokens: their claim `iss`.", "https://accounts.example.com"
+        )
     )
     response_types_supported = fields.List(
-        fields.String(),
-        metadata={"example": [], "description": "Always empty: there is no authorization page."},
+        fields.String(), metadata=about("Always empty: there is no authorization page.", [])
     )
     jwks_uri = fields.String(
-        metadata={
-            "example": "https://accounts.example.com/.well-known/jwks.json",
-            "description": "The URL of the public keys.",
-        }
+        metadata=about(
+            "The URL of the public keys.", "https://accounts.example.com/.well-known/jwks.json"
+        )
     )
     introspection_endpoint = fields.String(
-        metadata={
-            "example": "https://accounts.example.com/v1/auth/introspect",
-            "description": "The URL to introspect tokens (RFC 7662).",
-        }
+        metadata=about(
+            "The URL to introspect tokens (RFC 7662).",
+            "https://accounts.example.com/v1/auth/introspect",
+        )
     )
     introspection_endpoint_auth_methods_supported = fields.List(
         fields.String(),
-        metadata={
-            "example": ["client_secret_basic", "client_secret_post"],
-            "description": "How clients authenticate to introspect.",
-        },
+        metadata=about(
+            "How clients authenticate to introspect.", ["client_secret_basic", "client_secret_post"]
+        ),
     )
     revocation_endpoint = fields.String(
-        metadata={
-            "example": "https://accounts.example.com/v1/auth/revoke",
-            "description": "The URL to revoke tokens (RFC 7009).",
-        }
+        metadata=about(
+            "The URL to revoke tokens (RFC 7009).", "https://accounts.example.com/v1/auth/revoke"
+        )
     )
     revocation_endpoint_auth_methods_supported = fields.List(
-        fields.String(),
-        metadata={
-            "example": ["none"],
-            "description": "How clients authenticate to revoke: not at all.",
-        },
+        fields.String(), metadata=about("How clients authenticate to revoke: not at all.", ["none"])
     )
 
 

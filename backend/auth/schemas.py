@@ -3,8 +3,9 @@
 from marshmallow import fields, validate
 
 from ..users.schemas import UserSchema, email, password, username
-from ..web.api import EnumString, Id, ResponseSchema, Schema, Timestamp
+from ..web.api import EnumString, Id, ResponseSchema, Schema, Timestamp, about
 
+_SESSION_ID = "0192d3a4-7777-7d8e-9f01-23456789abcd"
 _REFRESH_TOKEN = "btr_AZLTpFtsfY6fASNFZ4mrzQAAAAA.kFo2bS8u1n5mD3t0m9b6cXJv4yqYhT7wKpL2sQeRzWU"  # noqa: S105
 MFA_TOKEN = "btm_AZLTpFtsfY6fASNFZ4mrzQAAAAAABj8xq2bQAA.kFo2bS8u1n5mD3t0m9b6cXJv4yqYhT7wKpL2sQeRzWU"  # noqa: S105
 _PASSWORD_LINK = MFA_TOKEN.replace("btm", "btp")
@@ -15,9 +16,7 @@ _ACCESS_TOKEN = "eyJhbGciOiJIUzI1NiIsImtpZCI6IjhmMTRlNDVmIiwidHlwIjoiYXQrand0In0
 def token_field(description: str, example: str) -> fields.String:
     """The field for a token."""
     return fields.String(
-        required=True,
-        validate=validate.Length(1, 4096),
-        metadata={"example": example, "description": description},
+        required=True, validate=validate.Length(1, 4096), metadata=about(description, example)
     )
 
 
@@ -27,7 +26,7 @@ class LoginSchema(Schema):
     username = fields.String(
         required=True,
         validate=validate.Length(1, 254),
-        metadata={"example": "alice", "description": "The username, or the e-mail address."},
+        metadata=about("The username, or the e-mail address.", "alice"),
     )
     password = password("The password.", required=True)
 
@@ -42,19 +41,14 @@ class TokensSchema(ResponseSchema):
     """The tokens of a session."""
 
     access_token = fields.String(
-        metadata={
-            "example": _ACCESS_TOKEN,
-            "description": "Send it as `Authorization: Bearer <token>`.",
-        }
+        metadata=about("Send it as `Authorization: Bearer <token>`.", _ACCESS_TOKEN)
     )
     refresh_token = fields.String(
-        metadata={"example": _REFRESH_TOKEN, "description": "Exchange it for new tokens, once."}
+        metadata=about("Exchange it for new tokens, once.", _REFRESH_TOKEN)
     )
-    token_type = fields.String(metadata={"example": "Bearer", "description": "Always `Bearer`."})
-    expires_in = fields.Integer(
-        metadata={"example": 600, "description": "Seconds until the access token expires."}
-    )
-    user = fields.Nested(UserSchema(), metadata={"description": "The account."})
+    token_type = fields.String(metadata=about("Always `Bearer`.", "Bearer"))
+    expires_in = fields.Integer(metadata=about("Seconds until the access token expires.", 600))
+    user = fields.Nested(UserSchema(), metadata=about("The account."))
 
 
 class AuthSchema(ResponseSchema):
@@ -65,69 +59,47 @@ class AuthSchema(ResponseSchema):
     method = EnumString(
         "AuthMethod",
         ("session", "api_key"),
-        metadata={"example": "session", "description": "The kind of the credential."},
+        metadata=about("The kind of the credential.", "session"),
     )
-    session_id = Id(
-        metadata={
-            "example": "0192d3a4-7777-7d8e-9f01-23456789abcd",
-            "description": "The session's id; only for a session.",
-        }
-    )
-    key_id = Id(metadata={"description": "The key's id; only for an API key."})
+    session_id = Id(metadata=about("The session's id; only for a session.", _SESSION_ID))
+    key_id = Id(metadata=about("The key's id; only for an API key."))
     scopes = fields.List(
         fields.String(),
         allow_none=True,
-        metadata={"example": None, "description": "What the key may do now; null for a session."},
+        metadata=about("What the key may do now; null for a session.", None),
     )
 
 
 class MeSchema(UserSchema):
     """The caller's account and credential."""
 
-    auth = fields.Nested(AuthSchema(), metadata={"description": "The credential of this request."})
+    auth = fields.Nested(AuthSchema(), metadata=about("The credential of this request."))
 
 
 class SessionSchema(ResponseSchema):
     """A session."""
 
-    id = Id(
-        metadata={
-            "example": "0192d3a4-7777-7d8e-9f01-23456789abcd",
-            "description": "The session's id.",
-        }
-    )
-    created_at = Timestamp(
-        metadata={"example": "2026-11-23T09:00:00Z", "description": "When you signed in."}
-    )
+    id = Id(metadata=about("The session's id.", _SESSION_ID))
+    created_at = Timestamp(metadata=about("When you signed in.", "2026-11-23T09:00:00Z"))
     last_used_at = Timestamp(
-        metadata={
-            "example": "2026-11-23T09:30:00Z",
-            "description": "When its tokens were last refreshed.",
-        }
+        metadata=about("When its tokens were last refreshed.", "2026-11-23T09:30:00Z")
     )
     ip = fields.String(
-        allow_none=True,
-        metadata={
-            "example": "192.0.2.1",
-            "description": "The address of the last refresh or sign-in.",
-        },
+        allow_none=True, metadata=about("The address of the last refresh or sign-in.", "192.0.2.1")
     )
     user_agent = fields.String(
-        allow_none=True,
-        metadata={"example": "curl/8.11", "description": "The user agent of that request."},
+        allow_none=True, metadata=about("The user agent of that request.", "curl/8.11")
     )
     grace_used_at = Timestamp(
         allow_none=True,
-        metadata={
-            "example": None,
-            "description": "When a replaced refresh token was last used from an address or user"
+        metadata=about(
+            "When a replaced refresh token was last used from an address or user"
             " agent other than that of the refresh that replaced it. If it was not you, end the"
             " session.",
-        },
+            None,
+        ),
     )
-    current = fields.Boolean(
-        metadata={"example": True, "description": "True for the calling session."}
-    )
+    current = fields.Boolean(metadata=about("True for the calling session.", True))
 
 
 class ChangeMeSchema(Schema):

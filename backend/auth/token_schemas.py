@@ -2,12 +2,9 @@
 
 from marshmallow import EXCLUDE, fields
 
-from ..api_keys.schemas import KEY
-from ..users.schemas import role
-from ..web.api import EnumString, Id, ResponseSchema, Schema
-
-_ID = "0192d3a4-8888-7d8e-9f01-23456789abcd"
-_USER = "0192d3a4-5b6c-7d8e-9f01-23456789abcd"
+from ..api_keys.schemas import KEY, KEY_ID
+from ..users.schemas import USER_ID, role
+from ..web.api import EnumString, Id, ResponseSchema, Schema, about
 
 TOKEN_TYPES = ("access_token", "refresh_token", "api_key")
 
@@ -19,18 +16,13 @@ class PresentedTokenSchema(Schema):
         unknown = EXCLUDE
 
     token = fields.String(
-        required=True,
-        metadata={"example": KEY, "description": "An access token, refresh token or API key."},
+        required=True, metadata=about("An access token, refresh token or API key.", KEY)
     )
     token_type_hint = fields.String(
-        metadata={"example": "api_key", "description": "Ignored: the token itself shows its type."}
+        metadata=about("Ignored: the token itself shows its type.", "api_key")
     )
-    client_id = fields.String(
-        metadata={"description": "Any text, as OAuth clients send it; it is ignored."}
-    )
-    client_secret = fields.String(
-        metadata={"description": "An API key, to introspect as an OAuth client."}
-    )
+    client_id = fields.String(metadata=about("Any text, as OAuth clients send it; it is ignored."))
+    client_secret = fields.String(metadata=about("An API key, to introspect as an OAuth client."))
 
 
 class IntrospectionSchema(ResponseSchema):
@@ -41,33 +33,20 @@ class IntrospectionSchema(ResponseSchema):
         | {"iat", "exp", "iss", "aud", "jti"}
     )
 
-    active = fields.Boolean(
-        metadata={"example": True, "description": "Whether the token would be accepted now."}
-    )
+    active = fields.Boolean(metadata=about("Whether the token would be accepted now.", True))
     token_type = EnumString(
-        "TokenType",
-        TOKEN_TYPES,
-        metadata={"example": "api_key", "description": "What kind of token it is."},
+        "TokenType", TOKEN_TYPES, metadata=about("What kind of token it is.", "api_key")
     )
-    sub = Id(metadata={"example": _USER, "description": "The user's id."})
-    username = fields.String(metadata={"example": "alice", "description": "The user's name."})
+    sub = Id(metadata=about("The user's id.", USER_ID))
+    username = fields.String(metadata=about("The user's name.", "alice"))
     role = role()
     scope = fields.String(
-        metadata={
-            "example": "reports:read",
-            "description": "API keys only: the scopes, separated by spaces.",
-        }
+        metadata=about("API keys only: the scopes, separated by spaces.", "reports:read")
     )
-    client_id = Id(metadata={"example": _ID, "description": "API keys only: the key's id."})
-    sid = Id(metadata={"description": "Access and refresh tokens only: the session's id."})
-    iat = fields.Integer(
-        metadata={"example": 1795424400, "description": "When it was made, in Unix seconds."}
-    )
-    exp = fields.Integer(
-        metadata={"example": 1803200400, "description": "When it expires, in Unix seconds."}
-    )
-    iss = fields.String(
-        metadata={"example": "https://accounts.example.com", "description": "The issuer."}
-    )
-    aud = fields.String(metadata={"description": "Access tokens only: the audience."})
-    jti = fields.String(metadata={"description": "Access tokens only: the token's id."})
+    client_id = Id(metadata=about("API keys only: the key's id.", KEY_ID))
+    sid = Id(metadata=about("Access and refresh tokens only: the session's id."))
+    iat = fields.Integer(metadata=about("When it was made, in Unix seconds.", 1795424400))
+    exp = fields.Integer(metadata=about("When it expires, in Unix seconds.", 1803200400))
+    iss = fields.String(metadata=about("The issuer.", "https://accounts.example.com"))
+    aud = fields.String(metadata=about("Access tokens only: the audience."))
+    jti = fields.String(metadata=about("Access tokens only: the token's id."))

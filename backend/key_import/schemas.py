@@ -6,7 +6,7 @@ from marshmallow import ValidationError, fields, validate
 
 from ..api_keys.schemas import CreateKeySchema
 from ..crypto.keyring import read_digest
-from ..web.api import Schema, Timestamp
+from ..web.api import Schema, Timestamp, about
 
 
 class Digest(fields.String):
@@ -27,12 +27,9 @@ class ImportKeySchema(CreateKeySchema):
     class Meta(Schema.Meta):
         exclude = ("owner_id",)
 
-    owner = fields.String(
-        required=True, metadata={"description": "The owner's username or e-mail address."}
-    )
-    digest = Digest(required=True, metadata={"description": "The digest of the key's text."})
+    owner = fields.String(required=True, metadata=about("The owner's username or e-mail address."))
+    digest = Digest(required=True, metadata=about("The digest of the key's text."))
     hint = fields.String(
-        validate=validate.Length(1, 32),
-        metadata={"description": "What helps people to recognise the key."},
+        validate=validate.Length(1, 32), metadata=about("What helps people to recognise the key.")
     )
-    created_at = Timestamp(metadata={"description": "When the key was made; by default now."})
+    created_at = Timestamp(metadata=about("When the key was made; by default now."))

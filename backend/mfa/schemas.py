@@ -5,7 +5,7 @@ from marshmallow import fields, validate
 
 from ..auth.schemas import MFA_TOKEN, token_field
 from ..users.schemas import password
-from ..web.api import ResponseSchema, Schema
+from ..web.api import ResponseSchema, Schema, about
 
 _SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"  # noqa: S105
 _URI = pyotp.TOTP(_SECRET).provisioning_uri(name="alice", issuer_name="accounts.example.org")
@@ -17,7 +17,7 @@ def code(description: str) -> fields.String:
     return fields.String(
         required=True,
         validate=validate.Length(6, 40),
-        metadata={"example": "123456", "description": description},
+        metadata=about(description, "123456"),
         load_only=True,
     )
 
@@ -32,11 +32,9 @@ class LoginMfaSchema(Schema):
 class SecondFactorStateSchema(ResponseSchema):
     """Whether the user has a second factor."""
 
-    enabled = fields.Boolean(
-        metadata={"example": True, "description": "Whether signing in takes a code."}
-    )
+    enabled = fields.Boolean(metadata=about("Whether signing in takes a code.", True))
     recovery_codes_left = fields.Integer(
-        metadata={"example": 10, "description": "How many recovery codes have not been used."}
+        metadata=about("How many recovery codes have not been used.", 10)
     )
 
 
@@ -49,15 +47,9 @@ class SetUpSecondFactorSchema(Schema):
 class SecondFactorSchema(ResponseSchema):
     """What an authenticator app needs, in three forms. Shown once."""
 
-    secret = fields.String(
-        metadata={"example": _SECRET, "description": "The secret in Base32, to type in."}
-    )
-    otpauth_uri = fields.String(
-        metadata={"example": _URI, "description": "A link that opens the app on this device."}
-    )
-    qr_svg = fields.String(
-        metadata={"example": _SVG, "description": "The link as a QR code to scan: an SVG element."}
-    )
+    secret = fields.String(metadata=about("The secret in Base32, to type in.", _SECRET))
+    otpauth_uri = fields.String(metadata=about("A link that opens the app on this device.", _URI))
+    qr_svg = fields.String(metadata=about("The link as a QR code to scan: an SVG element.", _SVG))
 
 
 class ConfirmSecondFactorSchema(Schema):
@@ -78,8 +70,7 @@ class NewRecoveryCodesSchema(ResponseSchema):
 
     recovery_codes = fields.List(
         fields.String(),
-        metadata={
-            "example": ["MFRGGZD-FMZTWQ2-LKNNWG2-3TPOI"],
-            "description": "Each replaces the authenticator app once.",
-        },
+        metadata=about(
+            "Each replaces the authenticator app once.", ["MFRGGZD-FMZTWQ2-LKNNWG2-3TPOI"]
+        ),
     )

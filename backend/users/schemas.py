@@ -1,5 +1,7 @@
 """Schemas of the user routes."""
 
+from typing import Any
+
 from marshmallow import ValidationError, fields, validate
 
 from ..core.email_addresses import MAX_EMAIL, fold_email
@@ -15,16 +17,18 @@ from ..web.api import (
     Schema,
     StrictBoolean,
     Timestamp,
+    about,
 )
 
+USER_ID = "0192d3a4-5b6c-7d8e-9f01-23456789abcd"
 KINDS = ("person", "service")
 
 
 class Email(fields.Email):
     """An e-mail address: ASCII local part, IDNA domain."""
 
-    def __init__(self, **kwargs: object) -> None:
-        super().__init__(**kwargs)  # type: ignore[arg-type]
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.validators = []  # _deserialize validates, instead of marshmallow
 
     def _deserialize(self, value: object, *args: object, **kwargs: object) -> str:
@@ -37,27 +41,22 @@ class Email(fields.Email):
         return value
 
 
-def username(**kwargs: object) -> fields.String:
+def username(**kwargs: Any) -> fields.String:
     """The field for a username."""
     rule = Pattern("[A-Za-z0-9._-]{3,64}", "3 to 64 ASCII letters, digits, dots, _ and -.")
-    about = {"example": "alice", "description": "The name to sign in with, in either case."}
-    return fields.String(validate=rule, metadata=about, **kwargs)  # type: ignore[arg-type]
+    shown = about("The name to sign in with, in either case.", "alice")
+    return fields.String(validate=rule, metadata=shown, **kwargs)
 
 
 def password(
-    description: str, example: str = "correct horse battery staple", **kwargs: object
+    description: str, example: str = "correct horse battery staple", **kwargs: Any
 ) -> fields.String:
     """The field for a password. The password policy, not the schema, sets the minimum length."""
     return fields.String(
         validate=_password_length,
-        metadata={
-            "example": example,
-            "format": "password",
-            "minLength": 1,
-            "description": description,
-        },
+        metadata=about(description, example, format="password", minLength=1),
         load_only=True,
-        **kwargs,  # type: ignore[arg-type]
+        **kwargs,
     )
 
 
@@ -67,77 +66,46 @@ def _password_length(text: str) -> None:
         raise ValidationError(f"1 to {MAX_LENGTH} characters.")
 
 
-def email(**kwargs: object) -> Email:
+def email(**kwargs: Any) -> Email:
     """The field for an e-mail address."""
-    about = {
-        "example": "alice@example.com",
-        "maxLength": MAX_EMAIL,
-        "description": "The e-mail address, with an ASCII part before the @.",
-    }
-    return Email(metadata=about, **kwargs)
+    description = "The e-mail address, with an ASCII part before the @."
+    shown = about(description, "alice@example.com", maxLength=MAX_EMAIL)
+    return Email(metadata=shown, **kwargs)
 
 
 def role() -> EnumString:
     """The field for a role."""
-    about = {
-        "example": "user",
-        "description": "An `admin` can administer the service; a `user` cannot.",
-    }
-    return EnumString("Role", ROLES, metadata=about)
+    shown = about("An `admin` can administer the service; a `user` cannot.", "user")
+    return EnumString("Role", ROLES, metadata=shown)
 
 
 def kind() -> EnumString:
     """The field for what an account is for."""
-    about = {
-        "example": "person",
-        "description": "A `person` signs in; a `service` account only uses API keys.",
-    }
-    return EnumString("Kind", KINDS, metadata=about)
+    shown = about("A `person` signs in; a `service` account only uses API keys.", "person")
+    return EnumString("Kind", KINDS, metadata=shown)
 
 
 class UserSchema(ResponseSchema):
     """An account."""
 
-    id = Id(
-        metadata={
-            "example": "0192d3a4-5b6c-7d8e-9f01-23456789abcd",
-            "description": "The user's id, which never changes.",
-        }
-    )
-    username = fields.String(
-        metadata={"example": "alice", "description": "The name to sign in with, in either case."}
-    )
+    id = Id(metadata=about("The user's id, which never changes.", USER_ID))
+    username = fields.String(metadata=about("The name to sign in with, in either case.", "alice"))
     email = fields.String(
         allow_none=True,
-        metadata={
-            "example": "alice@example.com",
-            "description": "The e-mail address; a service account may have none.",
-        },
+        metadata=about("The e-mail address; a service account may have none.", "alice@example.com"),
     )
     pending_email = fields.String(
-        allow_none=True,
-        metadata={"example": None, "description": "A new address that has not been confirmed yet."},
+        allow_none=True, metadata=about("A new address that has not been confirmed yet.", None)
     )
     role = role()
     kind = kind()
-    is_active = fields.Boolean(
-        metadata={"example": True, "description": "False if an administrator has disabled it."}
-    )
-    mfa_enabled = fields.Boolean(
-        metadata={"example": False, "description": "Whether the second factor is on."}
-    )
-    created_at = Timestamp(
-        metadata={"example": "2026-11-23T09:00:00Z", "description": "When it was created."}
-    )
-    updated_at = Timestamp(
-        metadata={"example": "2026-11-23T09:00:00Z", "description": "When it last changed."}
-    )
+    is_active = fields.Boolean(metadata=about("False if an administrator has disabled it.", True))
+    mfa_enabled = fields.Boolean(metadata=about("Whether the second factor is on.", False))
+    created_at = Timestamp(metadata=about("When it was created.", "2026-11-23T09:00:00Z"))
+    updated_at = Timestamp(metadata=about("When it last changed.", "2026-11-23T09:00:00Z"))
     last_login_at = Timestamp(
         allow_none=True,
-        metadata={
-            "example": "2026-11-23T09:30:00Z",
-            "description": "When the user last signed in; null: never.",
-        },
+        metadata=about("When the user last signed in; null: never.", "2026-11-23T09:30:00Z"),
     )
 
 
@@ -157,9 +125,7 @@ class ChangeUserSchema(Schema):
     username = username()
     email = email(allow_none=True)
     role = role()
-    is_active = StrictBoolean(
-        metadata={"example": True, "description": "False disables the account."}
-    )
+    is_active = StrictBoolean(metadata=about("False disables the account.", True))
 
 
 class UserQuery(PageQuery):
@@ -167,10 +133,10 @@ class UserQuery(PageQuery):
 
     search = fields.String(
         validate=validate.Length(1, 254),
-        metadata={"description": "Text to find in username or e-mail address, in either case."},
+        metadata=about("Text to find in username or e-mail address, in either case."),
     )
     role = role()
     kind = kind()
     is_active = QueryBoolean(
-        metadata={"description": "True: active accounts only; false: disabled ones only."}
+        metadata=about("True: active accounts only; false: disabled ones only.")
     )

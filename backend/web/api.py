@@ -228,30 +228,30 @@ class Cursor(fields.String):
         return UUID(bytes=raw)
 
 
+def about(description: str, example: Any = ma.missing, **members: Any) -> dict[str, Any]:
+    """Return the `metadata` of a field: its description, an example, other members of OpenAPI."""
+    shown = {} if example is ma.missing else {"example": example}
+    return {**shown, **members, "description": description}
+
+
 class PageQuery(Schema):
     """`limit` and `cursor`, which every list takes."""
 
     limit = QueryInteger(
         load_default=50,
         validate=validate.Range(1, 100),
-        metadata={"description": "The maximum number of items on a page.", "example": 50},
+        metadata=about("The maximum number of items on a page.", 50),
     )
-    cursor = Cursor(metadata={"description": "`next` from the previous page."})
+    cursor = Cursor(metadata=about("`next` from the previous page."))
 
 
 def page_of(schema: type[ResponseSchema]) -> type[ResponseSchema]:
     """Return the schema of a page of `schema`: `items`, newest first, and `next`."""
     name = schema.__name__.removesuffix("Schema")
     members: dict[str, Any] = {
-        "items": fields.List(
-            fields.Nested(schema()), metadata={"description": "The items, newest first."}
-        ),
+        "items": fields.List(fields.Nested(schema()), metadata=about("The items, newest first.")),
         "next": Cursor(
-            allow_none=True,
-            metadata={
-                "description": "The cursor for the next page; null on the last.",
-                "example": None,
-            },
+            allow_none=True, metadata=about("The cursor for the next page; null on the last.", None)
         ),
     }
     return ResponseSchema.from_dict(members, name=f"{name}Page")  # type: ignore[return-value]

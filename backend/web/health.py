@@ -18,7 +18,7 @@ from ..db.database import release
 from ..db.errors import explain
 from ..services import Services
 from .access import public
-from .api import Blueprint, ResponseSchema
+from .api import Blueprint, ResponseSchema, about
 
 log = logging.getLogger(__name__)
 
@@ -30,26 +30,22 @@ READY_SECONDS = 0.5
 class RootSchema(ResponseSchema):
     """The service and its links."""
 
-    name = fields.String(metadata={"example": "backend", "description": "Always `backend`."})
-    version = fields.String(
-        metadata={"example": "0.1.0", "description": "The version of the service."}
-    )
+    name = fields.String(metadata=about("Always `backend`.", "backend"))
+    version = fields.String(metadata=about("The version of the service.", "0.1.0"))
     links = fields.Dict(
         keys=fields.String(),
         values=fields.String(),
-        metadata={
-            "example": {"healthz": "/healthz", "docs": "/v1/docs"},
-            "description": "The paths of the enabled endpoints, by name.",
-        },
+        metadata=about(
+            "The paths of the enabled endpoints, by name.",
+            {"healthz": "/healthz", "docs": "/v1/docs"},
+        ),
     )
 
 
 class HealthSchema(ResponseSchema):
     """The state of the service in one word."""
 
-    status = fields.String(
-        metadata={"example": "ok", "description": "`ok` for `/healthz`, `ready` for `/readyz`."}
-    )
+    status = fields.String(metadata=about("`ok` for `/healthz`, `ready` for `/readyz`.", "ok"))
 
 
 @blp.route("/")

@@ -11,7 +11,7 @@ from marshmallow import fields
 
 from . import problems
 from .access import Access
-from .api import Api, EnumString, Id, IdConverter, ResponseSchema
+from .api import Api, EnumString, Id, IdConverter, ResponseSchema, about
 
 TITLE = "Backend"
 DESCRIPTION = """Accounts, sessions and API keys for your services.
@@ -49,29 +49,25 @@ class ProblemSchema(ResponseSchema):
 
     sometimes = frozenset({"errors", "mfa_token", "error"})
 
-    type = fields.String(metadata={"description": "Always about:blank."})
-    title = fields.String(metadata={"description": "The reason phrase of the status."})
-    status = fields.Integer(metadata={"description": "The HTTP status."})
+    type = fields.String(metadata=about("Always about:blank."))
+    title = fields.String(metadata=about("The reason phrase of the status."))
+    status = fields.Integer(metadata=about("The HTTP status."))
     code = EnumString(
-        "ProblemCode",
-        problems.CODES,
-        metadata={"description": "The stable name of the error, for programs."},
+        "ProblemCode", problems.CODES, metadata=about("The stable name of the error, for programs.")
     )
-    detail = fields.String(metadata={"description": "An explanation of the error, for people."})
+    detail = fields.String(metadata=about("An explanation of the error, for people."))
     request_id = fields.String(
-        metadata={"description": "The id of the request, with which you can find it in the log."}
+        metadata=about("The id of the request, with which you can find it in the log.")
     )
     errors = fields.Dict(
         keys=fields.String(),
         values=fields.Dict(keys=fields.String(), values=fields.List(fields.String())),
-        metadata={"description": "The invalid fields: {location: {field: [sentence]}}."},
+        metadata=about("The invalid fields: {location: {field: [sentence]}}."),
     )
     mfa_token = fields.String(
-        metadata={"description": "Only with `mfa_required`: send it with a code to sign in."}
+        metadata=about("Only with `mfa_required`: send it with a code to sign in.")
     )
-    error = fields.String(
-        metadata={"description": "Only for forms: invalid_request (RFC 6749 section 5.2)."}
-    )
+    error = fields.String(metadata=about("Only for forms: invalid_request (RFC 6749 section 5.2)."))
 
 
 def init_app(app: Flask, version: str) -> Api:
