@@ -100,7 +100,7 @@ clean:
 
 tests/clients/node_modules: tests/clients/package-lock.json
 	@echo "Installing the libraries for Node into tests/clients/node_modules ..."
-	npm ci --silent --ignore-scripts --prefix tests/clients
+	npm ci --loglevel=error --ignore-scripts --no-audit --no-fund --prefix tests/clients
 	@touch $@
 
 .venv/proxy: .venv/development tests/proxy/requirements.txt
