@@ -6,13 +6,12 @@ from typing import Any
 
 from flask.testing import FlaskClient
 
+from backend.users.rows import UserRow
+
 from .support.people import PASSWORD, Person, add_user, sign_in
 from .support.problems import assert_problem
 
-USER = {
-    *("id", "username", "email", "pending_email", "role", "kind", "is_active", "mfa_enabled"),
-    *("created_at", "updated_at", "last_login_at"),
-}
+USER = set(UserRow._fields)
 
 
 def test_me_is_the_user_and_the_session(alice: Person) -> None:

@@ -8,15 +8,14 @@ from urllib.parse import quote
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from backend.users.rows import UserRow
+
 from .support.mail import mails_of, token_in
 from .support.mfa import enrol
 from .support.people import PASSWORD, Person, add_user, sign_in
 from .support.problems import assert_problem
 
-USER = {
-    *("id", "username", "email", "pending_email", "role", "kind", "is_active", "mfa_enabled"),
-    *("created_at", "updated_at", "last_login_at"),
-}
+USER = set(UserRow._fields)
 
 
 def register(admin: Person, username: str = "carol", **account: Any) -> TestResponse:

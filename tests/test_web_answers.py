@@ -13,7 +13,7 @@ from marshmallow import fields
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from backend.web.access import public
-from backend.web.api import Blueprint, ResponseSchema
+from backend.web.api import Blueprint, ResponseSchema, page_of
 
 from .support.problems import assert_problem
 
@@ -126,6 +126,10 @@ def test_what_is_to_be_done_at_the_end_of_an_answer_is_done(shapes: FlaskClient)
 def test_what_an_answer_would_leave_out_is_refused_at_once(field: fields.Field) -> None:
     with pytest.raises(TypeError, match="named"):
         ResponseSchema.from_dict({"named": field})()
+
+
+def test_lists_of_one_kind_share_the_schema_of_a_page() -> None:
+    assert page_of(Shape) is page_of(Shape)
 
 
 def test_what_if_match_asks_for_is_refused_by_codes_of_its_own(shapes: FlaskClient) -> None:

@@ -28,6 +28,7 @@ from ..db.database import (
 from ..mail import mailer
 from . import links, usernames
 from .models import User
+from .rows import UserRow
 
 
 def find(name: str) -> User | None:
@@ -165,8 +166,8 @@ def _change(actor: Identity, user_id: UUID, changes: dict[str, Any]) -> User:
         user.password_link_epoch += 1
         user.email_link_epoch += 1
         user.pending_email = None
-    for name, value in facts.items():
-        setattr(user, name, value)
+    for name in changes.keys() - {"username", "email"}:
+        setattr(user, name, changes[name])
     _save(actor, user, **facts)
     return user
 
@@ -366,8 +367,7 @@ def _require_in_person(actor: Identity) -> None:
 
 def _save(actor: Identity, user: User, **facts: Any) -> None:
     """Store the changes; the event names the columns, and `facts` holds some of their values."""
-    public = {"username", "email", "pending_email", "role", "is_active"}
-    changed = sorted(public & {field.name for field in user.dirty_fields})
+    changed = sorted({field.name for field in user.dirty_fields}.intersection(UserRow._fields))
     if changed:
         user.updated_at = clock.now()
         user.save()

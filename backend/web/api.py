@@ -245,6 +245,7 @@ class PageQuery(Schema):
     cursor = Cursor(metadata=about("`next` from the previous page."))
 
 
+@functools.cache  # one class, so that the documentation has one schema
 def page_of(schema: type[ResponseSchema]) -> type[ResponseSchema]:
     """Return the schema of a page of `schema`: `items`, newest first, and `next`."""
     name = schema.__name__.removesuffix("Schema")
