@@ -9,7 +9,8 @@ FLASK := FLASK_SKIP_DOTENV=1 $(BIN)/flask --app wsgi
 DEVELOPMENT = export ENVIRONMENT=$${ENVIRONMENT:-$$($(BIN)/dotenv get ENVIRONMENT 2>/dev/null \
 	|| echo development)}
 
-.PHONY: run test lint format fuzz attack faults soak browser clients proxy wheel removal bench bench-path lock clean
+.PHONY: run test lint format extend removal fuzz attack faults soak browser clients proxy wheel \
+	bench bench-path lock rename clean
 .DEFAULT_GOAL := run
 
 run: .venv/runtime
@@ -26,6 +27,10 @@ lint: .venv/development
 format: .venv/development
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Follow docs/extend.md in a copy of the tree, and run the whole suite there.
+extend: .venv/development
+	$(BIN)/pytest tests/extend
 
 # FUZZ_EXAMPLES=10000 makes the full run; CI makes a shorter one.
 fuzz: .venv/development
@@ -84,6 +89,11 @@ lock: .venv/development
 		--extra dev -c requirements.txt pyproject.toml -o requirements-dev.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 		tests/proxy/requirements.in -o tests/proxy/requirements.txt
+
+# Rename the package: make rename NAME=acme_accounts
+rename: .venv/development
+	$(DEVELOPMENT); $(FLASK) rename $(NAME)
+	$(BIN)/ruff check --quiet --fix-only . && $(BIN)/ruff format --quiet .
 
 clean:
 	rm -rf .venv .venv-peers build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,7 +1,7 @@
 """The service as a process: `gunicorn backend.wsgi:app`, `python -m backend.wsgi`.
 
-It reads the settings from the environment and configures logging; importing `backend` does neither.
-In a checkout, the wsgi.py beside this package does the same under a shorter name.
+It reads the settings from the environment and configures logging; importing the package does
+neither. In a checkout, the wsgi.py beside this package does the same under a shorter name.
 """
 
 import sys

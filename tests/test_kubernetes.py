@@ -27,6 +27,7 @@ MANIFEST = {
     each["kind"]: each
     for each in yaml.safe_load_all((ROOT / "config" / "kubernetes.yaml").read_text("utf-8"))
 }
+NAME = MANIFEST["Deployment"]["metadata"]["name"]
 POD = MANIFEST["Deployment"]["spec"]["template"]
 [MIGRATE], [SERVE] = POD["spec"]["initContainers"], POD["spec"]["containers"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
@@ -57,7 +58,7 @@ def secret_on_the_page() -> dict[str, str]:
     [create] = [
         call for call in commands_on_the_page() if call[:3] == ["create", "secret", "generic"]
     ]
-    assert create[3] == "backend"
+    assert create[3] == NAME
     return dict(each.removeprefix("--from-literal=").split("=", 1) for each in create[4:])
 
 
@@ -72,7 +73,7 @@ def test_the_config_map_and_the_secret_name_settings() -> None:
         named = [
             reference["name"] for source in container["envFrom"] for reference in source.values()
         ]
-        assert named == [MANIFEST["ConfigMap"]["metadata"]["name"], "backend"]
+        assert named == [MANIFEST["ConfigMap"]["metadata"]["name"], NAME]
     settings = Settings.load({**config, **secret}, dotenv=None).check()
     host = MANIFEST["Ingress"]["spec"]["rules"][0]["host"]
     assert settings.public_url == f"https://{host}"
@@ -99,13 +100,13 @@ def test_whatever_refers_to_the_pods_finds_them() -> None:
     assert served["targetPort"] == port["name"] == endpoint["port"]
     assert policy["ingress"][0]["ports"] == [{"port": port["name"]}]
     [path] = MANIFEST["Ingress"]["spec"]["rules"][0]["http"]["paths"]
-    assert path["backend"]["service"] == {"name": "backend", "port": {"name": served["name"]}}
+    assert path["backend"]["service"] == {"name": NAME, "port": {"name": served["name"]}}
     assert endpoint["authorization"]["credentials"]["key"] in secret_on_the_page()
 
 
 def test_the_commands_name_what_the_manifest_creates() -> None:
     text = " ".join(word for call in commands_on_the_page() for word in call)
-    assert set(re.findall(r"deployment/(\S+)", text)) == {"backend"}
+    assert set(re.findall(r"deployment/(\S+)", text)) == {NAME}
     assert set(re.findall(r"app=(\S+)", text)) == {POD["metadata"]["labels"]["app"]}
 
 

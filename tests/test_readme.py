@@ -1,13 +1,11 @@
-"""The pages: the first calls and adding a resource, done literally, and links that resolve."""
+"""The pages: requests that work as they are written, and links that resolve."""
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,8 +20,6 @@ from .support.people import PASSWORD
 from .support.settings import make_settings
 
 ROOT = Path(__file__).parents[1]
-PAGES = [(ROOT / name).read_text("utf-8") for name in ("README.md", "docs/extend.md")]
-TREE = ("backend", "config", "migrations", "tests", "wsgi.py", "pyproject.toml")
 
 
 REQUESTS = ("api", "accounts", "keys", "protect", "metrics", "operations", "architecture")
@@ -46,14 +42,10 @@ LINKING = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINKING += [ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "llms.txt")]
 
 
-def blocks(language: str) -> list[str]:
-    """The code blocks of both pages in a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", "\n".join(PAGES), re.MULTILINE | re.DOTALL)
-
-
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 def test_the_first_calls_work_as_they_stand(address: str) -> None:
-    [script] = blocks("sh")
+    text = (ROOT / "README.md").read_text("utf-8")
+    [script] = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     script = script.replace("http://127.0.0.1:8000", address)
     script = script.replace("the password that was printed", PASSWORD)
     script = script.replace("curl -s", "curl -sS --fail-with-body")
@@ -107,46 +99,6 @@ def test_the_commands_on_a_page_succeed(
         result = flask(*arguments, stdin=f"{PASSWORD}\n{PASSWORD}\n")
         wants = any(words in result.stderr for words in WANTS)
         assert result.exit_code == 0 or wants, (command, result.output)
-
-
-def test_a_resource_is_added_as_described(tmp_path: Path) -> None:
-    for name in TREE:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, tmp_path / name)
-    files = dict(
-        re.match(r"# (\S+)\n(.*)", code, re.DOTALL).groups()
-        for code in blocks("python")
-        if code.startswith("# ")
-    )
-    assert len(files) == 6
-    app = tmp_path / "backend" / "app.py"
-    text = app.read_text().replace("    notices,\n", "    notes,\n    notices,\n")
-    app.write_text(text.replace("doctor.SUBJECT,\n", "doctor.SUBJECT,\n    notes.SUBJECT,\n"))
-    (tmp_path / "backend" / "notes").mkdir()
-    for name, code in files.items():
-        (tmp_path / name).write_text(code)
-
-    def run(*command: str) -> str:
-        environ = {"PATH": os.environ["PATH"], "ENVIRONMENT": "development", "CI": "false"}
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    scripts = Path(sys.executable).parent
-    flask = [str(scripts / "flask"), "--app", "wsgi", "db"]
-    run(*flask, "upgrade")
-    written = run(*flask, "revision", "-m", "notes of users")
-    name = re.search(r"\d{3}_notes_of_users", written)
-    assert name, written
-    assert f"applied {name[0]}" in run(*flask, "upgrade")
-    run(*flask, "check")
-    assert "1 passed" in run(sys.executable, "-m", "pytest", "tests/test_notes.py")
-    run(*flask, "downgrade")
 
 
 # --- links ---

@@ -103,7 +103,7 @@ def test_what_a_view_logs_is_all_told_whatever_it_calls_its_facts(
 
     @public
     def slow() -> str:
-        logging.getLogger("backend.slow").info("slow", extra={"ms": 5, "rows": 7})
+        logging.getLogger("backend.web.slow").info("slow", extra={"ms": 5, "rows": 7})
         return ""
 
     app.add_url_rule("/slow", view_func=slow)
@@ -283,7 +283,7 @@ def test_a_secret_in_an_exception_is_taken_out(
     @app.get("/fault")
     @public
     def fault() -> None:
-        logging.getLogger("backend.test").info("%s", secrets, extra={"one": secrets[1]})
+        logging.getLogger("backend.web.test").info("%s", secrets, extra={"one": secrets[1]})
         raise RuntimeError(" ".join(secrets))
 
     add_user(client_of(app), "alice")

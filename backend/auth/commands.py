@@ -30,7 +30,7 @@ def rotate_key(*, promote: bool, drop_others: bool) -> None:
         raise click.UsageError("--promote and --drop-others are two steps; wait between them.")
     act = signing_keys.drop_others if drop_others else signing_keys.add
     act = signing_keys.promote if promote else act
-    service: Services | None = current_app.extensions.get("backend")  # none if the app refuses
+    service: Services | None = current_app.extensions.get("backend")  # none: refused
     try:
         settings = service.settings if service else Settings.load()
         keys = act(settings)

@@ -15,11 +15,17 @@ from flask import Flask
 from flask.cli import FlaskGroup
 
 from ..core.settings import SettingsError
-from . import db, mail
+from . import db, mail, template
 from .common import fail
 from .prune import prune
 
-COMMANDS: tuple[click.Command, ...] = (db.group, mail.group, prune)
+COMMANDS: tuple[click.Command, ...] = (
+    db.group,
+    mail.group,
+    prune,
+    template.new,
+    template.rename,
+)
 
 # Creates the file without which an app may refuse to start.
 _WORKS_WITHOUT_APP = "tokens"

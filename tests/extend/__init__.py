@@ -1,0 +1,1 @@
+"""A project that starts from this tree: everything on docs/extend.md, done literally."""
