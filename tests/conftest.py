@@ -31,6 +31,7 @@ from flask.testing import FlaskClient
 
 from backend.app import create_app
 from backend.core import clock, logs
+from backend.db import migrations
 from backend.db.database import release
 from backend.services import Services
 
@@ -83,12 +84,11 @@ def fresh_database(template: str) -> Iterator[Callable[[], str]]:
             yield lambda: f"sqlite:///{shutil.copy(file, f'{folder}/{uuid.uuid4().hex}.db')}"
         return
 
+    tables = ", ".join(model._meta.table_name for model in migrations.models())
+
     def empty() -> str:
         with psycopg.connect(template) as connection:
-            connection.execute(
-                "TRUNCATE users, throttles, notices, mails, audit_events, audit_chain, denials,"
-                " held_usernames CASCADE"
-            )
+            connection.execute(f"TRUNCATE {tables} CASCADE")
         return template
 
     yield empty

@@ -16,7 +16,7 @@ from backend.db.database import release
 
 from .support.apps import service_of
 from .support.mfa import enrol
-from .support.openapi import example_of, operations
+from .support.openapi import example_of, make_others, operations
 from .support.people import Person, by_key
 from .support.problems import assert_problem
 from .support.tokens import refresh
@@ -81,36 +81,41 @@ def test_8_2_1_everybody_may_do_what_is_documented_and_nothing_else(
 def owned(person: Person) -> dict[str, str]:
     """The ids of this person's things, by the name that they have in paths."""
     session = person.get("/v1/auth/me").json["auth"]["session_id"]
-    return {"key_id": person.new_key()["id"], "session_id": session, "user_id": person.id}
+    known = {"key_id": person.new_key()["id"], "session_id": session, "user_id": person.id}
+    return make_others(person, known)
 
 
 def objects(client: FlaskClient, ids: dict[str, str]) -> Iterator[tuple[str, str, Any]]:
-    """(method, path, example of the body) of every operation on one thing, with these ids."""
+    """(method, path, operation) of every operation on one thing, with these ids."""
     for path, item in client.get("/v1/openapi.json").json["paths"].items():
         for method, operation in item.items():
             if "{" in path and method != "parameters":
-                yield method.upper(), path.format(**ids), example_of(operation)
+                yield method.upper(), path.format_map(ids), operation
 
 
 def test_8_2_2_nobody_reaches_what_is_anothers(
     client: FlaskClient, root: Person, alice: Person, bob: Person
 ) -> None:
-    ids = owned(bob)
-    key = by_key(alice.new_key(scopes=["keys:read", "keys:write"])["key"])
+    operations = list(objects(client, owned(bob)))
+    marks = [marks_of(path, operation) for _, path, operation in operations]
+    scopes = {scope for _, admins, wanted in marks if not admins for scope in wanted or ()}
+    key = by_key(alice.new_key(scopes=sorted(scopes))["key"])
 
     def state() -> list[Any]:
+        things = [path for method, path, _ in operations if method == "GET"]
         account = root.get(f"/v1/users/{bob.id}").json
         sessions = bob.get("/v1/auth/sessions").json["items"]
-        return [account, sessions, bob.get(f"/v1/api-keys/{ids['key_id']}").json]
+        own = [bob.get(path).json for path in things if "/users/" not in path]
+        return [account, sessions, *own]
 
     before, tried = state(), 0
-    for method, path, body in objects(client, ids):
-        tried += 1
+    for (method, path, operation), (_, admins, wanted) in zip(operations, marks, strict=True):
+        tried, body = tried + 1, example_of(operation)
         for headers in (alice.headers, key):
             answer = client.open(path, method=method, headers=headers, json=body)
-            if "/users/" in path:  # for administrators alone, whoever it is
+            if admins:  # whoever it is
                 assert answer.status_code == 403, (method, path)
-            elif "/sessions/" in path and headers is key:
+            elif wanted is None and headers is key:
                 assert_problem(answer, 403, "session_required")
             else:
                 assert_problem(answer, 404, "not_found")
@@ -142,7 +147,8 @@ def test_8_2_3_no_answer_shows_how_a_secret_is_kept(
     app: Flask, client: FlaskClient, root: Person, alice: Person
 ) -> None:
     enrol(alice)
-    ids = {"user_id": alice.id, "key_id": alice.new_key()["id"], "session_id": alice.id}
+    known = {"user_id": alice.id, "key_id": alice.new_key()["id"], "session_id": alice.id}
+    ids = make_others(alice, known)
     service_of(app).periodic_tasks.run()  # seals the events
     secrets, answers = kept_secret(app), []
     for path, item in client.get("/v1/openapi.json").json["paths"].items():
@@ -150,8 +156,9 @@ def test_8_2_3_no_answer_shows_how_a_secret_is_kept(
             if "logout" in path:
                 continue
             body = None if method == "get" else example_of(item[method])
+            place = path.format_map(ids)
             answers += [
-                client.open(path.format(**ids), method=method, headers=person.headers, json=body)
+                client.open(place, method=method, headers=person.headers, json=body)
                 for person in (alice, root)
             ]
     assert sum(answer.status_code < 300 for answer in answers) > 30
