@@ -8,6 +8,7 @@ CI=true both must be set.
 
 from __future__ import annotations
 
+import gc
 import io
 import logging
 import os
@@ -402,6 +403,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.stash[LEFT_OUT] = Counter(name for names in missing.values() for name in names)
     items[:] = [item for item in items if not missing[item]]
     config.hook.pytest_deselected(items=[item for item, names in missing.items() if names])
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from walking through all tests again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

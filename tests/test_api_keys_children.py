@@ -352,6 +352,7 @@ def test_a_use_of_a_child_counts_for_its_ancestors_limits(limited: Flask) -> Non
     assert [verify(root, second["key"])["code"] for _ in range(2)] == ["valid", "rate_limited"]
 
 
+@pytest.mark.slow
 def test_of_parallel_uses_of_siblings_exactly_as_many_pass_as_their_parent_may(
     limited: Flask,
 ) -> None:
@@ -513,6 +514,7 @@ def test_only_a_child_pays_for_its_ancestors_and_with_one_statement(
         assert sum("RECURSIVE" in sql for sql in ran) == lookups
 
 
+@pytest.mark.slow
 def test_a_line_as_long_as_an_owner_may_make_it_is_verified(
     make_app: Callable[..., Flask],
 ) -> None:

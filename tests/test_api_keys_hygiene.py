@@ -217,6 +217,7 @@ def test_service_accounts_and_disabled_users_get_no_mail_but_the_log_tells(
     assert {each["owner_id"] for each in events(logged, "key.expires")} == {robot["id"], alice.id}
 
 
+@pytest.mark.slow
 def test_of_several_processes_one_tells(
     mailing: Flask, make_app: Callable[..., Flask], travel: Travel, logged: Logged
 ) -> None:

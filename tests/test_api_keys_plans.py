@@ -258,6 +258,7 @@ def all_of(app: Flask, known: list[seed.Known]) -> dict[str, list[Ran]]:
     return acts.ran
 
 
+@pytest.mark.slow
 def test_every_statement_about_keys_does_with_many_what_it_does_with_few(filled: Filled) -> None:
     few, many = (all_of(*filled(keys)) for keys in (FEW, MANY))
     for name, expected in few.items():

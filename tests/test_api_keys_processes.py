@@ -19,6 +19,8 @@ from .support.keys import path_of
 from .support.people import Person, add_user, by_key, sign_in
 from .support.servers import Answer, Server, read
 
+pytestmark = pytest.mark.slow
+
 SECRET = "known-to-all-processes-" * 2
 
 

@@ -332,6 +332,7 @@ def test_a_minted_key_outlives_neither_its_owner_nor_its_own_expiry(
 # --- keys that read keys ---
 
 
+@pytest.mark.slow
 def test_a_key_that_reads_keys_sees_itself_and_those_within_its_scopes(
     client: FlaskClient, alice: Person, root: Person
 ) -> None:

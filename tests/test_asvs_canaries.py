@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from uuid import uuid4
 
+import pytest
 from flask import Flask
 
 from backend.db.database import release
@@ -73,6 +74,7 @@ def test_16_2_5_no_secret_that_works_is_kept_or_logged_in_clear(
     assert f'"{code}"' not in "\n".join(logged()) + events(app)
 
 
+@pytest.mark.slow
 def test_16_2_5_what_is_typed_into_the_wrong_field_is_not_repeated(
     app: Flask, root: Person, logged: Callable[[], list[str]]
 ) -> None:

@@ -25,6 +25,7 @@ TYPES = {"application/json", "application/problem+json", "text/html; charset=utf
 TYPES.add("text/plain; version=0.0.4; charset=utf-8")  # of Prometheus
 
 
+@pytest.mark.slow
 def test_4_1_1_every_body_says_its_type(client: FlaskClient, root: Person) -> None:
     pages = ["/password", "/v1/docs", "/v1/redoc", "/v1/openapi.json", "/nothing"]
     found = [client.get(path) for path in pages]
@@ -104,6 +105,7 @@ def server(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     server.end()
 
 
+@pytest.mark.slow
 def test_4_2_1_no_request_hides_in_another(server: Server) -> None:
     for fault, framing in SMUGGLED.items():
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:

@@ -131,6 +131,7 @@ def test_6_3_1_ten_wrong_guesses_stop_neither_others_nor_the_owner_elsewhere(
     assert guess(client, "alice", PASSWORD, AWAY).status_code == 200
 
 
+@pytest.mark.slow
 def test_6_3_1_a_hundred_wrong_guesses_are_all_in_a_day_wherever_from(client: FlaskClient) -> None:
     add_user(client, "alice")
     for number in range(10):

@@ -52,6 +52,7 @@ def key_refusal(wanted: list[str] | None, scopes: set[str]) -> str | None:
     return None if scopes.issuperset(wanted) else "insufficient_scope"
 
 
+@pytest.mark.slow
 def test_8_2_1_everybody_may_do_what_is_documented_and_nothing_else(
     client: FlaskClient, alice: Person, root: Person
 ) -> None:

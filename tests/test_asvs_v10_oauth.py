@@ -62,6 +62,7 @@ def test_10_4_5_refreshes_at_once_get_one_and_the_same_token(
     assert_one_chain(app, alice, [answer.json for answer in answers])
 
 
+@pytest.mark.slow
 def test_10_4_5_the_end_of_a_session_survives_a_crash_right_after_the_refusal(
     make_app: Callable[..., Flask], tree: Path, tmp_path: Path
 ) -> None:

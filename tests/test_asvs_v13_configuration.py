@@ -25,6 +25,7 @@ from .support.settings import make_settings
 PRODUCTION = {"environment": "production", "secret_key": "k7Jx-q2Wd" * 5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("secret", ["secret", "change-me-change-me-change-me-change"])
 def test_13_2_3_nothing_starts_with_a_secret_that_others_know(tree: Path, secret: str) -> None:
     refused = run(tree, "python", "wsgi.py", secret_key=secret)
@@ -46,6 +47,7 @@ def test_13_2_3_what_is_delivered_holds_no_password_and_no_secret() -> None:
             make_settings(environment="production", secret_key=secret).check()
 
 
+@pytest.mark.slow
 def test_13_3_1_secrets_may_be_files_that_are_not_in_the_artefact(
     tree: Path, tmp_path: Path
 ) -> None:
@@ -122,6 +124,7 @@ def test_13_4_5_documentation_is_shown_on_purpose_only(
     assert [shown.get(path).status_code for path in paths] == [200] * 4
 
 
+@pytest.mark.slow
 def test_13_4_6_no_header_tells_what_runs_in_which_version(tree: Path, tmp_path: Path) -> None:
     server = Server("waitress", tree, tmp_path, database_url=f"sqlite:///{tmp_path}/none/none.db")
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+import pytest
 from flask.testing import FlaskClient
 
 from .support.openapi import operations
@@ -47,6 +48,7 @@ def test_14_2_6_a_secret_is_shown_once(alice: Person) -> None:
     assert secret not in alice.get("/v1/auth/mfa").text
 
 
+@pytest.mark.slow
 def test_14_3_2_no_answer_of_the_api_is_kept(client: FlaskClient, root: Person) -> None:
     add_user(client, "alice")
     found = [client.get("/nothing"), client.put("/healthz"), refresh(client, root.refresh_token)]

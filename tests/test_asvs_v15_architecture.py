@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
@@ -84,6 +85,7 @@ def test_15_3_1_an_answer_holds_what_is_documented_and_no_more(
         assert set(root.get(path).json) == set(schemas[name]["properties"])
 
 
+@pytest.mark.slow
 def test_15_3_3_no_body_sets_what_it_was_not_asked_for(
     app: Flask, client: FlaskClient, root: Person
 ) -> None:

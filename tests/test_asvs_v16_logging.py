@@ -210,6 +210,7 @@ def test_16_5_3_what_cannot_be_recorded_is_not_done(
     assert len(root.get("/v1/auth/sessions").json["items"]) == 1
 
 
+@pytest.mark.slow
 def test_16_5_4_a_thousand_faults_are_survived(faulty: FlaskClient) -> None:
     assert {faulty.get("/fault").status_code for _ in range(1000)} == {500}
     assert faulty.get("/healthz").status_code == 200

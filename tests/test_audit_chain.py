@@ -205,6 +205,7 @@ def process(tree: Path, service: Services, count: int, end: str) -> int:
     return done.returncode
 
 
+@pytest.mark.slow
 def test_processes_that_write_and_seal_at_once_leave_no_gap_and_no_fault(
     service: Services, tree: Path
 ) -> None:
@@ -214,6 +215,7 @@ def test_processes_that_write_and_seal_at_once_leave_no_gap_and_no_fault(
     assert_clean(service, 200)
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_left_is_sealed_by_another_with_its_next_event(
     service: Services, tree: Path
 ) -> None:
@@ -526,6 +528,7 @@ def test_one_of_a_thing_is_in_the_singular_in_what_commands_say(
     assert_done(flask("prune"), "0 rows deleted.")
 
 
+@pytest.mark.slow
 def test_what_processes_record_and_seal_is_listed_exported_and_verified_by_others(
     service: Services, with_secret: Callable[..., Flask], tree: Path
 ) -> None:

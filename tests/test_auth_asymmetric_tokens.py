@@ -545,6 +545,7 @@ def url(tmp_path: Path) -> str:
     return url
 
 
+@pytest.mark.slow
 def test_the_command_makes_the_file_without_which_nothing_starts(
     tree: Path, url: str, tmp_path: Path
 ) -> None:
@@ -651,6 +652,7 @@ def test_the_command_follows_a_link_and_leaves_the_file_to_its_owner(
     assert len(kids(client_of(again))) == 2
 
 
+@pytest.mark.slow
 def test_a_server_says_why_it_does_not_start(tree: Path) -> None:
     told = run(tree, "python", "wsgi.py", jwt_algorithm="EdDSA")
     assert told.returncode == 4

@@ -72,6 +72,7 @@ def test_parallel_refreshes_of_one_token_agree_on_the_next(
     assert_one_chain(app, alice, [answer.json for answer in answers])
 
 
+@pytest.mark.slow
 def test_parallel_refreshes_in_two_processes_agree_on_the_next(app: Flask, alice: Person) -> None:
     with ExitStack() as stack, ThreadPoolExecutor(2) as pool:
         servers = [serving(url_of(app)) for _ in range(2)]
@@ -211,6 +212,7 @@ def test_of_parallel_changes_of_one_password_exactly_one_succeeds(
 # --- accounts ---
 
 
+@pytest.mark.slow
 def test_a_session_that_is_ended_while_its_user_changes_the_password_stays_ended(
     make_app: Callable[..., Flask],
 ) -> None:

@@ -100,6 +100,7 @@ def test_a_new_secret_with_the_old_one_as_fallback_keeps_sessions_alive(
     assert refresh(new, moved.json["refresh_token"]).status_code == 200
 
 
+@pytest.mark.slow
 def test_two_instances_rotate_the_secret_one_by_one_and_refuse_nothing_meanwhile(
     app: Flask, alice: Person, make_app: Callable[..., Flask]
 ) -> None:
@@ -181,6 +182,7 @@ def test_an_expired_access_token_does_not_end_its_session(
     assert me(client, fresh["access_token"]).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["HS256", "EdDSA", "ES256"])
 def test_two_thousand_alterations_of_an_access_token_are_refused_with_one_body(
     make_app: Callable[..., Flask], tmp_path: Path, algorithm: str

@@ -76,6 +76,7 @@ def test_an_option_or_argument_that_is_not_known_is_told(app: Flask, flask: Flas
 # --- db ---
 
 
+@pytest.mark.slow
 def test_db_upgrade_current_history_downgrade_and_stamp(
     empty_database: str, app_on: Callable[..., Flask]
 ) -> None:
@@ -261,6 +262,7 @@ def test_a_person_needs_an_address_and_a_password(flask: Flasks) -> None:
     assert_done(flask("users", "list"))
 
 
+@pytest.mark.slow
 def test_users_list_shows_all_newest_first(
     app: Flask, flask: Flasks, root: Person, alice: Person
 ) -> None:
@@ -285,6 +287,7 @@ def test_users_set_password_ends_the_sessions(flask: Flasks, alice: Person) -> N
     assert sign_in(alice.client, "alice", OTHER_PASSWORD).id == alice.id
 
 
+@pytest.mark.slow
 def test_users_set_password_lets_an_owner_in_whom_strangers_locked_out(
     flask: Flasks, alice: Person
 ) -> None:
@@ -384,6 +387,7 @@ def test_production_prints_no_password_where_there_is_no_terminal(
     assert_refused(refused, sentence)
 
 
+@pytest.mark.slow
 def test_production_prints_a_generated_password_on_a_terminal(
     tree: Path, migrated: str, app_on: Callable[..., Flask]
 ) -> None:
@@ -578,6 +582,7 @@ def test_keys_check_finds_keys_in_a_text_and_asks_nobody(app_on: Callable[..., F
         assert_refused(flask("keys", "check", stdin=text), wrong)
 
 
+@pytest.mark.slow
 def test_keys_check_reads_bytes_of_every_kind(tree: Path, app: Flask) -> None:
     key = service_of(app).keyring.new_api_key()
     found = subprocess.run(
@@ -689,6 +694,7 @@ def test_a_database_without_tables_is_told_in_a_sentence(
     assert re.match("Error: .*users", told.stderr)
 
 
+@pytest.mark.slow
 def test_stdout_holds_the_answer_alone_and_logs_go_to_stderr(tree: Path, migrated: str) -> None:
     wanted = ["users", "create", "alice", "alice@example.com", "--password-stdin"]
     made = run(tree, "flask", "--app", "wsgi", *wanted, stdin=PASSWORD, database_url=migrated)

@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import psycopg
+import pytest
 from flask import Flask
 
 from .support.apps import client_of, service_of, url_of
@@ -21,6 +22,7 @@ from .support.people import add_user, by_key, sign_in
 from .support.processes import run
 
 
+@pytest.mark.slow
 def test_a_backup_is_restored_with_all_that_was_in_it(
     app: Flask, app_on: Callable[..., Flask], tmp_path: Path
 ) -> None:
@@ -120,6 +122,7 @@ sys.exit(subprocess.run(["pg_dump", *sys.argv[1:]]).returncode)
 """
 
 
+@pytest.mark.slow
 @ON_POSTGRES
 def test_a_backup_shows_no_secret_in_the_arguments_or_the_environment_of_pg_dump(
     app: Flask, tree: Path, tmp_path: Path

@@ -148,10 +148,12 @@ periodic.wake()
 """
 
 
+@pytest.mark.slow
 def test_what_is_left_is_done_when_the_process_ends(tree: Path) -> None:
     assert run(tree, "python", "-c", SCRIPT).stdout == "parent\n"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_process_that_forked_off_does_its_own(tree: Path) -> None:
     fork = "if os.fork() == 0:\n    periodic.wake()\nelse:\n    os.wait()\n"

@@ -26,6 +26,7 @@ from .support.settings import make_settings, process_environ
 FLASK = str(Path(sys.executable).parent / "flask")
 
 
+@pytest.mark.slow
 def test_every_step_of_an_installation_works_on_a_read_only_root(tmp_path: Path) -> None:
     tree = copy_tree(tmp_path)
     instance = tree / "instance"

@@ -268,6 +268,7 @@ print(os.read(read, 100).decode(), who() == mine)
 """
 
 
+@pytest.mark.slow
 def test_a_forked_process_does_not_share_its_parents_connection(app: Flask, tree: Path) -> None:
     told = run(tree, "python", "-c", FORK, database_url=url_of(app))
     assert told.stdout == "True False True\n", told.stderr
@@ -450,6 +451,7 @@ def assert_refused_because(told: Any, *words: str) -> None:
         assert word in sentence
 
 
+@pytest.mark.slow
 def test_new_code_on_any_older_schema_answers_503_and_never_500(
     empty_database: str, app_on: Callable[..., Flask]
 ) -> None:

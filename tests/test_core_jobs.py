@@ -205,6 +205,7 @@ def test_closing_does_what_waits_and_lets_no_job_pause(each: task_queue.TaskQueu
     assert len(done) == 4
 
 
+@pytest.mark.slow
 def test_a_process_does_what_waits_before_it_exits(tree: Path) -> None:
     script = """
 import time
@@ -218,6 +219,7 @@ print("the end")
     assert (done.returncode, done.stdout, done.stderr) == (0, "the end\n0\n1\n2\n", "")
 
 
+@pytest.mark.slow
 def test_a_job_that_hangs_does_not_keep_a_process_from_exiting(tree: Path) -> None:
     script = """
 import threading
@@ -232,6 +234,7 @@ those.submit(lambda: print("never"))
     assert "1 not started" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_process_that_forks_off_does_its_own_jobs_and_no_others(tree: Path) -> None:
     script = """

@@ -425,6 +425,7 @@ def test_a_link_carries_its_token_behind_the_number_sign(mailing: Callable[..., 
             assert mailer.link("x") == link
 
 
+@pytest.mark.slow
 def test_the_console_shows_the_link_as_it_is(tree: Path, database_url: str) -> None:
     script = f"""
 from backend.app import create_app
@@ -887,6 +888,7 @@ def test_the_end_of_the_process_waits_for_no_further_attempt(
     assert told(caplog) == [("mail.delayed", 1)] * 3
 
 
+@pytest.mark.slow
 def test_a_command_sends_its_mail_before_it_exits(
     tree: Path, database_url: str, smtp: Callable[..., int], inbox: Inbox
 ) -> None:

@@ -229,6 +229,7 @@ def test_making_an_app_and_asking_it_migrates_nothing(app: Flask, database: pw.D
 # --- the models ---
 
 
+@pytest.mark.slow
 def test_the_migrations_lead_to_the_models(database: pw.Database) -> None:
     assert migrations.drift(database) == ""
     migrations.upgrade(database)
@@ -260,6 +261,7 @@ def test_every_migration_says_why_and_can_be_undone() -> None:
 # --- rows ---
 
 
+@pytest.mark.slow
 def test_each_migration_goes_back_and_forth_over_rows_and_loses_no_others(
     app: Flask, database: pw.Database
 ) -> None:
@@ -293,6 +295,7 @@ def test_nobody_is_asked_for_a_second_factor_that_a_downgrade_took_away(
     assert alice.get("/v1/auth/me").json["mfa_enabled"] is False
 
 
+@pytest.mark.slow
 def test_keys_outlive_the_columns_of_their_limits_with_the_secret_that_is_current(
     app: Flask, database: pw.Database
 ) -> None:
@@ -431,6 +434,7 @@ else:
 """
 
 
+@pytest.mark.slow
 def test_processes_that_upgrade_at_once_take_turns(
     empty_database: str, database: pw.Database, tree: Path
 ) -> None:
@@ -472,6 +476,7 @@ def rollback(migrator, database, *, fake=False):
 '''
 
 
+@pytest.mark.slow
 def test_a_migration_that_is_killed_leaves_nothing_and_is_done_the_next_time(
     empty_database: str, app: Flask, database: pw.Database, tmp_path: Path
 ) -> None:
@@ -540,6 +545,7 @@ json.dump(steps, sys.stdout)
 """
 
 
+@pytest.mark.slow
 def test_a_revision_finds_the_models_of_a_new_subject_by_itself(
     empty_database: str, tmp_path: Path
 ) -> None:

@@ -218,6 +218,7 @@ def test_doctor_reports_mail_that_has_been_waiting(
 # --- several processes, and those that die ---
 
 
+@pytest.mark.slow
 def test_of_several_senders_each_mail_is_sent_by_one(make_app: Callable[..., Flask]) -> None:
     apps = [make_app()]
     apps += [make_app(database_url=url_of(apps[0])) for _ in range(3)]
@@ -266,6 +267,7 @@ def test_a_sender_looks_again_when_the_next_mail_is_due(app: Flask) -> None:
     assert service.sender._pause == pytest.approx(7, abs=1)
 
 
+@pytest.mark.slow
 def test_killing_the_server_loses_no_mail_that_it_promised(
     make_app: Callable[..., Flask],
     tree: Path,

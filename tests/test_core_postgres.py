@@ -78,6 +78,7 @@ def test_the_defaults_of_a_database_change_nothing_for_the_service(
         assert_done(flask_of(app)("db", "verify"), "The database is sound.")
 
 
+@pytest.mark.slow
 @NEEDS_POSTGRES
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
 def test_a_database_of_another_encoding_is_refused_at_start_by_db_upgrade_and_by_doctor(

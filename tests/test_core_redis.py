@@ -18,6 +18,8 @@ from .support.processes import Process, free_port, program
 from .support.rate_limits import hits, limiter_on
 from .support.settings import make_settings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:

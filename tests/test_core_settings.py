@@ -278,6 +278,7 @@ def test_host_names_and_addresses_are_taken_as_people_write_them(name: str, text
     assert load(**{name: text})
 
 
+@pytest.mark.slow
 def test_an_environment_of_your_own_needs_a_file_with_its_settings(tmp_path: Path) -> None:
     tree, start = copy_tree(tmp_path), ["-c", "import wsgi"]
     refused = run(tree, "python", *start, environment="staging")
@@ -289,6 +290,7 @@ def test_an_environment_of_your_own_needs_a_file_with_its_settings(tmp_path: Pat
     assert run(tree, "python", "-c", tell, environment="staging").stdout == "staging True True\n"
 
 
+@pytest.mark.slow
 def test_make_run_takes_the_environment_from_dotenv_before_it_falls_back_to_development(
     tmp_path: Path,
 ) -> None:
@@ -391,6 +393,7 @@ def test_production_refuses_what_is_unsafe(
     assert all(text not in sentence for text in values.values() if len(text) > 5)
 
 
+@pytest.mark.slow
 def test_a_missing_or_short_secret_is_told_with_the_command_that_makes_one() -> None:
     for secret in ("", "short"):
         [sentence, *_] = refusals(SECRET_KEY=secret)
@@ -451,6 +454,7 @@ def test_an_empty_file_is_no_secret(tmp_path: Path) -> None:
 SHOW_SECRET = "from backend.core.settings import Settings; print(Settings.load().secret_key)"
 
 
+@pytest.mark.slow
 def test_processes_that_start_at_once_agree_on_one_secret_made_for_development(
     tmp_path: Path,
 ) -> None:
@@ -476,6 +480,7 @@ def test_processes_that_start_at_once_agree_on_one_secret_made_for_development(
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_no_secret_is_made_outside_of_development(tree: Path) -> None:
     shown = run(tree, "python", "-c", SHOW_SECRET, secret_key=None)
     assert (shown.stdout, shown.returncode) == ("\n", 0)

@@ -101,6 +101,7 @@ def test_doctor_tells_of_a_database_that_does_not_answer(app_on: Callable[..., F
     assert "hunter2" not in told.output
 
 
+@pytest.mark.slow
 def test_doctor_tells_of_names_in_dotenv_that_are_no_settings(tree: Path, migrated: str) -> None:
     dotenv = tree / ".env"
     dotenv.write_text("LOG_LEVLE=DEBUG\nSECRET_KEY_FILE=\nLOG_LEVEL=ERROR\n", "utf-8")
@@ -114,6 +115,7 @@ def test_doctor_tells_of_names_in_dotenv_that_are_no_settings(tree: Path, migrat
     )
 
 
+@pytest.mark.slow
 def test_doctor_and_all_others_tell_why_the_settings_are_refused(tree: Path) -> None:
     unsafe: dict[str, Any] = {"secret_key": None, "public_url": "http://id.example"}
     told = run(tree, "flask", "--app", "wsgi", "doctor", bcrypt_rounds=4, **unsafe)

@@ -22,6 +22,8 @@ from .support.processes import Process, copy_tree, free_port
 from .support.settings import process_environ
 from .support.usage import counts
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = ["flask_app:app", "django_app:application", "mounted:app"]
 
 # As docs/protect.md has it.

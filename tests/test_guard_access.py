@@ -213,6 +213,7 @@ def test_nobody_passes_but_where_it_is_public(client: FlaskClient) -> None:
     assert_answers(client, lambda _: {}, lambda *_: "unauthenticated")
 
 
+@pytest.mark.slow
 def test_a_bad_credential_passes_but_where_it_is_public(client: FlaskClient, alice: Person) -> None:
     header, claims, signature = alice.access_token.split(".")
     for headers in (
@@ -229,6 +230,7 @@ def test_two_credentials_pass_but_where_it_is_public(client: FlaskClient, alice:
     assert_answers(client, lambda _: headers, lambda *_: "ambiguous_credentials")
 
 
+@pytest.mark.slow
 def test_a_users_session_passes_but_where_it_takes_an_admin(
     client: FlaskClient, alice: Person
 ) -> None:
@@ -238,6 +240,7 @@ def test_a_users_session_passes_but_where_it_takes_an_admin(
     assert_answers(client, lambda _: alice.again().headers, refused)
 
 
+@pytest.mark.slow
 def test_an_admins_session_passes_everywhere(client: FlaskClient, root: Person) -> None:
     assert_answers(client, lambda _: root.again().headers, lambda *_: None)
 

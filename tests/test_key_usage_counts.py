@@ -187,6 +187,7 @@ def test_counts_are_for_the_owner_an_administrator_and_keys_that_read(
 # --- that none is lost, and at what cost ---
 
 
+@pytest.mark.slow
 def test_the_counts_of_many_keys_are_written_by_one_statement(
     app: Flask, alice: Person, bob: Person
 ) -> None:
@@ -219,6 +220,7 @@ def test_two_processes_add_up(make_app: Callable[..., Flask]) -> None:
     assert counts(alice, key) == counts(there, key) == {"valid": 10}
 
 
+@pytest.mark.slow
 def test_flushing_uses_and_deletions_at_the_same_time_lose_and_double_nothing(
     make_app: Callable[..., Flask],
 ) -> None:
@@ -251,6 +253,7 @@ def test_flushing_uses_and_deletions_at_the_same_time_lose_and_double_nothing(
     assert [counts(alice, key) for key in kept] == [{"valid": 30}] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="gunicorn needs it")
 def test_a_server_of_several_processes_that_ends_has_counted_exactly(
     make_app: Callable[..., Flask], tree: Path, tmp_path: Path
@@ -271,6 +274,7 @@ def test_a_server_of_several_processes_that_ends_has_counted_exactly(
     assert counts(alice, key) == {"valid": 40}
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_loses_no_more_than_it_has_not_flushed(
     make_app: Callable[..., Flask], tree: Path, tmp_path: Path
 ) -> None:

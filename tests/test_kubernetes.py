@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from flask import Flask
 
@@ -113,6 +114,7 @@ def test_the_commands_name_what_the_manifest_creates() -> None:
 # --- it does what the page says ---
 
 
+@pytest.mark.slow
 def test_a_pod_migrates_serves_and_ends_with_the_rights_that_the_manifest_gives(
     empty_database: str, tmp_path: Path
 ) -> None:
@@ -171,6 +173,7 @@ def test_a_pod_has_time_to_finish_its_requests() -> None:
     assert grace >= int(waits) + DRAIN_SECONDS + 5
 
 
+@pytest.mark.slow
 def test_prometheus_scrapes_a_pod_by_its_address(make_bare_app: Callable[..., Flask]) -> None:
     token = secret_on_the_page()["METRICS_TOKEN"]
     headers = {"Host": "10.244.0.7:8000", "Authorization": f"Bearer {token}"}

@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
@@ -87,6 +88,7 @@ def test_what_is_used_again_at_the_same_time_is_left(
     assert counts(app)["throttles"] == 0
 
 
+@pytest.mark.slow
 def test_more_than_some_are_deleted_by_the_command(app: Flask, travel: Travel) -> None:
     client = client_of(app)
     for number in range(maintenance.BATCH // 2 + 10):

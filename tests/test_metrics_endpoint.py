@@ -279,6 +279,7 @@ def lives(figures: Figures) -> float:
     return figures.get("http_requests_total", route="/healthz", status="200")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="this needs /proc of Linux")
 def test_whichever_worker_is_asked_tells_the_sums_of_all_also_of_those_that_died(
     gunicorn: Server, tmp_path: Path

@@ -289,6 +289,7 @@ def doctor(person: Person) -> str:
     return person.client.application.test_cli_runner().invoke(args=["doctor"]).output
 
 
+@pytest.mark.slow
 def test_a_secret_moves_to_the_present_key_when_it_is_used(
     rotated: Callable[..., Any], travel: Travel
 ) -> None:

@@ -349,6 +349,7 @@ def test_it_is_recorded_when_it_goes_on_or_off_and_what_was_refused(
     ]
 
 
+@pytest.mark.slow
 def test_the_user_is_told_by_mail_when_it_goes_on_or_off(
     app: Flask, alice: Person, root: Person
 ) -> None:

@@ -56,6 +56,7 @@ def test_nobody_is_asked_unless_the_setting_says_so(make_app: Callable[..., Flas
     assert sign_in(client, "root").get("/v1/users").status_code == 200
 
 
+@pytest.mark.slow
 def test_without_it_all_is_closed_but_what_setting_it_up_takes(app: Flask, root: Person) -> None:
     assert closed(root) == set(routes(app)) - OPEN
     assert set(routes(app)) > OPEN
@@ -85,6 +86,7 @@ def test_switching_it_off_closes_everything_again(root: Person) -> None:
     assert_problem(root.get("/v1/users"), 403, "mfa_enrolment_required")
 
 
+@pytest.mark.slow
 def test_a_role_that_is_not_named_is_not_asked(alice: Person) -> None:
     assert closed(alice) == set()
 

@@ -42,6 +42,7 @@ LINKING = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINKING += [ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "llms.txt")]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 def test_the_first_calls_work_as_they_stand(address: str) -> None:
     text = (ROOT / "README.md").read_text("utf-8")
@@ -58,6 +59,7 @@ def test_the_first_calls_work_as_they_stand(address: str) -> None:
     assert '"username":"alice"' in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 @pytest.mark.parametrize("page", REQUESTS)
 def test_the_requests_on_a_page_are_accepted(address: str, page: str) -> None:

@@ -30,6 +30,8 @@ from .support.people import PASSWORD
 from .support.processes import confined, copy_tree, run
 from .support.servers import CHUNKED, COMMANDS, GET, LOGIN_HEAD, Server, command_of, read
 
+pytestmark = pytest.mark.slow
+
 LOGIN = json.dumps({"username": "nobody", "password": PASSWORD}).encode()
 
 

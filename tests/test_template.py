@@ -67,6 +67,7 @@ def test_a_name_of_two_words_is_spelled_as_each_place_needs(text: str, named: st
     assert template._named(text, "order_items", "order_item") == named
 
 
+@pytest.mark.slow
 def test_a_tree_with_changes_is_not_renamed(tmp_path: Path) -> None:
     tree = copy_tree(tmp_path / "tree")
     assert "not a git repository" in run(tree, "flask", "--app", "wsgi", "rename", "acme").stderr

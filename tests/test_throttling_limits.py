@@ -170,6 +170,7 @@ def test_a_wrong_current_password_counts_alike(client: FlaskClient, alice: Perso
     assert alice.get("/v1/auth/me").status_code == 200
 
 
+@pytest.mark.slow
 def test_a_guess_that_could_not_be_looked_at_does_not_count(
     make_app: Callable[..., Flask],
 ) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
+import pytest
 import yaml
 
 import backend
@@ -182,6 +183,7 @@ def test_the_environment_is_read_in_one_module() -> None:
     assert readers == {("core", "settings")}
 
 
+@pytest.mark.slow
 def test_importing_a_module_does_nothing(tmp_path: Path) -> None:
     tree = copy_tree(tmp_path / "tree")
     names = [".".join(("backend", *parts_of(path))) for path in MODULES]
@@ -252,6 +254,7 @@ def test_the_example_of_a_dotenv_file_names_every_setting_and_no_other() -> None
     assert set(named) - {*NAMES, *FILE_NAMES} == set()
 
 
+@pytest.mark.slow
 def test_the_example_of_a_dotenv_file_starts_a_development_server(tmp_path: Path) -> None:
     tree = copy_tree(tmp_path / "tree")
     (tree / ".env").write_bytes((ROOT / ".env.example").read_bytes())

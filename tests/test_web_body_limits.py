@@ -59,6 +59,7 @@ def routes(client: FlaskClient) -> list[tuple[str, str, Any]]:
 # --- how much it may be ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_public_routes_take_32_kibibytes_and_authenticated_ones_a_mebibyte(root: Person) -> None:
     authorization = root.headers
     for method, path, view in routes(root.client):
@@ -164,6 +165,7 @@ TOO_MUCH: list[Any] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body", TOO_MUCH, ids=lambda body: str(body)[:20].encode("ascii", "replace")
 )
@@ -243,6 +245,7 @@ def test_a_list_that_comes_in_must_have_an_end() -> None:
 # --- what is left of it ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [

@@ -315,6 +315,7 @@ def examples_of_bodies(document: dict[str, Any]) -> Iterator[tuple[str, str, dic
             yield method, path, content["example"], kind == FORM
 
 
+@pytest.mark.slow
 @ON_SQLITE
 def test_each_example_of_a_body_works_as_it_is(
     make_app: Callable[..., Flask], document: dict[str, Any], travel: Callable[..., None]

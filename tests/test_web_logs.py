@@ -239,6 +239,7 @@ def test_what_names_no_trace_is_ignored(bare: FlaskClient, written: Written, val
     assert "trace_id" not in line
 
 
+@pytest.mark.slow
 def test_a_secret_is_never_logged_wherever_it_is_sent(
     root: Person, alice: Person, written: Written
 ) -> None:
@@ -353,6 +354,7 @@ client.post("/v1/auth/login", json={"username": "nobody", "password": "Canary-pa
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["json", "text"])
 def test_a_process_logs_to_the_console_and_to_a_file_in_json(tmp_path: Path, form: str) -> None:
     path = tmp_path / "backend.log"

@@ -208,6 +208,7 @@ assert "gunicorn" not in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_importing_it_does_nothing(tmp_path: Path) -> None:
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     ran = subprocess.run(

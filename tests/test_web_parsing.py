@@ -527,6 +527,7 @@ def mutated(chance: random.Random, body: dict[str, Any], others: list[str]) -> b
     return bytes(raw)
 
 
+@pytest.mark.slow
 def test_no_body_that_chance_makes_is_a_fault_of_ours(make_app: Callable[..., Flask]) -> None:
     client = client_of(make_app(max_keys_per_user=1000))
     add_user(client, "root", role="admin")

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
@@ -113,6 +114,7 @@ def test_it_stands_in_no_documentation(bare: FlaskClient) -> None:
     assert "/password" not in bare.get("/v1/openapi.json").json["paths"]
 
 
+@pytest.mark.slow
 def test_who_edits_it_need_not_think_of_the_policy(tmp_path: Path) -> None:
     tree = copy_tree(tmp_path / "tree")
     page = tree / "config" / "password.html"
