@@ -1,4 +1,4 @@
-"""The table of contents of the service: its parts, in the order in which they are assembled."""
+"""The subjects that the service consists of, and how an app is built from them."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ for each in SUBJECTS:
 def create_app(settings: Settings | None = None) -> Flask:
     """Build an app from `settings`, or from the environment.
 
-    Each call returns a separate app with its own database and secrets. Nothing is connected or
-    written yet. Raises SettingsError if the app would not be safe to serve.
+    Each call returns a separate app with its own database and secrets, and does not connect to
+    anything yet. Raises SettingsError if the app would not be safe to serve.
     """
     service = create_services(settings)
     settings = service.settings
@@ -91,7 +91,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     api = openapi.init_app(app, __version__)
     problems.init_app(app, deny)
-    for subject in reversed(SUBJECTS):  # the documentation begins with your own
+    for subject in reversed(SUBJECTS):  # your own come first in the documentation
         for blueprint in subject.blueprints:
             api.register_blueprint(blueprint, url_prefix=f"/v1{blueprint.url_prefix}")
         if subject.init_app:
@@ -111,12 +111,12 @@ def create_app(settings: Settings | None = None) -> Flask:
 
 
 def create_services(settings: Settings | None = None) -> Services:
-    """Build the services without the routes, for a guard in front of other apps: forward_auth/."""
+    """Build the services without routes, for guards in front of other apps (forward_auth/)."""
     settings = (settings or Settings.load()).check()
-    database, counted = open_database(settings), Metrics()
+    database, counters = open_database(settings), Metrics()
 
     def inside(work: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap `work` to run as part of the service and to release its connection afterwards."""
+        """Wrap `work` so that it runs inside the service, and releases its connection."""
 
         @functools.wraps(work)
         def wrapper(*args: Any) -> Any:
@@ -146,11 +146,11 @@ def create_services(settings: Settings | None = None) -> Services:
         database=database,
         keyring=Keyring(settings),
         access_tokens=AccessTokens(settings),
-        password_hasher=PasswordHasher(settings, counted),
-        rate_limiter=RateLimiter(settings, counted),
+        password_hasher=PasswordHasher(settings, counters),
+        rate_limiter=RateLimiter(settings, counters),
         write_behind=write_behind,
         periodic_tasks=PeriodicTasks(
-            *(notes.flush for notes in write_behind.values()),
+            *(queue.flush for queue in write_behind.values()),
             *(inside(work) for work in collected("periodic")),
             *(at_most_every(PAUSE, inside(task)) for task in collected("maintenance")),
             *(at_most_every(HOUR, inside(task)) for task in collected("hourly")),
@@ -160,7 +160,7 @@ def create_services(settings: Settings | None = None) -> Services:
         lookups=Lookups(),
         mailer=mailer,
         sender=sender,
-        metrics=counted,
+        metrics=counters,
         subjects=SUBJECTS,
         second_steps=collected("second_steps"),
         session_checks=collected("session_checks"),

@@ -25,10 +25,10 @@ from .subject import Subject
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The parts of one running app, as `create_services` built them from its settings.
+    """The parts of one running app, built by `create_services`.
 
-    `write_behind` holds the notes that each function of the subjects will write. The three fields
-    after `subjects` are collected from them, since requests need them at once.
+    `write_behind` has the queue of each function that writes in batches. The three fields after
+    `subjects` are collected from all of them in advance, to save requests the time.
     """
 
     settings: Settings
@@ -53,7 +53,7 @@ class Services:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Run the code inside a `with` block as part of this service."""
+        """Run the body of a `with` block inside this service."""
         token = context.service.set(self)
         try:
             yield
@@ -61,9 +61,9 @@ class Services:
             context.service.reset(token)
 
     def flush(self) -> None:
-        """Write all notes now."""
-        for notes in self.write_behind.values():
-            notes.flush()
+        """Write everything that is queued in `write_behind` now."""
+        for queue in self.write_behind.values():
+            queue.flush()
 
 
 def current() -> Services:

@@ -14,19 +14,19 @@ from .background.write_behind import Merge
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """A scope of the service's own, and which owners of API keys may hold it.
+    """A scope that the service defines, and whose API keys may have it.
 
-    `area:*` stands for all scopes of an area, including those of other services.
+    `area:*` means every scope in the area, including those that other services define.
     """
 
     name: str
     for_admins: bool = False
-    for_services: bool = False  # only service accounts, and administrators
+    for_services: bool = False  # only service accounts and administrators
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """How people name a kind of thing that audit events are about: both ways between id and name.
+    """How to find the name for an id, and the id for a name, of one kind of audit target.
 
     `id_of` raises NotFound for an unknown name.
     """
@@ -37,22 +37,26 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """A plug. Every field except the name is optional, and nothing else has to know the subject.
+    """Everything that one subject adds to the service. All fields except `name` are optional.
 
-    - `blueprints` are served under /v1; `init_app(app, api)` registers other routes.
+    - `blueprints` are served under /v1; `init_app(app, api)` registers any other routes.
     - `commands` are added to `flask --app wsgi`.
-    - `scopes`, `codes` of errors with their status and meaning, `audit_actions`, and `targets` of
-      audit events: its own ones.
-    - `write_behind`: functions that write notes in batches, and how two notes of a key are merged.
-    - `periodic`: called every few seconds while there are requests.
-    - `hourly`, `maintenance`: called with the most rows to change, every hour and every 20 seconds,
+    - `scopes`, `audit_actions`, the `targets` of audit events, and error `codes` (with status and
+      meaning) are the ones that the subject defines.
+    - `write_behind` maps functions that write entries in batches to functions that merge two
+      entries with the same key.
+    - `periodic` functions are called every few seconds while there are requests.
+    - `maintenance` and `hourly` functions take a limit, change at most that many rows, and return
+      how many they changed. They are called every 20 seconds and every hour, and by `flask prune`
       until they return 0.
-    - `warnings`: return sentences for `flask doctor`.
-    - `secrets_in_use`: the thing whose secrets depend on a SECRET_KEY, and a function that counts
-      them by the key's id.
-    - `second_steps`: called with a user whose password was right; raise Failure to ask for more.
-    - `session_checks`: called with the user of each session; raise Failure to refuse.
-    - `verified`: called with the id, in hex, and the outcome of each API key that is presented.
+    - `warnings` return sentences for `flask doctor`.
+    - `secrets_in_use` maps the name of a thing that depends on a SECRET_KEY to a function that
+      counts these things by the key's id.
+    - `second_steps` are called with a user whose password was right, and raise Failure to ask for
+      more.
+    - `session_checks` are called with the user of each session, and raise Failure to refuse it.
+    - `verified` functions are called for each API key that is presented, with its id, in hex, and
+      the outcome.
     """
 
     name: str

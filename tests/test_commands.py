@@ -247,7 +247,7 @@ def test_users_create_refuses_in_sentences(flask: Flasks, alice: Person) -> None
     assert_refused(weak, f"password: {short}")
     assert flask("users", "create", "bob").exit_code == 1
     unasked = flask("users", "create", "bob", "b@example.com", stdin=f"{PASSWORD}\n")
-    assert_refused(unasked, "no terminal to ask for a password on; use --password-stdin.")
+    assert_refused(unasked, "there is no terminal to ask for a password; use --password-stdin.")
     assert_misused(flask("users", "create"), "Missing argument 'USERNAME'")
     listed = flask("users", "list")
     assert [line.split()[1] for line in listed.stdout.splitlines()] == ["alice"]

@@ -27,7 +27,7 @@ REQUESTS = ("api", "accounts", "keys", "protect", "metrics", "operations", "arch
 REFUSED = {("401", "/v1/auth/me"), ("403", "/v1/auth/mfa/confirm"), ("409", "/v1/auth/mfa/disable")}
 COMMANDS = ("accounts", "commands", "deploy", "keys", "operations", "settings")
 # What a command wants that a test has not: a terminal, a file with a key.
-WANTS = ("no terminal to ask for a password on", "there is no API key in that text")
+WANTS = ("no terminal to ask for a password", "there is no API key in that text")
 # Runs before the requests of a page, which then print their status and address.
 [PREPARED] = re.findall(
     r"^```sh\n(.*?)^```", (ROOT / "docs" / "api.md").read_text("utf-8"), re.MULTILINE | re.DOTALL

@@ -1,6 +1,6 @@
-"""The command line, `flask --app wsgi`: what commands share, and those of no subject.
+"""The command line, `flask --app wsgi`: helpers, and the commands that belong to no subject.
 
-A user's mistake is reported in a sentence on stderr with exit code 1, never as a traceback.
+A user's mistake is reported as a sentence on stderr with exit code 1, never as a traceback.
 Secrets come from a prompt or standard input, never from arguments, which other users can see.
 Skip it on a first reading.
 """
@@ -27,12 +27,12 @@ COMMANDS: tuple[click.Command, ...] = (
     template.rename,
 )
 
-# Creates the file without which an app may refuse to start.
+# It can create the key file without which an app refuses to start.
 _WORKS_WITHOUT_APP = "tokens"
 
 
 def is_command() -> bool:
-    """True inside one of our commands; False in Flask's own serving ones, such as `flask run`."""
+    """Return True while one of our commands runs, and False under `flask run`, which serves."""
     context = click.get_current_context(silent=True)
     return context is not None and isinstance(context.command, FlaskGroup)
 
@@ -44,7 +44,7 @@ def init_app(app: Flask, commands: Iterable[click.Command]) -> None:
 
 
 def refusing_app(refusal: SettingsError, commands: Iterable[click.Command]) -> Flask:
-    """Return an app that cannot serve: each of its commands says why, as doctor would."""
+    """Return an app that cannot serve, and whose commands report why, as doctor would."""
 
     def refuse(rest: Any) -> NoReturn:
         fail(*refusal.problems, word="fatal")

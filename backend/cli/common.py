@@ -1,4 +1,4 @@
-"""Helpers for commands: running inside the service, reporting errors in sentences, reading input.
+"""Helpers for commands: run inside the service, report errors as sentences, read input.
 
 Skip it on a first reading.
 """
@@ -27,19 +27,19 @@ from ..web import parsing
 
 
 def say(line: object, *, err: bool = False) -> None:
-    """Print one line. User-chosen names cannot break the line or control the terminal."""
+    """Print one line, so that names chosen by users cannot break it or control the terminal."""
     click.echo(printable(str(line)), err=err)
 
 
 def fail(*sentences: str, word: str = "Error") -> NoReturn:
-    """End the command with these sentences on stderr and exit code 1."""
+    """Print these sentences to stderr and exit with code 1."""
     for sentence in sentences:
         say(f"{word}: {sentence}", err=True)
     sys.exit(1)
 
 
 def inside(command: Callable[..., None]) -> Callable[..., None]:
-    """Decorate a command to run inside the service and to report refusals in sentences."""
+    """Decorate a command so that it runs inside the service and reports refusals as sentences."""
 
     @functools.wraps(command)
     def wrapper(*args: Any, **kwargs: Any) -> None:
@@ -62,17 +62,17 @@ def inside(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def sentences(refusal: ValidationError | Failure) -> list[str]:
-    """Return the refusal's sentences, one for each fault."""
+    """Return one sentence for each fault that the refusal names."""
     if isinstance(refusal, ValidationError):
         faults: Any = refusal.normalized_messages()
     else:
         faults = (refusal.errors or {}).get("json", {})
-    said = [f"{name}: {text}" for name, said in faults.items() for text in parsing.flat(said)]
-    return said or [str(refusal)]
+    named = [f"{name}: {text}" for name, found in faults.items() for text in parsing.flat(found)]
+    return named or [str(refusal)]
 
 
 def load(schema: Schema, given: dict[str, Any]) -> dict[str, Any]:
-    """Load the input with the schema, with the same checks as over HTTP."""
+    """Load the input with the schema, after the same checks as over HTTP."""
     parsing.require_printable(given)
     return schema.load(given)
 
@@ -84,13 +84,13 @@ def read_password(*, stdin: bool) -> str:
     elif sys.stdin.isatty():
         password = str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
     else:
-        fail("no terminal to ask for a password on; use --password-stdin.")
+        fail("there is no terminal to ask for a password; use --password-stdin.")
     parsing.require_printable({"password": password})
     return password
 
 
 def every_row(listing: Callable[..., Any], **filters: Any) -> Iterator[Any]:
-    """Yield all rows of a service's listing, page by page."""
+    """Yield all rows that `listing` returns page by page."""
     cursor: UUID | None = None
     while True:
         rows, cursor = listing(CONSOLE, limit=100, cursor=cursor, **filters)

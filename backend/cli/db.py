@@ -33,16 +33,16 @@ def upgrade() -> None:
 @click.argument("target", default="-1")
 @inside
 def downgrade(target: str) -> None:
-    """Undo migrations until TARGET is the newest; -1, the default, undoes one."""
+    """Undo migrations until TARGET is the newest; the default, -1, undoes one."""
     for name in migrations.downgrade(services.current().database, target):
         say(f"undone {name}")
 
 
 @group.command()
-@click.option("-m", "--message", required=True, help="The reason; becomes the name and first line.")
+@click.option("-m", "--message", required=True, help="Becomes the file's name and first line.")
 @inside
 def revision(message: str) -> None:
-    """Write a migration that brings the database to the current models. Review it before use."""
+    """Write a migration that adapts the database to the models. Review it before you use it."""
     path = migrations.revision(services.current().database, message)
     say(f"written {path}" if path else "The models match the migrations.")
 
@@ -96,7 +96,7 @@ def backup(file: Path) -> None:
 @group.command()
 @inside
 def verify() -> None:
-    """Read the whole database and fail if it is not sound."""
+    """Read the whole database and fail if it is damaged."""
     faults = backups.verify(services.current().database)
     if faults:
         fail(*faults)

@@ -1,4 +1,4 @@
-"""`flask mail`: testing whether mail arrives. Skip it on a first reading."""
+"""`flask mail`: send a test mail. Skip it on a first reading."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ group = AppGroup("mail", help="Mail that the service sends.")
 @click.argument("address")
 @inside
 def test(address: str) -> None:
-    """Send a test mail to ADDRESS, and report how the server reacts."""
+    """Send a test mail to ADDRESS and report the mail server's reply."""
     if not mailer.enabled():
         fail("MAIL_URL is not set: no mail is sent.")
     try:

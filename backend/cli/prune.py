@@ -1,4 +1,4 @@
-"""`flask prune`: background maintenance in one go. Skip it on a first reading."""
+"""`flask prune`: all background maintenance at once. Skip it on a first reading."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .common import inside, say
 @with_appcontext
 @inside
 def prune() -> None:
-    """Delete expired rows: sessions, throttles, audit events past retention, and others.
+    """Delete expired rows: sessions, throttles, audit events past their retention, and others.
 
-    Also do what is due every hour: disable unused keys, notify the owners of keys that expire soon.
-    Running servers do this in small batches while they get requests.
+    Also run the hourly tasks: disable unused keys, notify the owners of keys that expire soon.
+    Servers do all this in small batches while they receive requests.
     """
     subjects = services.current().subjects
     deleted = until_done(task for each in subjects for task in each.maintenance)

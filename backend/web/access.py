@@ -1,7 +1,7 @@
-"""The guard: who is calling, with which credential, and may they pass.
+"""The guard: checks who is calling a route, and whether they may.
 
-Every route carries one mark, which is enforced here and documented from the same value. Building an
-app with an unmarked route fails, so that nothing is open by mistake.
+Every route carries one mark, from which access is both enforced and documented. Building an app
+with an unmarked route fails, so that nothing is open by mistake.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ View = TypeVar("View", bound=Callable[..., Any])
 class Access:
     """Who may call a route; anyone if there is no `requirement`.
 
-    `checks_itself`: the view checks caller and query itself, and reads no body.
-    `hashes`: refuse before anything else while too many passwords are being hashed.
+    `checks_itself`: the view checks the caller and the query itself, and reads no body.
+    `hashes`: while too many passwords are being hashed, refuse before anything else.
     """
 
     requirement: Requirement | None = None
@@ -37,7 +37,7 @@ class Access:
     hashes: bool = False
 
     def codes(self) -> list[str]:
-        """The error codes with which the guard may refuse."""
+        """Return the error codes with which the guard may refuse."""
         wanted = self.requirement
         if wanted is None:
             return []
@@ -86,7 +86,7 @@ def admin(scope: str | None = None) -> Callable[[View], View]:
 
 
 def before_enrolment(view: View) -> View:
-    """Above a mark: also for users who must first set up the second factor (MFA_REQUIRED_ROLES)."""
+    """Above a mark: also for users who must still set up a second factor (MFA_REQUIRED_ROLES)."""
     return _require(_required(view)._replace(before_enrolment=True))(view)
 
 
@@ -102,16 +102,16 @@ def _required(view: Any) -> Requirement:
 
 
 def actor() -> Identity:
-    """Return who is calling. For views that are not public."""
+    """Return the caller. For views that are not public."""
     identity = context.current_call().identity
     assert identity is not None, "a public route has no actor"
     return identity
 
 
 def init_app(app: Flask, authorize: Callable[[WSGIEnvironment, Requirement], object]) -> None:
-    """Put the guard before every view of the app. RuntimeError if one has no mark.
+    """Put the guard before every view of the app. Raises RuntimeError if one has no mark.
 
-    `authorize` makes the caller the actor of the call, or raises the error that refuses them.
+    `authorize` sets the caller as the actor of the call, or raises the error that refuses them.
     """
     unmarked = [name for name, view in app.view_functions.items() if not hasattr(view, "access")]
     if unmarked:
@@ -123,7 +123,7 @@ def init_app(app: Flask, authorize: Callable[[WSGIEnvironment, Requirement], obj
 
 
 def hashing_paths(app: Flask) -> frozenset[str]:
-    """The paths to which anyone may send a password that is then hashed."""
+    """Return the paths to which anyone may send a password that is then hashed."""
     views: dict[str, Any] = app.view_functions
     rules = app.url_map.iter_rules()
     return frozenset(rule.rule for rule in rules if views[rule.endpoint].access.hashes)
