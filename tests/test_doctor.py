@@ -143,7 +143,7 @@ def test_doctor_counts_what_still_needs_each_earlier_secret(make_app: Callable[.
 
     without = make_app(secret_key=new, database_url=url_of(before))
     told = flask_of(without)("doctor").output
-    assert "1 API key cannot be used: made with a SECRET_KEY that is gone" in told
+    assert "1 API key cannot be used without a SECRET_KEY that is no longer set" in told
     between = make_app(secret_key=new, secret_key_fallbacks=old, database_url=url_of(before))
     needed = "number 1 is still needed by 1 API key, 1 session;"
     assert needed in flask_of(between)("doctor").output

@@ -230,9 +230,9 @@ def test_a_key_taken_over_again_where_its_secret_was_not_known_is_no_fault_of_ou
 def test_one_faulty_line_is_told_and_nothing_is_taken_over(app: Flask, alice: Person) -> None:
     good = line(PLAIN)
     for fault, sentence in [
-        ("[]", "that is not a JSON object."),
-        ("{", "that is not a JSON object."),
-        ('{"name": "x", "name": "y"}', "that is not a JSON object."),
+        ("[]", "this is not a JSON object."),
+        ("{", "this is not a JSON object."),
+        ('{"name": "x", "name": "y"}', "this is not a JSON object."),
         (line(DJANGO, owner="nobody"), "There is no such user."),
         (line(DJANGO, name=""), "name: Length must be between 1 and 100."),
         (line(DJANGO, name="a\u0007"), "name: Contains control characters."),
@@ -347,8 +347,8 @@ def test_a_file_is_read_and_one_that_is_missing_is_told(
     assert runner.invoke(args=["keys", "import", str(path)]).stdout == "1 key imported.\n"
     path.write_text(f"\n\ufeff{json.dumps(line('another'))}\n", "utf-8")
     refused = runner.invoke(args=["keys", "import", str(path)])
-    assert refused.stderr == "Error: line 2: that is not a JSON object.\n"
+    assert refused.stderr == "Error: line 2: this is not a JSON object.\n"
     path.write_bytes(b"\xff\n")
     refused = runner.invoke(args=["keys", "import", str(path)])
-    assert refused.stderr == "Error: line 1: that is not a JSON object.\n"
+    assert refused.stderr == "Error: line 1: this is not a JSON object.\n"
     assert service_of(app).database.is_closed()

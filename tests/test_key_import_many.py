@@ -81,7 +81,7 @@ def test_an_import_that_was_interrupted_is_gone_on_with(
     assert again.stderr == f"Error: line 1: {THERE}\nError: line 2: {THERE}\n"
     assert names(alice) == TEXTS[:2]
     rest = take_over(app, *lines, options=["--skip-existing"])
-    assert (rest.exit_code, rest.stdout) == (0, "3 keys imported, 2 were there already.\n")
+    assert (rest.exit_code, rest.stdout) == (0, "3 keys imported, 2 already existed.\n")
     assert names(alice) == TEXTS
     assert [me(alice, text).status_code for text in TEXTS] == [200, 401, 200, 200, 200]
     events = root.get("/v1/audit-events?action=key.import").json["items"]
@@ -97,8 +97,8 @@ def test_keys_that_are_there_are_passed_over_and_faults_are_told_all_the_same(
     result = skipping(*lines, lines[0], line("x", name=""))
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "Error: line 4: name: Length must be between 1 and 100.\n"
-    assert skipping(*lines, lines[0]).stdout == "2 keys imported, 1 was there already.\n"
-    assert skipping(*lines).stdout == "0 keys imported, 2 were there already.\n"
+    assert skipping(*lines, lines[0]).stdout == "2 keys imported, 1 already existed.\n"
+    assert skipping(*lines).stdout == "0 keys imported, 2 already existed.\n"
     assert names(alice) == TEXTS[:2]
 
 
@@ -107,7 +107,7 @@ def test_all_faults_are_told_in_the_order_of_the_lines(app: Flask, alice: Person
     result = take_over(app, line("old"), "[]", line("new"), line("new"), line("x", owner="nobody"))
     assert result.stderr.splitlines() == [
         f"Error: line 1: {THERE}",
-        "Error: line 2: that is not a JSON object.",
+        "Error: line 2: this is not a JSON object.",
         f"Error: line 4: {THERE}",
         "Error: line 5: There is no such user.",
     ]

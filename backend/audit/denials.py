@@ -1,8 +1,7 @@
-"""Denials: each credential writes a few events an hour; the rest are only counted.
+"""Denials: a few audit events per credential and hour, and a count of the rest.
 
-A key that is refused hundreds of times a second must not write as many rows. A denial without an
-event is logged, and counted in a later write; when the hour is over, one event says how many there
-were.
+A key that is refused hundreds of times a second must not write hundreds of rows. Denials beyond the
+first few are logged and counted; when the hour is over, one event reports their number.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ from .models import Denial
 
 log = logging.getLogger(__name__)
 
-EVENTS = 5  # recorded for one credential in one PERIOD
+EVENTS = 5  # for one credential in one PERIOD
 PERIOD = timedelta(hours=1)
 
-_NOBODY = UUID(int=0)  # for denials to an unknown caller
+_UNKNOWN = UUID(int=0)  # the credential of an unknown caller
 _RECORDED = "SELECT recorded FROM denials WHERE credential = ? AND ends_at > ?"
 
 # (id of the key or session, its user's id, whether it is a key)
@@ -35,7 +34,7 @@ Credential = tuple[str, str | None, bool]
 
 
 def deny(actor: Identity | None, **detail: Any) -> None:
-    """Record a denial as an event, or in the log alone if the actor has had too many.
+    """Record a denial as an event, or only in the log if the actor has had too many.
 
     Raises Unavailable, or the database's error, if it cannot be recorded.
     """
@@ -57,18 +56,18 @@ def deny(actor: Identity | None, **detail: Any) -> None:
 
 def _credential_of(actor: Identity | None) -> Credential:
     if actor is None:
-        return _NOBODY.hex, None, False
+        return _UNKNOWN.hex, None, False
     credential = actor.key_id or actor.session_id or actor.user_id
     return credential.hex, actor.user_id.hex, actor.key_id is not None
 
 
 @atomic
 def _record(actor: Identity | None, credential: Credential, detail: dict[str, Any]) -> bool:
-    """Record the denial as an event; return False, having done nothing, if there were enough."""
+    """Record the denial as an event, or return False if the credential has had enough of them."""
     credential_id, user_id, is_key = credential
     now = clock.now()
     _close((Denial.credential == credential_id) & (Denial.ends_at <= now), 1)
-    booked = (
+    counted = (
         Denial.insert(
             credential=credential_id, user_id=user_id, is_key=is_key, ends_at=now + PERIOD
         )
@@ -80,18 +79,18 @@ def _record(actor: Identity | None, credential: Credential, detail: dict[str, An
         .returning(Denial.id)
         .execute()
     )
-    if not list(booked):
+    if not list(counted):
         return False
     audit.record(actor, "access.denied", outcome="failure", **detail)
     return True
 
 
 def write_denials(notes: dict[Credential, int]) -> None:
-    """Add up denials that have no event, {credential: how many}, in one statement.
+    """Add to the counts of denials without an event, {credential: how many}, in one statement.
 
-    Those of an hour that was closed in the meantime get an event when the next one is closed.
+    If the hour has been closed in the meantime, they are reported when the next one is closed.
     """
-    # In one order, so that two processes that write the same rows do not deadlock.
+    # Sorted, so that two processes that write the same rows do not deadlock.
     rows = json.dumps([(new_id().hex, *who, count) for who, count in sorted(notes.items())])
     now = db_time(clock.now())
     execute(
@@ -111,26 +110,26 @@ def write_denials(notes: dict[Credential, int]) -> None:
 def prune(limit: int) -> int:
     """Close at most `limit` hours that are over; return how many.
 
-    Closing an hour records an event with the number of denials that had none.
+    Closing an hour records one event with the number of denials that had none of their own.
     """
     return _close(Denial.ends_at <= clock.now(), limit)
 
 
 def _close(which: pw.Expression, limit: int) -> int:
-    over = lock(Denial.select().where(which).order_by(Denial.credential).limit(limit))
-    if not over:
+    ended = lock(Denial.select().where(which).order_by(Denial.credential).limit(limit))
+    if not ended:
         return 0
-    Denial.delete().where(Denial.id.in_([row.id for row in over])).execute()
-    token = context.call.set(None)  # the present request is unrelated
+    Denial.delete().where(Denial.id.in_([row.id for row in ended])).execute()
+    token = context.call.set(None)  # the event has nothing to do with the current request
     try:
-        for row in over:
+        for row in ended:
             if row.count:
                 since = row.created_at.isoformat(timespec="seconds")
                 outcome = {"outcome": "failure", "count": row.count, "since": since}
                 audit.record(_actor_of(row), "access.denied", **outcome)
     finally:
         context.call.reset(token)
-    return len(over)
+    return len(ended)
 
 
 def _actor_of(row: Denial) -> Identity | None:

@@ -1,4 +1,4 @@
-"""The tables of the audit trail: events, and denials."""
+"""The tables of audit events and denials."""
 
 import json
 from typing import Any
@@ -9,11 +9,11 @@ from ..db.database import Model, UTCDateTimeField
 
 
 class AuditEvent(Model):
-    """Something that was done or attempted. No foreign keys: it outlives what it refers to.
+    """Something that was done or attempted. It has no foreign keys, to outlive what they refer to.
 
-    `sequence` is null until the event is sealed. Until then `seal` is the event's own signature, or
-    null if a version wrote it that did not sign yet. `detail` is a JSON object, kept as the text
-    that is sealed.
+    `sequence` is null until the event is sealed. Until then, `seal` is the event's own signature,
+    or null if a version that did not sign events wrote it. `detail` is a JSON object, stored as the
+    exact text that is sealed.
     """
 
     action = pw.CharField(max_length=32)
@@ -40,12 +40,12 @@ class AuditEvent(Model):
 
     @property
     def place(self) -> str | None:
-        """The seal that gives the event its place in the chain; None until it has one."""
+        """The seal that gives the event its place in the chain; None until it is sealed."""
         return None if self.sequence is None else self.seal
 
     @property
     def facts(self) -> dict[str, Any]:
-        """`detail` as an object, also if someone altered it into something else."""
+        """`detail` as an object, even if someone has replaced it with something else."""
         try:
             facts = json.loads(self.detail)
         except ValueError:
@@ -53,7 +53,7 @@ class AuditEvent(Model):
         return facts if isinstance(facts, dict) else {"unreadable": self.detail}
 
 
-# The unsealed events, in order: only ever a few of them all.
+# Finds the unsealed events, which are few, in order.
 AuditEvent.add_index(
     AuditEvent.id, where=AuditEvent.sequence.is_null(), name="audit_events_unsealed"
 )
@@ -62,7 +62,7 @@ AuditEvent.add_index(
 class Denial(Model):
     """The denials to one key or session in the hour that began at `created_at`.
 
-    `recorded` denials have events of their own; `count` others do not.
+    Of these, `recorded` have events of their own, and `count` do not.
     """
 
     credential = pw.UUIDField(unique=True)

@@ -1,6 +1,6 @@
-"""The rows of the audit trail as both databases return them, and how they are signed and sealed.
+"""Audit events as the databases return them, and how they are signed and sealed.
 
-Read with hand-written SQL, because the model may be unable to read a row that was altered.
+They are read with hand-written SQL, because the model may fail to load a row that was altered.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Row(NamedTuple):
 
     @property
     def time(self) -> datetime | None:
-        """When the event happened; None if that is not a time with a zone."""
+        """When the event happened; None if the column holds no time with a zone."""
         try:
             time = datetime.fromisoformat(self.created_at)
         except (TypeError, ValueError):
@@ -47,16 +47,16 @@ class Row(NamedTuple):
         return time if time.tzinfo else None
 
     def is_signed(self) -> bool:
-        """True if `seal` is the signature that the event got when it was written."""
+        """Return whether `seal` is the signature that the event got when it was written."""
         return services.current().keyring.is_event_signed(_text(self[:-2]), str(self.seal))
 
     def sealed(self, key: bytes, before: str) -> str:
-        """Return the seal of this row, given the seal of the row before it."""
+        """Return the seal for this row, given the seal of the row before it."""
         return hmac.digest(key, f"{before}{_text(self[:-1])}".encode(), hashlib.sha256).hex()
 
 
 def sign(event: AuditEvent) -> None:
-    """Sign an event that is about to be stored: unsigned events are never sealed."""
+    """Sign an event that is about to be stored, since unsigned events are never sealed."""
     values = event.__data__ | {"created_at": event.created_at.isoformat(" ", "microseconds")}
     text = _text([values.get(name) for name in _SIGNED])
     event.seal = services.current().keyring.sign_event(text)
@@ -77,17 +77,17 @@ _TIME_ON_POSTGRES = (
 
 
 def unsealed() -> Generator[Row]:
-    """All rows without a sequence, in the order in which they were written."""
+    """Yield all rows without a sequence, in the order in which they were written."""
     return _rows("WHERE sequence IS NULL ORDER BY id")
 
 
 def sealed() -> Generator[Row]:
-    """All rows with a sequence, in its order."""
+    """Yield all rows with a sequence, in its order."""
     return _rows("WHERE sequence IS NOT NULL ORDER BY sequence, id")
 
 
 def count() -> int:
-    """Count the rows in the table itself: an index can be made to leave some out."""
+    """Count the rows of the table itself, since someone may have made an index leave some out."""
     table = "audit_events" if on_postgres() else "audit_events NOT INDEXED"
     return int(current.execute_sql(f"SELECT COUNT(*) FROM {table}").fetchone()[0])  # noqa: S608
 
@@ -95,7 +95,7 @@ def count() -> int:
 def _rows(condition: str) -> Generator[Row]:
     """Yield the rows, with one batch in memory at a time. Needs a transaction.
 
-    Never looks up a row by the one before it: SQLite accepts values of any type in any column.
+    Does not find a row by the values of the one before it, which may have any type on SQLite.
     """
     if not on_postgres():
         cursor = current.execute_sql(_SELECT + condition)
@@ -112,7 +112,7 @@ def _rows(condition: str) -> Generator[Row]:
 
 @contextmanager
 def any_text() -> Iterator[None]:
-    """Also read text that is not UTF-8, which SQLite accepts."""
+    """Allow text that is not UTF-8 to be read, since SQLite allows it to be written."""
     if on_postgres():
         yield
         return

@@ -1,4 +1,4 @@
-"""Record and read audit events. For how later changes of them are detected, see audit_chain/."""
+"""Record and read audit events. To learn how later changes are detected, see audit_chain/."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BATCH = 1000  # events at a time
 
 
 def define_actions(names: Iterable[str]) -> None:
-    """Add actions that events may have."""
+    """Allow events to have these actions."""
     ACTIONS.extend(names)
 
 
@@ -43,8 +43,8 @@ def record(
     """Store that `actor` (None if unknown) did `action` to `target`, a (type, id) pair.
 
     Runs in the open transaction, and logs a line after its commit. Raises Unavailable if the event
-    cannot be stored: then the act must not happen either. `detail` is for ids, numbers, codes and
-    field names, never for secrets or typed text. ValueError for an unknown action.
+    cannot be stored: then the action must not happen either. `detail` is for ids, numbers, codes
+    and field names, never for secrets or text that a user typed.
     """
     record_each(actor, action, [(target, detail)], outcome=outcome)
 
@@ -56,7 +56,7 @@ def record_each(
     *,
     outcome: str = "success",
 ) -> None:
-    """Like `record`, with one event for each (target, detail), all in one statement."""
+    """Like `record`, but with an event for each (target, detail) in `acts`, in one statement."""
     if action not in ACTIONS:
         raise ValueError(f"not an audit action: {action}")
     who: dict[str, Any] = {}
@@ -88,13 +88,13 @@ def record_each(
         raise Unavailable("The audit trail cannot be written. Try again shortly.") from error
     periodic_tasks = services.current().periodic_tasks
 
-    def report() -> None:
+    def log_events() -> None:
         level = logging.INFO if outcome == "success" else logging.WARNING
         for extra in lines:
             log.log(level, action, extra=extra)
         periodic_tasks.wake()
 
-    current.obj.after_commit(report)
+    current.obj.after_commit(log_events)
 
 
 def list_events(
@@ -108,8 +108,8 @@ def list_events(
 ) -> tuple[list[AuditEvent], UUID | None]:
     """Return a page of events, newest first, and the next cursor.
 
-    The page starts at `since` and ends before `until`. `equal` filters by actor_id, action,
-    target_id.
+    The events are those at or after `since` and before `until`. `equal` filters by actor_id,
+    action, target_id.
     """
     query = AuditEvent.select()
     if since:
@@ -136,7 +136,7 @@ def export() -> Iterator[AuditEvent]:
 def prune(limit: int) -> int:
     """Delete at most `limit` unsealed events older than AUDIT_RETENTION_DAYS; return how many.
 
-    The chain prunes those that it has sealed.
+    audit_chain/ deletes the sealed ones.
     """
     days = context.settings().audit_retention_days
     if not days:

@@ -1,9 +1,9 @@
-"""Seals audit events in a chain, so that later changes of them are detected."""
+"""Seals audit events in a chain, so that later changes are detected."""
 
 from ..subject import Subject
 from . import commands, service
 
-# Importing the commands adds `verify` to the group of the audit trail.
+# Importing the commands adds `verify` to `flask audit`.
 __all__ = ["SUBJECT", "commands"]
 
 SUBJECT = Subject(

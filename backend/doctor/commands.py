@@ -15,31 +15,31 @@ from . import service as installation
 @with_appcontext
 @inside
 def doctor() -> None:
-    """Report what is wrong or doubtful, and what to do. Exit code 1 if anything is fatal."""
+    """Report errors and risks, and how to fix them. Exit code 1 if anything is fatal."""
     service = services.current()
-    fatal, doubtful = installation.findings(service.settings, service.database)
+    fatal, warnings = installation.findings(service.settings, service.database)
     if not fatal:
-        doubtful += _about_secrets()
+        warnings += _about_secrets()
         for subject in service.subjects:
-            for warnings in subject.warnings:
-                doubtful += warnings()
-    doubtful += installation.servers(service)
-    for sentence in doubtful:
+            for more in subject.warnings:
+                warnings += more()
+    warnings += installation.servers(service)
+    for sentence in warnings:
         say(f"warning: {sentence}")
     if fatal:
         fail(*fatal, word="fatal")
-    say(f"{counted(len(doubtful), 'warning')}, nothing fatal.")
+    say(f"{counted(len(warnings), 'warning')}, nothing fatal.")
 
 
 def _about_secrets() -> list[str]:
-    """Report what still needs an earlier SECRET_KEY, and what was made with one that is gone."""
+    """Return warnings about things that need an earlier SECRET_KEY, or one that is gone."""
     service = services.current()
     used = {
         thing: count()
         for subject in service.subjects
         for thing, count in subject.secrets_in_use.items()
     }
-    present, *earlier = service.keyring.secret_ids
+    current, *earlier = service.keyring.secret_ids
     result = []
     for number, secret_id in enumerate(earlier, 1):
         needed = [counted(ids[secret_id], thing) for thing, ids in used.items() if secret_id in ids]
@@ -48,12 +48,12 @@ def _about_secrets() -> list[str]:
                 f"SECRET_KEY_FALLBACKS: number {number} is still needed by {', '.join(needed)};"
                 " each moves to SECRET_KEY when it is used."
             )
-    known = {present, *earlier, None}
+    known = {current, *earlier, None}
     for thing, ids in used.items():
         lost = sum(count for secret_id, count in ids.items() if secret_id not in known)
         if lost:
             result.append(
-                f"{counted(lost, thing)} cannot be used: made with a SECRET_KEY that is gone. If"
-                " you still have it, add it to SECRET_KEY_FALLBACKS."
+                f"{counted(lost, thing)} cannot be used without a SECRET_KEY that is no longer"
+                " set. If you still have it, add it to SECRET_KEY_FALLBACKS."
             )
     return result

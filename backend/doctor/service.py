@@ -1,4 +1,4 @@
-"""Find what is wrong or doubtful in an installation, in sentences that say what to do.
+"""Find errors and risks of an installation, as sentences that say what to do.
 
 Skip it on a first reading.
 """
@@ -30,7 +30,7 @@ CLOCK_SECONDS = 2  # difference from the database's clock that is worth reportin
 def findings(settings: Settings, database: pw.Database) -> tuple[list[str], list[str]]:
     """Return (problems that make serving impossible or unsafe, warnings)."""
     fatal: list[str] = []  # unsafe settings have already been refused
-    doubtful = _about_dotenv()
+    warnings = _about_dotenv()
     try:
         fatal += schema_check.faults(database)
     except Exception as error:
@@ -38,27 +38,27 @@ def findings(settings: Settings, database: pw.Database) -> tuple[list[str], list
             raise
         fatal.append(f"DATABASE_URL: {explain(error).rstrip('.')}.")
     else:
-        doubtful += _about_clock(database) + _about_case(database)
-        doubtful += _about_pooler(settings, database)
+        warnings += _about_clock(database) + _about_case(database)
+        warnings += _about_pooler(settings, database)
     if settings.database_url.startswith("sqlite:"):
         fatal += _about_folder(sqlite_path(settings).parent)
-        doubtful += _about_sqlite(settings)
+        warnings += _about_sqlite(settings)
     if 0 < len(settings.secret_key.encode()) < SECRET_BYTES:
-        doubtful.append(f"SECRET_KEY is shorter than {SECRET_BYTES} bytes.")
-    doubtful += _about_signing_keys(settings)
+        warnings.append(f"SECRET_KEY is shorter than {SECRET_BYTES} bytes.")
+    warnings += _about_signing_keys(settings)
     if settings.workers > 1 and not settings.redis_url:
-        doubtful.append(
+        warnings.append(
             "REDIS_URL is not set: each of the WORKERS counts rate limits of keys separately."
         )
     if settings.database_pool_size < settings.threads:
-        doubtful.append("DATABASE_POOL_SIZE is less than THREADS: requests wait for connections.")
+        warnings.append("DATABASE_POOL_SIZE is less than THREADS: requests wait for connections.")
     if settings.strict:
-        doubtful += _about_production(settings)
-    return fatal, doubtful
+        warnings += _about_production(settings)
+    return fatal, warnings
 
 
 def servers(service: Services) -> list[str]:
-    """Return a sentence for each of Redis and the mail server that cannot be used now."""
+    """Return a warning for each server, Redis or the mail server, that cannot be used now."""
     result = []
     settings, mailer = service.settings, service.mailer
     if settings.redis_url:
@@ -73,9 +73,9 @@ def servers(service: Services) -> list[str]:
 
 
 def _fault(attempt: Callable[[], object]) -> str | None:
-    """Return why the attempt fails, or that it takes too long; None if it succeeds.
+    """Return why the attempt failed, or that it takes too long; None if it succeeded.
 
-    It runs in a thread, because socket timeouts do not limit the look-up of a host name.
+    It runs in a thread, because socket timeouts do not apply to resolving a host name.
     """
     faults: list[str] = []
 
@@ -101,7 +101,7 @@ def _about_production(settings: Settings) -> list[str]:
             " token, or block /metrics in the proxy."
         )
     if settings.mail_url in {"console:", "memory:"}:
-        result.append("MAIL_URL sends no mail, and shows the links; set an smtp:// server.")
+        result.append("MAIL_URL sends no mail, and shows the links; set it to an smtp:// server.")
     return result
 
 
@@ -110,23 +110,23 @@ def _about_dotenv() -> list[str]:
     result = [f".env: there is no setting {name}." for name in given if name not in known]
     nearest = find_dotenv(usecwd=True)
     if nearest and Path(nearest) != ROOT / ".env":
-        result.append(f"The `flask` command reads {nearest}, but the servers do not; move it away.")
+        result.append(f"The `flask` command reads {nearest}, but servers do not; rename it.")
     return result
 
 
 def _about_clock(database: pw.Database) -> list[str]:
-    """Compare clocks: the database may be on another machine, and expiry uses this one's time."""
+    """Compare the clocks: this machine's decides when things expire, also in the database."""
     if not isinstance(database, pw.PostgresqlDatabase):
         return []
     [there] = database.execute_sql("SELECT clock_timestamp()").fetchone()
     seconds = abs((there - clock.now()).total_seconds())
     if seconds < CLOCK_SECONDS:
         return []
-    return [f"The clock differs from the database's by {seconds:.0f} s; synchronise both (NTP)."]
+    return [f"The clocks here and on the database server differ by {seconds:.0f} s; use NTP."]
 
 
 def _about_case(database: pw.Database) -> list[str]:
-    """Check case folding: PostgreSQL uses the database's locale, which may know only a to z."""
+    """Check case folding: PostgreSQL uses the database's locale, which may fold only a to z."""
     if isinstance(database, pw.SqliteDatabase):
         return []
     if database.execute_sql("SELECT 'É' ILIKE 'é'").fetchone() == (True,):
@@ -151,7 +151,7 @@ def _about_pooler(settings: Settings, database: pw.Database) -> list[str]:
 
 
 def _about_folder(folder: Path) -> list[str]:
-    """Check that SQLite can create its files beside the database."""
+    """Check that SQLite can create files beside the database."""
     if not os.access(folder, os.F_OK) or os.access(folder, os.W_OK | os.X_OK):
         return []
     who = f" (uid {os.geteuid()}, gid {os.getegid()})" if os.name == "posix" else ""
@@ -162,7 +162,7 @@ def _about_sqlite(settings: Settings) -> list[str]:
     path = sqlite_path(settings)
     result = _about_mode(*(path.with_name(path.name + end) for end in ("", "-wal", "-shm")))
     if settings.workers > 1:
-        result.append("SQLite with several WORKERS works, but PostgreSQL writes in parallel.")
+        result.append("With several WORKERS, prefer PostgreSQL: SQLite writes one at a time.")
     return result
 
 

@@ -1,11 +1,11 @@
-"""Guards single views of a Flask application other than the service itself.
+"""A decorator that guards single views of another Flask application.
 
     @app.get("/reports")
     @guarded(service, "reports:read")
     def reports() -> ...:
         caller = request.environ["backend.identity"]
 
-The caller is stored where the middleware stores it.
+It stores the caller where the middleware does.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from flask.typing import ResponseReturnValue
 from werkzeug.wrappers import Response
 
 from ..services import Services
-from .middleware import Door
+from .middleware import Guard
 
 View = Callable[..., ResponseReturnValue]
 
 
 def guarded(service: Services, *scopes: str, role: str | None = None) -> Callable[[View], View]:
-    """Decorator, under `route`: allow only callers with all of `scopes` and with `role`.
+    """Decorate a view, under `route`: allow only callers who have all of `scopes` and `role`.
 
-    Others are refused as the service refuses. Raises ValueError for unknown scopes or roles.
+    Others get the service's error responses. Raises ValueError for unknown scopes or roles.
     """
-    door = Door(service, scopes, role)
+    guard = Guard(service, scopes, role)
 
     def decorate(view: View) -> View:
         @functools.wraps(view)
         def wrapper(*args: Any, **kwargs: Any) -> ResponseReturnValue:
-            refusal, headers = door.ask(request.environ)
+            refusal, headers = guard.check(request.environ)
             if refusal:
                 return refusal
 

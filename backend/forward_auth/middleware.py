@@ -1,8 +1,8 @@
-"""Guards any WSGI application, with the settings and the database of a service.
+"""A middleware that guards any WSGI application, using a service's settings and database.
 
     application = Middleware(application, create_services(), scopes=["reports:read"])
 
-Neither the application nor this needs a Flask context, and the service runs no application code.
+Neither needs a Flask context, and the application runs outside the service.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..web.middleware import call_of, see_through_proxies
 IDENTITY = "backend.identity"
 
 # The application might treat /static/../reports as /reports.
-_CROOKED = re.compile(r"//|/\.\.?(/|$)")
+_AMBIGUOUS = re.compile(r"//|/\.\.?(/|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ class Caller:
     scopes: frozenset[str] | None
 
 
-class Door:
-    """Asks a service who is calling, and whether they have all of `scopes` and `role`.
+class Guard:
+    """Checks who is calling, and whether they have all of `scopes` and `role`.
 
     Raises ValueError for unknown scopes or roles.
     """
@@ -58,8 +58,8 @@ class Door:
         self._wanted = requirement(scopes, role)
         self._complete = completer(service.settings)
 
-    def ask(self, environ: WSGIEnvironment) -> tuple[Response | None, list[tuple[str, str]]]:
-        """Return (the refusal or None, rate-limit headers to add to the application's answer).
+    def check(self, environ: WSGIEnvironment) -> tuple[Response | None, list[tuple[str, str]]]:
+        """Return (the refusal or None, rate-limit headers to add to the application's response).
 
         Stores the caller in the environ.
         """
@@ -93,11 +93,11 @@ class Door:
 
 
 class Middleware:
-    """Runs the application for callers with all of `scopes` and with `role`, and refuses others.
+    """Runs the application for callers who have all of `scopes` and `role`, and refuses others.
 
-    `open_paths` are open to everyone, without a check; a path that ends in `/*` includes all below
-    it. OPTIONS is checked too, since an application may answer it like GET: put what answers the
-    preflights of browsers (CORS) in front of this.
+    `open_paths` are open to everyone, without a check; a path that ends in `/*` includes everything
+    below it. OPTIONS is checked too, since an application may answer it like GET. A middleware that
+    answers the preflights of browsers (CORS) must therefore come before this one.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Middleware:
         open_paths: Iterable[str] = (),
     ) -> None:
         self._app = app
-        self._door = Door(service, scopes, role)
+        self._guard = Guard(service, scopes, role)
         paths = list(open_paths)
         self._open = frozenset(path for path in paths if not path.endswith("/*"))
         self._open_below = tuple(path[:-1] for path in paths if path.endswith("/*"))
@@ -119,7 +119,7 @@ class Middleware:
         if self._is_open(environ.get("PATH_INFO") or "/"):
             forget(environ)
             return self._app(environ, start_response)
-        refusal, more = self._door.ask(environ)
+        refusal, more = self._guard.check(environ)
         if refusal:
             return refusal(environ, start_response)
 
@@ -131,11 +131,11 @@ class Middleware:
     def _is_open(self, path: str) -> bool:
         if path in self._open:
             return True
-        return path.startswith(self._open_below) and not _CROOKED.search(path)
+        return path.startswith(self._open_below) and not _AMBIGUOUS.search(path)
 
 
 def forget(environ: WSGIEnvironment) -> None:
-    """Remove from the environ what a client could forge to look like our answer."""
+    """Remove everything from the environ that a client could forge to look like our answer."""
     environ.pop(IDENTITY, None)
     for name in [name for name in environ if name.startswith("HTTP_X_AUTH_")]:
         del environ[name]

@@ -1,7 +1,7 @@
 """/v1/verify: a proxy asks whether a request may pass to the service behind it.
 
-The answer is in the status and the headers. Since every request to other services leads here, this
-uses no schema, reads no body, and writes no row for a refusal.
+The answer is in the status and the headers. Since every request to the services behind the proxy
+causes one here, this uses no schema, reads no body, and writes no row for a refusal.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from ..web.application import Empty
 
 MOST_PARAMETERS = 64
 
-# nginx treats all but 2xx, 401 and 403 as an error of this service.
+# nginx treats any status other than 2xx, 401 and 403 as an error of this service.
 _STATUS = {"ambiguous_credentials": 401, "bad_request": 403}
 
 
 class _Anything(BaseConverter):
-    """The rest of a path, whatever it contains: several slashes, line feeds, nothing."""
+    """The rest of a path, whatever it contains: several slashes, line feeds, or nothing."""
 
     regex = r"[\s\S]*"
     part_isolating = False
 
 
 def init_app(app: Flask, api: Api) -> None:
-    """Answer at /v1/verify and below, for every method."""
+    """Register /v1/verify and everything below it, for all methods."""
     app.url_map.converters["anything"] = _Anything
     rule, below = (
         Rule(path, endpoint="forward_auth.verify", methods=None)
@@ -50,22 +50,22 @@ def init_app(app: Flask, api: Api) -> None:
 
 @checks_itself
 def verify(rest: str | None = None) -> Response:
-    """Return 200 with the caller in the headers, or a refusal. There is no body.
+    """Return 200 with the caller in the headers, or a refusal, both without a body.
 
-    Below /v1/verify/, path and query come from the proxy's client and are ignored.
+    Below /v1/verify/, the path and the query come from the proxy's client and are ignored.
     """
     query = request.environ.get("QUERY_STRING", "") if rest is None else ""
-    says_429 = True
+    accepts_429 = True
     try:
-        wanted, says_429 = _question(query)
+        wanted, accepts_429 = _read_query(query)
         return Empty(headers=_headers(authorize(request.environ, wanted)))
     except Exception as error:
-        return _refusal(denied(error), says_429=says_429)
+        return _refusal(denied(error), accepts_429=accepts_429)
 
 
 @functools.lru_cache(256)  # a proxy always sends the same query
-def _question(query: str) -> tuple[Requirement, bool]:
-    """Return (what is required of the caller, whether the proxy accepts 429)."""
+def _read_query(query: str) -> tuple[Requirement, bool]:
+    """Return (what the caller must have, whether the proxy accepts 429)."""
     try:
         given = parse_qs(
             query,
@@ -96,10 +96,10 @@ def _headers(identity: Identity) -> dict[str, str]:
     return headers
 
 
-def _refusal(failure: Failure, *, says_429: bool) -> Response:
+def _refusal(failure: Failure, *, accepts_429: bool) -> Response:
     status = _STATUS.get(failure.code) or problems.CODES[failure.code][0]
     headers = problems.headers_of(failure, status) | {"X-Auth-Code": failure.code}
-    if status == 429 and not says_429:
+    if status == 429 and not accepts_429:
         status = 403
     return Empty(status=f"{status} {problems.title(status)}", headers=headers)
 
@@ -136,13 +136,13 @@ _ABOUT = {
     "X-Auth-Username": "The username, percent-encoded.",
     "X-Auth-Role": "The role: `user` or `admin`.",
     "X-Auth-Method": "The credential: `session` or `api_key`.",
-    "X-Auth-Key-Id": "API keys only: the key's id.",
-    "X-Auth-Scopes": "API keys only: scopes that the owner's role allows now, separated by spaces.",
+    "X-Auth-Key-Id": "For API keys, the key's id.",
+    "X-Auth-Scopes": "For API keys, the scopes that the owner's role allows, separated by spaces.",
 }
 
 
 def _documentation() -> dict[str, Any]:
-    """Return the operation. OpenAPI can show it for one method only."""
+    """Return the operation for the OpenAPI document, which can show it for one method only."""
 
     def header(about: str) -> dict[str, Any]:
         return {"description": about, "schema": {"type": "string"}}
@@ -169,9 +169,9 @@ def _documentation() -> dict[str, Any]:
         "tags": ["forward_auth"],
         "operationId": "forward_auth_verify",
         "summary": "Check whether a proxied request may pass",
-        "description": "Call it with any method; the answer has no body. At `/v1/verify/` and any"
-        " path below, only authentication is checked: proxies such as Envoy append the path and"
-        " query of their client there, and both are ignored.",
+        "description": "Call it with any method; the response has no body. At `/v1/verify/` and"
+        " any path below it, only authentication is checked: proxies such as Envoy append the"
+        " client's path and query there, and both are ignored.",
         "security": [{"session": []}, {"apiKey": []}],
         "parameters": parameters,
         "responses": responses,

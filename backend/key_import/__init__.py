@@ -1,9 +1,9 @@
-"""Imports API keys of another system by their digests. Skip it on a first reading."""
+"""Imports API keys from another system by their digests. Skip it on a first reading."""
 
 from ..subject import Subject
 from . import commands
 
-# Importing the commands adds `import` to the group of API keys.
+# Importing the commands adds `import` to `flask keys`.
 __all__ = ["SUBJECT", "commands"]
 
 SUBJECT = Subject(name="key_import", audit_actions=("key.import",))

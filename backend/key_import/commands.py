@@ -23,20 +23,20 @@ from . import service
 from .schemas import ImportKeySchema
 from .service import Draft
 
-MOST_FAULTS = 20  # reported in sentences at most
-REST = 0.02  # seconds between two batches of an import: waiting writers try SQLite every 0.01
+MOST_FAULTS = 20  # reported
+PAUSE = 0.02  # seconds between batches: other writers on SQLite retry every 0.01
 
 
 @group.command("import")
 @click.argument("file", type=click.File("rb"))
-@click.option("--skip-existing", is_flag=True, help="Skip keys that exist already.")
+@click.option("--skip-existing", is_flag=True, help="Skip keys that already exist.")
 @inside
 def import_keys(file: BinaryIO, *, skip_existing: bool) -> None:
-    """Import keys of another system by their digests: one JSON object per line.
+    """Import keys from another system by their digests, as one JSON object per line.
 
     All lines are checked first: if one is invalid, no key is imported. Keys are stored in order, a
-    few at a time, so that other writers get their turn. If this is interrupted, the keys stored so
-    far stay; --skip-existing imports the rest.
+    few at a time, so that other writers get their turn. If the import is interrupted, the keys
+    stored so far remain; run it again with --skip-existing to import the rest.
     """
     drafts, refused = _read(file)
     refused |= service.refusals(drafts)
@@ -45,14 +45,14 @@ def import_keys(file: BinaryIO, *, skip_existing: bool) -> None:
     imported = 0
     try:
         for some in pw.chunked(wanted, service.BATCH):
-            late = service.adopt(CONSOLE, dict(some))
-            imported += len(some) - len(late)
-            refused |= late
-            time.sleep(REST)
+            refused_now = service.store(CONSOLE, dict(some))
+            imported += len(some) - len(refused_now)
+            refused |= refused_now
+            time.sleep(PAUSE)
     finally:  # interrupted or not
-        passed = sum(map(_is_there, refused.values())) if skip_existing else 0
-        there = f", {passed} {'was' if passed == 1 else 'were'} there already" if passed else ""
-        say(f"{counted(imported, 'key')} imported{there}.")
+        skipped = sum(map(_is_existing, refused.values())) if skip_existing else 0
+        existing = f", {skipped} already existed" if skipped else ""
+        say(f"{counted(imported, 'key')} imported{existing}.")
     _report(refused, skip_existing)
 
 
@@ -79,22 +79,22 @@ def _object(line: bytes) -> dict[str, Any]:
     except Failure:
         given = None
     if not isinstance(given, dict):
-        raise Failure("malformed_json", "that is not a JSON object.")
+        raise Failure("malformed_json", "this is not a JSON object.")
     return given
 
 
 def _report(refused: Mapping[int, ValidationError | Failure], skip_existing: bool) -> None:
-    """Report the faults and end the command, if there are any."""
+    """Report the faults and end the command if there are any."""
     faults = [
         f"line {number}: {sentence}"
         for number, refusal in sorted(refused.items())
         for sentence in sentences(refusal)
-        if not (skip_existing and _is_there(refusal))
+        if not (skip_existing and _is_existing(refusal))
     ]
     if faults:
         more = len(faults) - MOST_FAULTS
         fail(*faults[:MOST_FAULTS], *([f"and {more} more."] if more > 0 else []))
 
 
-def _is_there(refusal: ValidationError | Failure) -> bool:
+def _is_existing(refusal: ValidationError | Failure) -> bool:
     return isinstance(refusal, Conflict) and refusal.code == "conflict"

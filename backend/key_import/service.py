@@ -1,4 +1,4 @@
-"""Importing keys of another system by their digests: checked first, then stored."""
+"""Import keys from another system by their digests: check all of them first, then store them."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def draft(
     created_at: datetime | None = None,
     **wanted: Any,
 ) -> Draft:
-    """Draft a key for the owner, known only by the `digest` of its text: see keyring.read_digest.
+    """Draft a key for the owner, given only the `digest` of its text (see keyring.read_digest).
 
-    Makes those checks of `keys.issue` that do not depend on other keys.
+    Makes the checks of `keys.issue` that do not depend on other keys.
     """
     key, now = keys.draft(actor, owner, **wanted), clock.now()
     if created_at is not None and created_at > now:
@@ -53,46 +53,46 @@ def draft(
 
 
 def refusals(drafts: Mapping[int, Draft]) -> dict[int, Failure]:
-    """Return the drafts that cannot be stored after those before them, by number, and why.
+    """Return why some drafts cannot be stored once those before them are, by their numbers.
 
-    Conflict `conflict` if the key already exists, `limit_reached` as for `keys.issue`.
+    Conflict `conflict` means that the key already exists; for `limit_reached`, see `keys.issue`.
     """
-    there: set[str] = set()
-    kept: Counter[UUID] = Counter()
+    existing: set[str] = set()
+    kept: Counter[UUID] = Counter()  # how many keys each owner has
     # A few at a time, because the number of a statement's parameters is limited.
     for some in pw.chunked(drafts.values(), BATCH):
         digests = [digest for each in some for digest in each.digests]
         found = ApiKeySecret.select(ApiKeySecret.digest).where(ApiKeySecret.digest.in_(digests))
-        there.update(digest for (digest,) in found.tuples())
+        existing.update(digest for (digest,) in found.tuples())
         owners = {each.key.owner_id for each in some}
         kept.update(keys.count_kept(owners - kept.keys()))
     refused: dict[int, Failure] = {}
     for number, each in drafts.items():
         try:
-            if not there.isdisjoint(each.digests):
+            if not existing.isdisjoint(each.digests):
                 raise Conflict("conflict", "This key already exists.")
             keys.require_room(kept[each.key.owner_id])
         except Conflict as refusal:
             refused[number] = refusal
         else:
             kept[each.key.owner_id] += 1
-            there.update(each.digests)
+            existing.update(each.digests)
     return refused
 
 
-def adopt(actor: Identity, drafts: Mapping[int, Draft]) -> dict[int, Failure]:
-    """Store all drafts that are not refused; return the refusals, by number, and why.
+def store(actor: Identity, drafts: Mapping[int, Draft]) -> dict[int, Failure]:
+    """Store the drafts, except for those that it returns, by number, with the reason.
 
-    Runs in one transaction, which others wait for: pass at most BATCH drafts.
+    Runs in one transaction, for which other writers wait: pass at most BATCH drafts.
     """
     try:
-        return _adopt(actor, drafts)
-    except pw.IntegrityError:  # another import has just stored one; now that is seen
-        return _adopt(actor, drafts)
+        return _store(actor, drafts)
+    except pw.IntegrityError:  # another import has just stored one of them, which now counts
+        return _store(actor, drafts)
 
 
 @atomic
-def _adopt(actor: Identity, drafts: Mapping[int, Draft]) -> dict[int, Failure]:
+def _store(actor: Identity, drafts: Mapping[int, Draft]) -> dict[int, Failure]:
     present = keys.hold_owners({each.key.owner_id for each in drafts.values()})
     refused: dict[int, Failure] = {
         number: NotFound("The owner does not exist.")

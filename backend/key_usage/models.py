@@ -1,4 +1,4 @@
-"""The table of decisions on API keys."""
+"""The table of how often API keys were used and refused."""
 
 import peewee as pw
 
@@ -7,7 +7,7 @@ from ..db.database import Model
 
 
 class KeyUsage(Model):
-    """How often a key got one decision in one hour. `hour` counts hours since 1970, UTC."""
+    """How often a key was presented in one hour with one outcome. Hours count from 1970, UTC."""
 
     id = None
     created_at = None

@@ -23,7 +23,7 @@ blp = Blueprint(
 def get_usage(query: dict[str, Any], key_id: UUID) -> dict[str, Any]:
     """Count the uses and refusals of an API key by hour or day
 
-    Returns the intervals in which the key was presented, oldest first. Counts are kept for 400
+    Returns each hour or day in which the key was presented, oldest first. Counts are kept for 400
     days.
     """
     return {"items": service.list_usage(actor(), key_id, **query)}

@@ -1,4 +1,4 @@
-"""How often keys are used and refused: counted by the hour, written in batches, kept 400 days."""
+"""Count by the hour how often keys are used and refused. Counts are kept for 400 days."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ INTERVALS = {
 
 
 def count(key_id: str, code: str) -> None:
-    """Count a decision on the key with this id, in hex; it is written later, with others."""
+    """Count an outcome for the key with this id, in hex. It is written later, with others."""
     hour = int(clock.now().timestamp()) // HOUR
     services.current().write_behind[write_usage].note((key_id, hour, code), 1)
 
@@ -62,10 +62,11 @@ def list_usage(
     until: datetime | None = None,
     interval: str = "hour",
 ) -> list[dict[str, Any]]:
-    """Return the decisions on the key in each whole hour or day that has counts, oldest first.
+    """Return what is known of each hour or day in which the key was presented, oldest first.
 
-    From the interval that contains `since` to the one in which `until` ends; by default the last 24
-    hours, or 30 days. Invalid for more than 31 days by the hour, or 400 by the day.
+    The first is the one that contains `since`, and the last the one that contains `until`; by
+    default, the last 24 hours or 30 days. Raises Invalid for more than 31 days by the hour, or 400
+    by the day.
     """
     size, usual, most = INTERVALS[interval]
     end = (until or clock.now()).timestamp()

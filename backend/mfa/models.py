@@ -7,10 +7,10 @@ from ..users.models import User
 
 
 class SecondFactor(Model):
-    """The encrypted secret shared with a user's authenticator app; in force once confirmed.
+    """The encrypted secret shared with a user's authenticator app; active once confirmed.
 
-    `secret_id` names the SECRET_KEY that encrypts it. The codes of `last_step`, a number of
-    30-second steps since the epoch, and of all earlier steps are used up.
+    `secret_id` names the SECRET_KEY that encrypts it. The codes of `last_step`, which counts steps
+    of 30 seconds since 1970, and of all earlier steps are used up.
     """
 
     user = pw.ForeignKeyField(User, on_delete="CASCADE", unique=True)
@@ -24,7 +24,7 @@ class SecondFactor(Model):
 
 
 class RecoveryCode(Model):
-    """The digest of a code that works once, in place of the authenticator app."""
+    """The digest of a code that works once instead of the authenticator app."""
 
     user = pw.ForeignKeyField(User, on_delete="CASCADE")
     digest = pw.CharField(max_length=64, unique=True)

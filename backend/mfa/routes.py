@@ -32,10 +32,10 @@ blp = Blueprint(
 @blp.response(200, TokensSchema)
 @blp.fails("invalid_credentials", "rate_limited")
 def login(step: dict[str, str]) -> dict[str, Any]:
-    """Complete a sign-in with a code of the second factor
+    """Complete a sign-in with a second-factor code
 
-    Returns the tokens of a new session. An `mfa_token` works for one sign-in, within five minutes
-    and five attempts. Each code works once.
+    Returns the tokens of a new session. An `mfa_token` works for one sign-in, for five minutes and
+    at most five attempts. Each code works once.
     """
     return service.login(**step)
 
@@ -47,7 +47,7 @@ def login(step: dict[str, str]) -> dict[str, Any]:
 def get_state() -> dict[str, Any]:
     """Get the state of your second factor
 
-    Returns whether it is on, and how many recovery codes are left.
+    Returns whether it is on and how many recovery codes are left.
     """
     return service.state(actor())
 
@@ -59,10 +59,11 @@ def get_state() -> dict[str, Any]:
 @blp.response(201, SecondFactorSchema)
 @blp.fails("wrong_password", "rate_limited", "conflict")
 def start(body: dict[str, str]) -> dict[str, str]:
-    """Start to set up a second factor
+    """Start setting up a second factor
 
-    Returns what your authenticator app needs, which is never shown again. Confirm it with a code to
-    switch it on; starting again replaces one that you have not confirmed.
+    Returns the secret for your authenticator app, which is never shown again. Confirm it with a
+    code to switch the second factor on. Starting again replaces a secret that you have not
+    confirmed.
     """
     return service.start(actor(), **body)
 
@@ -76,7 +77,8 @@ def start(body: dict[str, str]) -> dict[str, str]:
 def confirm(body: dict[str, str]) -> dict[str, list[str]]:
     """Switch your second factor on with a code from the app
 
-    Returns ten recovery codes, which are never shown again. From now on, signing in takes a code.
+    Returns ten recovery codes, which are never shown again. From now on, signing in requires a
+    code.
     """
     return {"recovery_codes": service.confirm(actor(), **body)}
 
@@ -90,7 +92,7 @@ def confirm(body: dict[str, str]) -> dict[str, list[str]]:
 def disable(proof: dict[str, str]) -> None:
     """Switch your second factor off
 
-    This also deletes your recovery codes. You get an e-mail about it.
+    This also deletes your recovery codes. You are notified by e-mail.
     """
     service.disable(actor(), **proof)
 
@@ -116,7 +118,7 @@ def new_recovery_codes(proof: dict[str, str]) -> dict[str, list[str]]:
 def clear(user_id: UUID) -> None:
     """Remove another user's second factor
 
-    Use this if the user has lost it; they get an e-mail about it. To switch your own off, use
-    `POST /v1/auth/mfa/disable`.
+    Use this if the user has lost their device; they are notified by e-mail. To switch your own
+    second factor off, use `POST /v1/auth/mfa/disable`.
     """
     service.clear(actor(), user_id)

@@ -1,4 +1,4 @@
-"""What a running service noticed and its operator should know, kept for `flask doctor`."""
+"""Problems that a running service notices, kept for `flask doctor` to report."""
 
 from ..subject import Subject
 from . import service

@@ -7,7 +7,7 @@ from ..db.database import Model, UTCDateTimeField
 
 
 class Notice(Model):
-    """Something that was noticed: its name, and when it was last seen."""
+    """A problem that was noticed: its name, and when it was last seen."""
 
     name = pw.CharField(max_length=32, unique=True)
     seen_at = UTCDateTimeField(default=now)

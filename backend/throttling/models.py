@@ -1,4 +1,4 @@
-"""The tables of failed guesses and of the addresses from which accounts signed in."""
+"""The tables of failed guesses and of the addresses from which users signed in."""
 
 import peewee as pw
 
@@ -8,7 +8,7 @@ from ..users.models import User
 
 
 class Throttle(Model):
-    """How much of a limit is used up until `expires_at`. The bucket is a digest without names."""
+    """How much of a limit is used up until `expires_at`. The bucket's name is a digest."""
 
     bucket = pw.CharField(max_length=64, unique=True)
     used = pw.IntegerField()
@@ -21,7 +21,7 @@ class Throttle(Model):
 class KnownAddress(Model):
     """An address (IPv6: a /64 network) from which the user signed in, and when they last did.
 
-    With " by mail" after it, an address at which they used a link that only their mailbox held.
+    Followed by " by mail", it is one from which they used a link that only their mailbox had.
     """
 
     user = pw.ForeignKeyField(User, on_delete="CASCADE", index=False)
