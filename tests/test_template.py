@@ -37,7 +37,7 @@ def test_a_name_that_is_taken_is_refused(flask: Flasks) -> None:
 
 
 def test_a_subject_needs_a_plural(flask: Flasks) -> None:
-    refused = "people is no plural: give a plural, or use --singular."
+    refused = "people is not a plural: give a plural, or use --singular."
     assert_refused(flask("new", "people"), refused)
 
 

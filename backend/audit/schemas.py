@@ -13,7 +13,7 @@ def _action() -> EnumString:
 
 
 class AuditEventSchema(ResponseSchema):
-    """Something that was done, or attempted."""
+    """Something that was done or attempted."""
 
     id = Id(metadata=about("The event's id.", "0192d3a4-aaaa-7d8e-9f01-23456789abcd"))
     at = Timestamp(
@@ -29,14 +29,14 @@ class AuditEventSchema(ResponseSchema):
         metadata=about("What it was done to: `user`, `session` or `api_key`.", "user"),
     )
     target_id = Id(allow_none=True, metadata=about("The id of the target.", _USER))
-    ip = fields.String(allow_none=True, metadata=about("The address of the request.", "192.0.2.1"))
+    ip = fields.String(allow_none=True, metadata=about("The client's IP address.", "192.0.2.1"))
     request_id = fields.String(
         allow_none=True, metadata=about("The request's id in the log.", "8f14e45fceea167a")
     )
     detail = fields.Dict(
         attribute="facts",
         metadata=about(
-            "Details of the action; `changed` lists the fields of an update.",
+            "Details of the action; `changed` lists the fields that it changed.",
             {"changed": ["role"], "role": "user"},
         ),
     )
@@ -56,8 +56,8 @@ class SealedEventSchema(AuditEventSchema):
 class AuditQuery(PageQuery):
     """Which events to list."""
 
-    actor_id = Id(metadata=about("Events caused by this user or one of their keys."))
+    actor_id = Id(metadata=about("Only events caused by this user or their keys."))
     action = _action()
-    target_id = Id(metadata=about("Events about this user, key or session."))
-    since = Timestamp(metadata=about("Events at or after this time."))
-    until = Timestamp(metadata=about("Events before this time."))
+    target_id = Id(metadata=about("Only events about this user, key or session."))
+    since = Timestamp(metadata=about("Only events at or after this time."))
+    until = Timestamp(metadata=about("Only events before this time."))

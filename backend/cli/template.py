@@ -1,4 +1,4 @@
-"""`flask new` and `flask rename`: for projects that start from this tree, in a checkout.
+"""`flask new` and `flask rename`, for projects that start from a checkout of this tree.
 
 Skip it on a first reading.
 """
@@ -21,7 +21,7 @@ from .common import fail, inside, say
 
 PAGE = ROOT / "docs" / "extend.md"
 PACKAGE = Path(__file__).parents[1]
-HISTORY = "CHANGELOG.md"  # keeps the names that were true at the time
+HISTORY = "CHANGELOG.md"  # keeps the old name
 
 
 @click.command()
@@ -32,16 +32,16 @@ HISTORY = "CHANGELOG.md"  # keeps the names that were true at the time
 def new(subject: str, singular: str | None) -> None:
     """Write the files of a new subject, its migration and its test. SUBJECT is a plural.
 
-    The files are those of the notes in docs/extend.md, under the subject's name.
+    The files are those of the notes in docs/extend.md, renamed to the subject.
     """
     singular = singular or _singular_of(subject)
     _require_names(subject, singular)
     _require_free(f"{PACKAGE.name}.{subject}")
     if singular == subject:
-        fail(f"{subject} is no plural: give a plural, or use --singular.")
+        fail(f"{subject} is not a plural: give a plural, or use --singular.")
     files = {_named(path, subject, singular): text for path, text in _snippets().items()}
     if taken := [path for path in files if (ROOT / path).exists()]:
-        fail(f"{taken[0]} exists already.")
+        fail(f"{taken[0]} already exists.")
     for path, text in files.items():
         (ROOT / path).parent.mkdir(exist_ok=True)
         (ROOT / path).write_text(_named(text, subject, singular), "utf-8")
@@ -61,7 +61,7 @@ def _snippets() -> dict[str, str]:
 
 
 def _singular_of(plural: str) -> str:
-    """Return the singular of a regular English plural; other words as they are."""
+    """Return the singular of a regular English plural, and other words unchanged."""
     ends = {"ies": "y", "sses": "ss", "xes": "x", "ches": "ch", "shes": "sh", "s": ""}
     end = next((end for end in ends if plural.endswith(end)), "")
     return plural.removesuffix(end) + ends.get(end, "")
@@ -88,7 +88,7 @@ def _named(text: str, plural: str, singular: str) -> str:
 @click.command()
 @click.argument("name")
 def rename(name: str) -> None:
-    """Rename the package to NAME wherever the project names it.
+    """Rename the package to NAME everywhere in the project.
 
     Changes the files that git tracks. Public names stay: tables, settings, metrics, JSON, URLs, the
     database and the container image.
@@ -134,9 +134,9 @@ def _quoted(old: str) -> re.Pattern[str]:
 
 
 def _require_names(*names: str) -> None:
-    """End the command unless it runs in a checkout, and each name can be that of a module."""
+    """End the command unless it runs in a checkout and the names can be those of modules."""
     if not IS_CHECKOUT:
-        fail("this works in a checkout, not where a wheel is installed.")
+        fail("this works only in a checkout, not in an installed wheel.")
     for name in names:
         if not re.fullmatch("[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
             fail(f"{name!r} cannot be the name: use lower-case letters, digits and _.")

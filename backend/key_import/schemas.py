@@ -1,4 +1,4 @@
-"""The schema of a line that is imported."""
+"""The schema of a line of an imported file."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from ..web.api import Schema, Timestamp, about
 
 
 class Digest(fields.String):
-    """The digest that another system keeps of a key; see keyring.read_digest."""
+    """Another system's digest of a key; see keyring.read_digest."""
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
         try:
@@ -22,7 +22,7 @@ class Digest(fields.String):
 
 
 class ImportKeySchema(CreateKeySchema):
-    """Import a key from another system, which knows only a digest of its text."""
+    """Import a key from another system, which stores only a digest of its text."""
 
     class Meta(Schema.Meta):
         exclude = ("owner_id",)
@@ -30,6 +30,6 @@ class ImportKeySchema(CreateKeySchema):
     owner = fields.String(required=True, metadata=about("The owner's username or e-mail address."))
     digest = Digest(required=True, metadata=about("The digest of the key's text."))
     hint = fields.String(
-        validate=validate.Length(1, 32), metadata=about("What helps people to recognise the key.")
+        validate=validate.Length(1, 32), metadata=about("Text that helps people recognise the key.")
     )
-    created_at = Timestamp(metadata=about("When the key was made; by default now."))
+    created_at = Timestamp(metadata=about("When the key was created; by default now."))

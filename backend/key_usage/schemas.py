@@ -6,24 +6,24 @@ from ..web.api import EnumString, ResponseSchema, Schema, Timestamp, about
 
 
 class UsageQuery(Schema):
-    """Which counts to return, and how to sum them."""
+    """Which counts to return, and how to add them up."""
 
     since = Timestamp(
-        metadata=about("Rounded down to an interval; by default the last 24 hours or 30 days.")
+        metadata=about("Rounded down to an hour or day; by default 24 hours or 30 days ago.")
     )
-    until = Timestamp(metadata=about("Rounded up to an interval; by default now."))
+    until = Timestamp(metadata=about("Rounded up to an hour or day; by default now."))
     interval = EnumString(
         "UsageInterval",
         ("hour", "day"),
-        metadata=about("In UTC: `hour` (default), for up to 31 days, or `day`, for up to 400."),
+        metadata=about("In UTC: `hour` (default) for up to 31 days, or `day` for up to 400."),
     )
 
 
 class UsedSchema(ResponseSchema):
-    """The decisions about a key in one hour or day."""
+    """How often a key was used and refused in one hour or day."""
 
     start = Timestamp(metadata=about("When the hour or day begins.", "2026-11-23T09:00:00Z"))
-    valid = fields.Integer(metadata=about("How often it was valid.", 120))
+    valid = fields.Integer(metadata=about("How often it was accepted.", 120))
     denied = fields.Dict(
         keys=fields.String(),
         values=fields.Integer(),
@@ -32,9 +32,9 @@ class UsedSchema(ResponseSchema):
 
 
 class UsageSchema(ResponseSchema):
-    """The decisions about a key."""
+    """How often a key was used and refused."""
 
     items = fields.List(
         fields.Nested(UsedSchema()),
-        metadata=about("Oldest first, without intervals in which the key was not presented."),
+        metadata=about("The hours or days in which the key was presented, oldest first."),
     )

@@ -13,7 +13,7 @@ _SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 49 49"><path d="M4 
 
 
 def code(description: str) -> fields.String:
-    """The field for a code."""
+    """Return the field for a code."""
     return fields.String(
         required=True,
         validate=validate.Length(6, 40),
@@ -32,10 +32,8 @@ class LoginMfaSchema(Schema):
 class SecondFactorStateSchema(ResponseSchema):
     """Whether the user has a second factor."""
 
-    enabled = fields.Boolean(metadata=about("Whether signing in takes a code.", True))
-    recovery_codes_left = fields.Integer(
-        metadata=about("How many recovery codes have not been used.", 10)
-    )
+    enabled = fields.Boolean(metadata=about("Whether signing in requires a code.", True))
+    recovery_codes_left = fields.Integer(metadata=about("How many recovery codes are left.", 10))
 
 
 class SetUpSecondFactorSchema(Schema):
@@ -45,9 +43,9 @@ class SetUpSecondFactorSchema(Schema):
 
 
 class SecondFactorSchema(ResponseSchema):
-    """What an authenticator app needs, in three forms. Shown once."""
+    """The secret for an authenticator app, in three forms. Shown once."""
 
-    secret = fields.String(metadata=about("The secret in Base32, to type in.", _SECRET))
+    secret = fields.String(metadata=about("The secret in Base32, to be typed in.", _SECRET))
     otpauth_uri = fields.String(metadata=about("A link that opens the app on this device.", _URI))
     qr_svg = fields.String(metadata=about("The link as a QR code to scan: an SVG element.", _SVG))
 
@@ -71,6 +69,6 @@ class NewRecoveryCodesSchema(ResponseSchema):
     recovery_codes = fields.List(
         fields.String(),
         metadata=about(
-            "Each replaces the authenticator app once.", ["MFRGGZD-FMZTWQ2-LKNNWG2-3TPOI"]
+            "Each works once instead of a code from the app.", ["MFRGGZD-FMZTWQ2-LKNNWG2-3TPOI"]
         ),
     )
