@@ -60,7 +60,7 @@ def test_the_singular_of_a_regular_plural_is_known(plural: str, singular: str) -
         ('url_prefix="/notes"', 'url_prefix="/order-items"'),
         ('description="Notes"', 'description="Order items"'),
         ('note: Note = "notes:write"', 'order_item: OrderItem = "order_items:write"'),
-        ('"description": "The note\'s id."', '"description": "The order item\'s id."'),
+        ('about("The note\'s id.")', 'about("The order item\'s id.")'),
     ],
 )
 def test_a_name_of_two_words_is_spelled_as_each_place_needs(text: str, named: str) -> None:

@@ -81,7 +81,7 @@ def _named(text: str, plural: str, singular: str) -> str:
     }
     for word, name in words.items():
         text = text.replace(word, name)
-    prose = re.compile(r'""".*?"""|(?<=description": )".*?"', re.DOTALL)
+    prose = re.compile(r'""".*?"""|about\(".*?"', re.DOTALL)
     return prose.sub(lambda found: found[0].replace(singular, singular.replace("_", " ")), text)
 
 
