@@ -2,7 +2,7 @@
 
 from ..background.write_behind import newest
 from ..subject import Scope, Subject, Target
-from . import commands, lifecycle, routes, service
+from . import commands, lifecycle, queries, rotation, routes, service
 
 SUBJECT = Subject(
     name="api_keys",
@@ -21,8 +21,8 @@ SUBJECT = Subject(
         "key.rotate",
         "key.delete",
     ),
-    targets={"api_key": Target(service.name_of)},
+    targets={"api_key": Target(queries.name_of)},
     write_behind={service.write_last_used: newest},
     hourly=(lifecycle.disable_unused_keys, lifecycle.notify_of_expiring_keys),
-    secrets_in_use={"API key": service.secrets_in_use},
+    secrets_in_use={"API key": rotation.secrets_in_use},
 )

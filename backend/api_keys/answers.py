@@ -7,8 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from ..core.identity import Identity
-from . import lookup, verification
-from . import service as keys
+from . import lookup, queries, verification
 from .verification import VALID, Decision
 
 
@@ -35,7 +34,7 @@ def explain(
     actor: Identity, key_id: UUID, *, scopes: list[str] | None = None, ip: str | None = None
 ) -> dict[str, Any]:
     """Like `verify` with all checks, for a key that the actor may see. Does not count as a use."""
-    keys.get(actor, key_id)
+    queries.get(actor, key_id)
     return _explained(*verification.explain(lookup.key_by_id(key_id), scopes or [], ip))
 
 

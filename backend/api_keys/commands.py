@@ -17,6 +17,7 @@ from ..core import context
 from ..core.identity import CONSOLE
 from ..crypto import keyring
 from ..users import service as users
+from . import queries, revocation
 from . import service as keys
 from .schemas import ApiKeySchema, CreateKeySchema
 
@@ -44,7 +45,7 @@ def create_key(owner: str, name: str, scopes: tuple[str, ...], expires_in_days: 
 def list_keys(unused_since: datetime | None, *, as_json: bool) -> None:
     """List all keys, newest first."""
     since = unused_since and unused_since.replace(tzinfo=UTC)
-    for key in every_row(keys.list_keys, owner_id="any", unused_since=since):
+    for key in every_row(queries.list_keys, owner_id="any", unused_since=since):
         if as_json:
             print_json(ApiKeySchema(), key)
         else:
@@ -58,7 +59,7 @@ def list_keys(unused_since: datetime | None, *, as_json: bool) -> None:
 @inside
 def revoke(key_id: UUID, *, cascade: bool) -> None:
     """Revoke a key permanently."""
-    keys.revoke(CONSOLE, key_id, cascade=cascade)
+    revocation.revoke(CONSOLE, key_id, cascade=cascade)
 
 
 @group.command("check")

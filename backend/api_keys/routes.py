@@ -7,7 +7,7 @@ from flask import url_for
 
 from ..web.access import actor, admin, public, session_or_key
 from ..web.api import Blueprint, page, page_of
-from . import answers, service
+from . import answers, queries, revocation, rotation, service
 from .models import ApiKey
 from .schemas import (
     ApiKeySchema,
@@ -51,7 +51,7 @@ def list_keys(query: dict[str, Any]) -> dict[str, Any]:
     Returns a page of your own keys. An administrator's session can list those of another user, or
     of all, with `owner_id`. A key sees itself and the keys whose scopes are within its own.
     """
-    return page(service.list_keys(actor(), **query))
+    return page(queries.list_keys(actor(), **query))
 
 
 @blp.route("/<id:key_id>")
@@ -62,7 +62,7 @@ def get_key(key_id: UUID) -> ApiKey:
 
     The answer does not contain the key's text, which was shown once, when the key was made.
     """
-    return service.get(actor(), key_id)
+    return queries.get(actor(), key_id)
 
 
 @blp.route("/<id:key_id>", methods=["PATCH"])
@@ -91,7 +91,7 @@ def delete_key(query: dict[str, bool], key_id: UUID) -> None:
     Removes the key and its secrets. If the key has made others that are not revoked, the answer is
     `conflict`, unless you delete those too with `cascade=true`.
     """
-    service.delete(actor(), key_id, **query)
+    revocation.delete(actor(), key_id, **query)
 
 
 @blp.route("/<id:key_id>/revoke", methods=["POST"])
@@ -104,7 +104,7 @@ def revoke_key(wanted: dict[str, bool], key_id: UUID) -> ApiKey:
     The key is never accepted again; revoking it twice changes nothing. Keys that were made with it
     are refused too, but keep their own status unless you revoke them with `cascade`.
     """
-    return service.revoke(actor(), key_id, **wanted)
+    return revocation.revoke(actor(), key_id, **wanted)
 
 
 @blp.route("/<id:key_id>/rotate", methods=["POST"])
@@ -119,7 +119,7 @@ def rotate_key(wanted: dict[str, int], key_id: UUID) -> ApiKey:
     new one is first used, and for `grace_seconds` after that. Rotating again replaces a new secret
     that has not been used yet.
     """
-    return service.rotate(actor(), key_id, **wanted)
+    return rotation.rotate(actor(), key_id, **wanted)
 
 
 @blp.route("/revoke", methods=["POST"])
@@ -132,7 +132,7 @@ def revoke_held_key(body: dict[str, str]) -> None:
     Use this if you find a leaked key; you need not sign in. It revokes the key and all keys made
     with it, and notifies the owner by e-mail. The answer is the same if there is no such key.
     """
-    service.revoke_by_possession(body["key"])
+    revocation.revoke_by_possession(body["key"])
 
 
 @blp.route("/verify", methods=["POST"])

@@ -10,7 +10,7 @@ from uuid import UUID
 import peewee as pw
 
 from .. import services
-from ..api_keys import service as keys
+from ..api_keys import queries as keys
 from ..audit import service as audit
 from ..core import clock, context
 from ..core.email_addresses import fold_email

@@ -10,8 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from .. import services
-from ..api_keys import lookup
-from ..api_keys import service as keys
+from ..api_keys import lookup, revocation
 from ..api_keys.verification import VALID, checks, first_failure
 from ..core import context
 from ..core.errors import Forbidden, InvalidCredentials
@@ -97,4 +96,4 @@ def revoke(token: str) -> None:
     try:
         auth.revoke_token(token)
     except InvalidCredentials:
-        keys.revoke_by_possession(token)
+        revocation.revoke_by_possession(token)

@@ -11,6 +11,7 @@ from uuid import UUID
 import peewee as pw
 
 from .. import services
+from ..api_keys import events, queries, rotation
 from ..api_keys import service as keys
 from ..api_keys.models import ApiKey, ApiKeySecret
 from ..core import clock
@@ -47,7 +48,7 @@ def draft(
         raise Invalid("created_at", "Must not be in the future.")
     key.created_at, key.enabled_at = created_at or now, now
     sealed = services.current().keyring.seal(digest)
-    secret = keys.secret_of(hint, *sealed[0])
+    secret = rotation.secret_of(hint, *sealed[0])
     secret.key, key.current_secret = key, secret.id
     return Draft(key, secret, [text for _, text in sealed])
 
@@ -93,7 +94,7 @@ def store(actor: Identity, drafts: Mapping[int, Draft]) -> dict[int, Failure]:
 
 @atomic
 def _store(actor: Identity, drafts: Mapping[int, Draft]) -> dict[int, Failure]:
-    present = keys.hold_owners({each.key.owner_id for each in drafts.values()})
+    present = queries.hold_owners({each.key.owner_id for each in drafts.values()})
     refused: dict[int, Failure] = {
         number: NotFound("The owner does not exist.")
         for number, each in drafts.items()
@@ -104,5 +105,5 @@ def _store(actor: Identity, drafts: Mapping[int, Draft]) -> dict[int, Failure]:
     taken = [each for number, each in owned.items() if number not in refused]
     insert_all([each.key for each in taken])
     insert_all([each.secret for each in taken])
-    keys.record(actor, "key.import", *[each.key for each in taken])
+    events.record(actor, "key.import", *[each.key for each in taken])
     return refused

@@ -11,7 +11,7 @@ from uuid import UUID
 import peewee as pw
 
 from .. import services
-from ..api_keys import service as keys
+from ..api_keys import queries as keys
 from ..core import clock
 from ..core.errors import Invalid
 from ..core.identity import Identity
