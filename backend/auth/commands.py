@@ -15,6 +15,7 @@ from ..core.settings import Settings, SettingsError
 from ..crypto import signing_keys
 from ..services import Services
 from ..throttling import service as throttling
+from ..users import passwords
 from ..users import service as users
 from ..users.commands import group as users_group
 
@@ -62,5 +63,5 @@ def rotate_key(*, promote: bool, drop_others: bool) -> None:
 def set_password(username: str, *, password_stdin: bool) -> None:
     """Set a password, end all sessions of the account, and forget its failed sign-ins."""
     user = users.called(username)
-    users.set_password(CONSOLE, user, read_password(stdin=password_stdin))
+    passwords.set_password(CONSOLE, user, read_password(stdin=password_stdin))
     throttling.clear_failures(user)

@@ -27,7 +27,7 @@ from ..crypto.keyring import PASSWORD_LINK
 from ..db.database import atomic, count_by, current, delete_some, newest
 from ..mail import mailer
 from ..throttling import service as throttling
-from ..users import links
+from ..users import links, names, passwords
 from ..users import service as users
 from ..users.models import User
 from .models import Session
@@ -47,7 +47,7 @@ def login(username: str, password: str) -> dict[str, Any]:
         if user is None or not right or not user.is_active:
             raise InvalidCredentials
     if services.current().password_hasher.needs_rehash(user.password_hash):
-        users.rehash(user, password)
+        passwords.rehash(user, password)
     for ask in services.current().second_steps:
         ask(user)
     return open_session(user, "login")
@@ -307,7 +307,7 @@ def change_me(actor: Identity, current_password: str, **changes: str) -> User:
     if is_new and not mailer.enabled():
         raise Invalid("email", "Cannot be changed, because mail is not configured.")
     with current.atomic():
-        user = users.rename(actor, proven, **changes)
+        user = names.rename(actor, proven, **changes)
         if user.username != proven.username:
             throttling.spend(f"usernames for {user.id}", RENAMES)
         if is_new:  # last: a request refused for another reason mails nothing
@@ -321,7 +321,7 @@ def change_password(actor: Identity, current_password: str, new_password: str) -
     Forbidden for a wrong password, InvalidCredentials if the calling session ends meanwhile.
     """
     user = actor.user
-    users.require_strong(new_password, "new_password", user.username, user.email)
+    passwords.require_strong(new_password, "new_password", user.username, user.email)
     user = throttling.require_password(actor, current_password, "password.change")
     _replace_password(actor, user, services.current().password_hasher.hash(new_password, user.id))
 
@@ -329,7 +329,7 @@ def change_password(actor: Identity, current_password: str, new_password: str) -
 @atomic
 def _replace_password(actor: Identity, user: User, new: str) -> None:
     going_on = keys.count_active(user.id)
-    if not users.replace_password(user, new, users.same_password(user), going_on):
+    if not passwords.replace_password(user, new, passwords.same_password(user), going_on):
         raise throttling.wrong_password()
     epoch = User.select(User.session_epoch).where(User.id == user.id)
     mine = (Session.id == actor.session_id) & (Session.epoch + 1 == epoch)
@@ -370,14 +370,16 @@ def reset_password(token: str, new_password: str) -> None:
     InvalidToken for a bad link; after a password that is too weak, the link can be used again.
     """
     user = links.holder(PASSWORD_LINK, token)
-    hashed = users.hash_password(new_password, "new_password", user.username, user.email, user.id)
+    hashed = passwords.hash_password(
+        new_password, "new_password", user.username, user.email, user.id
+    )
     _reset_password(user, hashed)
 
 
 @atomic
 def _reset_password(user: User, new: str) -> None:
     unused = (User.password_link_epoch == user.password_link_epoch) & User.is_active
-    if not users.replace_password(user, new, unused, keys.count_active(user.id)):
+    if not passwords.replace_password(user, new, unused, keys.count_active(user.id)):
         raise InvalidToken
     throttling.trust_address(user)
     audit.record(None, "password.reset", target=("user", user.id))
@@ -387,9 +389,9 @@ def _reset_password(user: User, new: str) -> None:
 def confirm_email(token: str) -> None:
     """Make the pending address of the link's user their address.
 
-    Refuses as users.confirm_email does.
+    Refuses as names.confirm_email does.
     """
-    throttling.trust_address(users.confirm_email(token))
+    throttling.trust_address(names.confirm_email(token))
 
 
 def prune(limit: int) -> int:

@@ -31,6 +31,7 @@ from ..crypto.keyring import SECOND_STEP
 from ..db.database import atomic, count_by, current, lock
 from ..mail import mailer
 from ..throttling import service as throttling
+from ..users import permissions
 from ..users import service as users
 from ..users.models import User
 from .models import RecoveryCode, SecondFactor
@@ -162,7 +163,7 @@ def new_recovery_codes(actor: Identity, current_password: str, code: str) -> lis
 @atomic
 def clear(actor: Identity, user_id: UUID) -> None:
     """Remove another user's second factor, if there is one, as an administrator."""
-    user = users.for_update(actor, user_id, not_own=True)
+    user = permissions.for_update(actor, user_id, not_own=True)
     _remove(user.id)
     if user.mfa_enabled:
         audit.record(actor, "mfa.disable", target=("user", user.id), by_admin=True)

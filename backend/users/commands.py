@@ -13,6 +13,7 @@ from ..cli.common import every_row, fail, inside, load, print_json, read_passwor
 from ..core import context
 from ..core.errors import Conflict
 from ..core.identity import CONSOLE
+from . import permissions
 from . import service as users
 from .schemas import RegisterSchema, UserSchema
 
@@ -23,7 +24,7 @@ group = AppGroup("users", help="Accounts.")
 @inside
 def bootstrap() -> None:
     """Create the first administrator, unless there is one."""
-    if users.admins().exists():
+    if permissions.admins().exists():
         say("There is an administrator already.")
         return
     settings = context.settings()
@@ -36,7 +37,7 @@ def bootstrap() -> None:
     try:
         users.create(CONSOLE, **load(RegisterSchema(), account), password=password, role="admin")
     except Conflict:
-        if not users.admins().exists():
+        if not permissions.admins().exists():
             raise
         say("There is an administrator already.")  # another process has just created one
         return
