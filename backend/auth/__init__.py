@@ -4,7 +4,7 @@ from flask import Flask
 
 from ..subject import Scope, Subject
 from ..web.api import Api
-from . import commands, jwks, password_page, routes, service
+from . import commands, jwks, password_page, routes, sessions
 
 
 def init_app(app: Flask, api: Api) -> None:
@@ -29,6 +29,6 @@ SUBJECT = Subject(
         "password.forgot",
         "password.reset",
     ),
-    maintenance=(service.prune,),
-    secrets_in_use={"session": service.secrets_in_use},
+    maintenance=(sessions.prune,),
+    secrets_in_use={"session": sessions.secrets_in_use},
 )

@@ -20,7 +20,7 @@ from ..web.access import (
     session_or_any_key,
 )
 from ..web.api import Blueprint, PageQuery, page, page_of
-from . import service, tokens
+from . import refresh_tokens, service, sessions, tokens
 from .schemas import (
     ChangeMeSchema,
     ChangePasswordSchema,
@@ -80,7 +80,7 @@ def refresh(body: dict[str, str]) -> dict[str, Any]:
     The new refresh token replaces the one you sent, which keeps working for a few seconds so that
     parallel requests agree. After that, using it ends the session: it may have been stolen.
     """
-    return service.refresh(body["refresh_token"])
+    return refresh_tokens.refresh(body["refresh_token"])
 
 
 @blp.route("/logout", methods=["POST"])
@@ -92,7 +92,7 @@ def logout() -> None:
 
     Its access token and refresh token stop working immediately.
     """
-    service.logout(actor())
+    sessions.logout(actor())
 
 
 @blp.route("/logout-all", methods=["POST"])
@@ -103,7 +103,7 @@ def logout_all() -> None:
 
     This includes the calling session. Your API keys keep working.
     """
-    service.logout_all(actor())
+    sessions.logout_all(actor())
 
 
 @blp.route("/sessions")
@@ -115,7 +115,7 @@ def list_sessions(query: dict[str, Any]) -> dict[str, Any]:
 
     Returns a page of the sessions that have not ended; `current` marks the calling one.
     """
-    return page(service.sessions(actor(), **query))
+    return page(sessions.list_sessions(actor(), **query))
 
 
 @blp.route("/sessions/<id:session_id>", methods=["DELETE"])
@@ -126,7 +126,7 @@ def end_session(session_id: UUID) -> None:
 
     Its access token and refresh token stop working immediately.
     """
-    service.end_session(actor(), session_id)
+    sessions.end_session(actor(), session_id)
 
 
 @blp.route("/me")

@@ -1,35 +1,26 @@
-"""Signing in and out: sessions, their refresh tokens, and a user's own name and password."""
+"""Signing in, and changing one's own name, address and password."""
 
 from __future__ import annotations
 
 import functools
-from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
-
-import peewee as pw
 
 from .. import services
 from ..api_keys import queries as keys
 from ..audit import service as audit
-from ..core import clock, context
+from ..core import context
 from ..core.email_addresses import fold_email
-from ..core.errors import (
-    INVALID_TOKEN,
-    Invalid,
-    InvalidCredentials,
-    InvalidToken,
-    NotFound,
-)
+from ..core.errors import INVALID_TOKEN, Invalid, InvalidCredentials, InvalidToken
 from ..core.identity import Identity
 from ..core.settings import Limit
 from ..crypto.keyring import PASSWORD_LINK
-from ..db.database import atomic, count_by, current, delete_some, newest
+from ..db.database import atomic, current
 from ..mail import mailer
 from ..throttling import service as throttling
 from ..users import links, names, passwords
 from ..users import service as users
 from ..users.models import User
+from . import sessions
 from .models import Session
 
 RENAMES = Limit(3, 86_400)  # that the user of an account may make
@@ -50,249 +41,7 @@ def login(username: str, password: str) -> dict[str, Any]:
         passwords.rehash(user, password)
     for ask in services.current().second_steps:
         ask(user)
-    return open_session(user, "login")
-
-
-@atomic
-def open_session(user: User, action: str) -> dict[str, Any]:
-    """Open a session for the user as they were when the password was checked; return tokens.
-
-    InvalidCredentials if the password, which raises the epoch, or the second factor has changed.
-    """
-    now = user.last_login_at = clock.now()
-    # Also locks the row, so that of concurrent sign-ins, each counts the sessions before it.
-    unchanged = (
-        (User.id == user.id)
-        & (User.session_epoch == user.session_epoch)
-        & (User.mfa_enabled == user.mfa_enabled)
-    )
-    if not User.update(last_login_at=now).where(unchanged).execute():
-        raise InvalidCredentials
-    throttling.remember_address(user)
-    session = Session.create(
-        user=user,
-        epoch=user.session_epoch,
-        created_at=now,
-        last_used_at=now,
-        expires_at=_expiry(now, now),
-        **_circumstances(),
-    )
-    kept = (
-        Session.select(Session.id)
-        .where(Session.user == user)
-        .order_by(Session.last_used_at.desc(), Session.id.desc())
-        .limit(context.settings().max_sessions_per_user)
-    )
-    surplus = Session.delete().where((Session.user == user) & Session.id.not_in(kept))
-    audit.record(_self(user), action, target=("session", session.id))
-    for ended in list(surplus.returning(Session).execute()):
-        if ended.epoch == user.session_epoch and ended.expires_at > now:
-            target = ("session", ended.id)
-            audit.record(_self(user), "session.end", target=target, reason="limit_reached")
-    return _tokens(user, session.id, session.generation)
-
-
-def _self(user: User, session_id: UUID | None = None) -> Identity:
-    """The user as the actor of what they do before signing in, or after their session ended."""
-    return Identity(user.id, user.username, user.role, "session", session_id)
-
-
-def refresh(token: str) -> dict[str, Any]:
-    """Return fresh tokens for a refresh token's session, rotating it by one guarded UPDATE.
-
-    For a few seconds the previous token also returns the newest, so that parallel refreshes agree;
-    if it comes from elsewhere, that is recorded. Any older token is a stolen copy: the session
-    ends, and stays ended although the request is refused (RFC 9700 section 4.14.2).
-    """
-    session_id, presented = services.current().keyring.read_refresh(token)
-    session = _living(session_id)
-    if session.generation == presented:
-        if _rotate(session):
-            return _tokens(session.user, session_id, presented + 1)
-        session = _living(session_id)  # another request was first
-    if session.generation == presented + 1 and _in_grace(session):
-        _note_grace(session)
-        return _tokens(session.user, session_id, session.generation)
-    if session.generation > presented:
-        _end_copied(session)
-    raise InvalidCredentials
-
-
-def session_of_refresh_token(token: str) -> Session:
-    """Return the session, with its user, for which this refresh token could be exchanged now.
-
-    InvalidCredentials if there is none. Rotates and ends nothing.
-    """
-    session_id, presented = services.current().keyring.read_refresh(token)
-    session = _living(session_id)
-    behind = session.generation - presented
-    if behind and (behind != 1 or not _in_grace(session)):
-        raise InvalidCredentials
-    return session
-
-
-def revoke_token(token: str) -> None:
-    """End the session of an access or refresh token: having the token is enough to do so.
-
-    Any refresh token that we signed will do, even one that was rotated away: it would end the
-    session in `refresh` too. An expired access token can do nothing, so not this either.
-    InvalidCredentials for other text.
-    """
-    try:
-        _, session_id = services.current().access_tokens.read(token)
-    except InvalidCredentials:
-        session_id, _ = services.current().keyring.read_refresh(token)
-    _end_held(session_id)
-
-
-@atomic
-def _end_held(session_id: UUID) -> None:
-    session = _alive().where(Session.id == session_id).first()
-    if session and Session.delete().where(Session.id == session_id).execute():
-        target, user_id = ("session", session_id), str(session.user_id)
-        audit.record(None, "session.end", target=target, user_id=user_id)
-
-
-@atomic
-def _note_grace(session: Session) -> None:
-    """Record, once per rotation, that the previous refresh token came from elsewhere.
-
-    Elsewhere is another address or agent than the rotation: a browser's tabs share both, a thief
-    who polls with a copied token rarely does.
-    """
-    here = _circumstances()
-    differing = [name for name in ("ip", "user_agent") if here.get(name) != getattr(session, name)]
-    if not differing:
-        return
-    first = (
-        (Session.id == session.id)
-        & (Session.generation == session.generation)
-        & (Session.grace_used_at.is_null() | (Session.grace_used_at < Session.rotated_at))
-    )
-    if Session.update(grace_used_at=clock.now()).where(first).execute():
-        audit.record(
-            None,
-            "session.grace",
-            target=("session", session.id),
-            user_id=str(session.user_id),
-            differing=differing,
-            rotated_ip=session.ip,
-        )
-
-
-@atomic
-def _end_copied(session: Session) -> None:
-    if Session.delete().where(Session.id == session.id).execute():
-        target = ("session", session.id)
-        detail = {"user_id": str(session.user_id)}
-        audit.record(None, "session.reuse", outcome="failure", target=target, **detail)
-
-
-def _alive() -> pw.ModelSelect:
-    """Query the living sessions, with their users; auth/identify.py has the same condition."""
-    return (
-        Session.select(Session, User)
-        .join(User)
-        .where(
-            (Session.epoch == User.session_epoch)
-            & (Session.expires_at > clock.now())
-            & User.is_active
-        )
-    )
-
-
-def _living(session_id: UUID) -> Session:
-    session: Session | None = _alive().where(Session.id == session_id).first()
-    if session is None:
-        raise InvalidCredentials
-    return session
-
-
-def _rotate(session: Session) -> bool:
-    """Move the session to its next generation; False if another request did so first."""
-    now = clock.now()
-    changed = (
-        Session.update(
-            generation=session.generation + 1,
-            rotated_at=now,
-            last_used_at=max(now, session.created_at),  # the clock may have been set back
-            expires_at=_expiry(session.created_at, now),
-            **_circumstances(),
-        )
-        .where((Session.id == session.id) & (Session.generation == session.generation))
-        .execute()
-    )
-    return bool(changed)
-
-
-def _circumstances() -> dict[str, str | None]:
-    """Return columns for where the present call comes from, and which secret signs for it."""
-    call, secret_id = context.call.get(), services.current().keyring.secret_ids[0]
-    if call is None:
-        return {"secret_id": secret_id}
-    user_agent = "".join(filter(str.isprintable, call.user_agent))[: Session.user_agent.max_length]
-    return {"ip": call.address or None, "user_agent": user_agent or None, "secret_id": secret_id}
-
-
-def _in_grace(session: Session) -> bool:
-    grace = timedelta(seconds=context.settings().refresh_grace_seconds)
-    return clock.now() - session.rotated_at <= grace
-
-
-def _expiry(created_at: datetime, used_at: datetime) -> datetime:
-    settings = context.settings()
-    idle = used_at + timedelta(days=settings.jwt_refresh_token_expire_days)
-    return min(idle, created_at + timedelta(days=settings.session_absolute_days))
-
-
-def _tokens(user: User, session_id: UUID, generation: int) -> dict[str, Any]:
-    service = services.current()
-    return {
-        "access_token": service.access_tokens.sign(
-            user.id, session_id, username=user.username, role=user.role
-        ),
-        "refresh_token": service.keyring.sign_refresh(session_id, generation),
-        "token_type": "Bearer",
-        "expires_in": context.settings().jwt_access_token_expire_minutes * 60,
-        "user": user,
-    }
-
-
-def sessions(
-    actor: Identity, *, limit: int, cursor: UUID | None = None
-) -> tuple[list[Session], UUID | None]:
-    """Return a page of the actor's living sessions, newest first, and the next cursor.
-
-    `session.current` is True for the one that the actor is using.
-    """
-    page = newest(_alive().where(Session.user == actor.user_id), limit, cursor)
-    for session in page[0]:
-        session.current = session.id == actor.session_id
-    return page
-
-
-@atomic
-def end_session(actor: Identity, session_id: UUID) -> None:
-    """End one of the actor's sessions; NotFound if it is not the actor's."""
-    mine = (Session.id == session_id) & (Session.user == actor.user_id)
-    if not Session.delete().where(mine).execute():
-        raise NotFound
-    audit.record(actor, "session.end", target=("session", session_id))
-
-
-@atomic
-def logout(actor: Identity) -> None:
-    """End the actor's session."""
-    Session.delete().where(Session.id == actor.session_id).execute()
-    audit.record(actor, "logout", target=("session", actor.session_id))
-
-
-@atomic
-def logout_all(actor: Identity) -> None:
-    """End all of the actor's sessions, including those just being made."""
-    users.end_sessions(actor.user_id)
-    Session.delete().where(Session.user == actor.user_id).execute()
-    audit.record(actor, "logout", target=("user", actor.user_id), sessions="all")
+    return sessions.open_session(user, "login")
 
 
 def change_me(actor: Identity, current_password: str, **changes: str) -> User:
@@ -392,13 +141,3 @@ def confirm_email(token: str) -> None:
     Refuses as names.confirm_email does.
     """
     throttling.trust_address(names.confirm_email(token))
-
-
-def prune(limit: int) -> int:
-    """Delete at most `limit` expired sessions; return how many."""
-    return delete_some(Session.select().where(Session.expires_at <= clock.now()), limit)
-
-
-def secrets_in_use() -> dict[str, int]:
-    """Count the living sessions that depend on each SECRET_KEY, by its id."""
-    return count_by(Session.secret_id, _alive())

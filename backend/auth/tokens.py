@@ -16,8 +16,8 @@ from ..core import context
 from ..core.errors import Forbidden, InvalidCredentials
 from ..core.identity import Identity
 from ..db.database import made_at
-from . import lookup as sessions
-from . import service as auth
+from . import lookup as session_lookup
+from . import refresh_tokens, sessions
 
 
 def introspect(actor: Identity, token: str) -> dict[str, Any]:
@@ -40,13 +40,13 @@ def introspect(actor: Identity, token: str) -> dict[str, Any]:
 
 def _access_token(token: str) -> dict[str, Any]:
     claims = services.current().access_tokens.claims(token)
-    who = sessions.by_access_token(token)
+    who = session_lookup.by_access_token(token)
     of_token = {name: claims[name] for name in ("sid", "iat", "exp", "aud", "jti")}
     return {"token_type": "access_token", **_of_session(who.user), **of_token}
 
 
 def _refresh_token(token: str) -> dict[str, Any]:
-    session = auth.session_of_refresh_token(token)
+    session = refresh_tokens.session_of_refresh_token(token)
     return {
         "token_type": "refresh_token",
         **_of_session(session.user),
@@ -91,9 +91,9 @@ def _seconds(at: datetime) -> int:
 def revoke(token: str) -> None:
     """End the token's session, or revoke it if it is an API key; other text changes nothing.
 
-    Like `auth.revoke_token` and `keys.revoke_by_possession`.
+    Like `sessions.revoke_token` and `revocation.revoke_by_possession`.
     """
     try:
-        auth.revoke_token(token)
+        sessions.revoke_token(token)
     except InvalidCredentials:
         revocation.revoke_by_possession(token)

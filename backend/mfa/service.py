@@ -22,7 +22,7 @@ import segno
 
 from .. import services
 from ..audit import service as audit
-from ..auth import service as auth
+from ..auth import sessions
 from ..core import clock, context
 from ..core.errors import Conflict, Failure, Forbidden, InvalidCredentials, InvalidToken
 from ..core.identity import Identity
@@ -71,7 +71,7 @@ def login(mfa_token: str, code: str) -> dict[str, Any]:
         if not throttling.allow(step, SECOND_STEP_TRIES) or not check(user, code):
             raise InvalidCredentials
     throttling.use_up(step, SECOND_STEP_TRIES)  # each token works once
-    return auth.open_session(user, "login.mfa")
+    return sessions.open_session(user, "login.mfa")
 
 
 def _halfway_in(mfa_token: str) -> User:
