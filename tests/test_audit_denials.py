@@ -12,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from backend.audit import denials
-from backend.audit_chain import service as chain
+from backend.audit_chain import verification
 from backend.db.database import release
 
 from .support.apps import client_of, service_of, statements, url_of
@@ -172,7 +172,7 @@ def test_events_that_count_are_sealed_like_others(
     run_chores(app)
     run_chores(app)
     with service_of(app).active():
-        report = chain.verify()
+        report = verification.verify()
         release(service_of(app).database)
     assert (report.faults, report.unsealed) == ([], 0)
 

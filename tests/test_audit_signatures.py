@@ -11,6 +11,7 @@ from flask import Flask
 
 from backend.audit.models import AuditEvent
 from backend.audit_chain import service as chain
+from backend.audit_chain import state
 from backend.db.database import release
 from backend.services import Services
 
@@ -269,7 +270,7 @@ def upgraded(sealed: Services, monkeypatch: pytest.MonkeyPatch) -> Services:
     record_some(sealed, 30)
     with sealed.active(), sealed.database.atomic():
         row, key = chain._open_chain()
-        row.mac = chain._mac(row, key, chain._OF_UNSIGNED)
+        row.mac = state._mac(row, key, state._OF_UNSIGNED)
         row.save()
         AuditEvent.update(seal=None).where(AuditEvent.sequence.is_null()).execute()
     release(sealed.database)

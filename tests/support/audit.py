@@ -6,7 +6,8 @@ from typing import Any
 
 from backend.audit.service import record
 from backend.audit_chain import service as chain
-from backend.audit_chain.service import Report
+from backend.audit_chain import verification
+from backend.audit_chain.verification import Report
 from backend.db.database import new_id, release
 from backend.services import Services
 
@@ -30,7 +31,7 @@ def seal(service: Services) -> None:
 def verified(service: Services) -> Report:
     """What verifying finds."""
     with service.active():
-        report = chain.verify()
+        report = verification.verify()
         release(service.database)
     return report
 
