@@ -16,6 +16,7 @@ from ..core.settings import Limit
 from ..crypto.keyring import PASSWORD_LINK
 from ..db.database import atomic, current
 from ..mail import mailer
+from ..throttling import limits
 from ..throttling import service as throttling
 from ..users import links, names, passwords
 from ..users import service as users
@@ -58,9 +59,9 @@ def change_me(actor: Identity, current_password: str, **changes: str) -> User:
     with current.atomic():
         user = names.rename(actor, proven, **changes)
         if user.username != proven.username:
-            throttling.spend(f"usernames for {user.id}", RENAMES)
+            limits.spend(f"usernames for {user.id}", RENAMES)
         if is_new:  # last: a request refused for another reason mails nothing
-            throttling.spend(f"addresses for {user.id}", MAILS)
+            limits.spend(f"addresses for {user.id}", MAILS)
     return user
 
 
@@ -96,7 +97,7 @@ def forgot_password(email: str) -> None:
     The account is looked up later, together with others, so that neither the answer nor the order
     of the mails reveals whether it exists. Requests beyond one network's limit are ignored.
     """
-    if throttling.allow_from_here("forgotten", context.settings().login_attempts_per_address):
+    if limits.allow_from_here("forgotten", context.settings().login_attempts_per_address):
         services.current().lookups.submit(functools.partial(_mail_password_link, email))
 
 
@@ -108,7 +109,7 @@ def _mail_password_link(email: str) -> None:
 
 @atomic
 def _send_link(user: User) -> None:
-    if throttling.allow(f"links for {user.id}", MAILS):
+    if limits.allow(f"links for {user.id}", MAILS):
         links.send_password_link(user)
         audit.record(None, "password.forgot", target=("user", user.id))
 

@@ -87,7 +87,7 @@ def _end_held(session_id: UUID) -> None:
 
 
 def _alive() -> pw.ModelSelect:
-    """Query the living sessions, with their users; auth/identify.py has the same condition."""
+    """Query the living sessions, with their users; auth/lookup.py has the same condition."""
     return (
         Session.select(Session, User)
         .join(User)

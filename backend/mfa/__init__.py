@@ -1,7 +1,7 @@
 """The second factor: one-time codes from an authenticator app, and recovery codes."""
 
 from ..subject import Subject
-from . import routes, service
+from . import codes, routes, service
 
 SUBJECT = Subject(
     name="mfa",
@@ -9,5 +9,5 @@ SUBJECT = Subject(
     audit_actions=("login.mfa", "mfa.enable", "mfa.disable"),
     second_steps=(service.require_code,),
     session_checks=(service.require_enrolment,),
-    secrets_in_use={"second factor": service.secrets_in_use},
+    secrets_in_use={"second factor": codes.secrets_in_use},
 )

@@ -6,19 +6,11 @@ seconds. Ten recovery codes stand in for a lost app. Wrong codes count like wron
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
-import io
-import logging
-import re
-import secrets
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pyotp
-import segno
 
 from .. import services
 from ..audit import service as audit
@@ -28,20 +20,18 @@ from ..core.errors import Conflict, Failure, Forbidden, InvalidCredentials, Inva
 from ..core.identity import Identity
 from ..core.settings import Limit
 from ..crypto.keyring import SECOND_STEP
-from ..db.database import atomic, count_by, current, lock
+from ..db.database import atomic, current, lock
 from ..mail import mailer
+from ..throttling import limits
 from ..throttling import service as throttling
 from ..users import permissions
 from ..users import service as users
 from ..users.models import User
+from . import codes
 from .models import RecoveryCode, SecondFactor
 
-log = logging.getLogger(__name__)
-
-STEP = 30  # seconds
 SECOND_STEP_FOR = timedelta(minutes=5)
 SECOND_STEP_TRIES = Limit(5, 300)
-RECOVERY_CODES = 10
 
 
 def require_code(user: User) -> None:
@@ -68,9 +58,9 @@ def login(mfa_token: str, code: str) -> dict[str, Any]:
     """
     user, step = _halfway_in(mfa_token), f"second step {mfa_token}"
     with throttling.attempt(user, "login.mfa", code=True):
-        if not throttling.allow(step, SECOND_STEP_TRIES) or not check(user, code):
+        if not limits.allow(step, SECOND_STEP_TRIES) or not codes.check(user, code):
             raise InvalidCredentials
-    throttling.use_up(step, SECOND_STEP_TRIES)  # each token works once
+    limits.use_up(step, SECOND_STEP_TRIES)  # each token works once
     return sessions.open_session(user, "login.mfa")
 
 
@@ -105,10 +95,10 @@ def start(actor: Identity, current_password: str) -> dict[str, str]:
     with current.atomic():
         _hold(user.id, enabled=False)
         SecondFactor.delete().where(SecondFactor.user == user).execute()
-        SecondFactor.create(user=user, **_encrypted(secret))
+        SecondFactor.create(user=user, **codes.encrypted(secret))
     issuer = context.settings().service_name
     uri = pyotp.TOTP(secret).provisioning_uri(name=user.username, issuer_name=issuer)
-    return {"secret": secret, "otpauth_uri": uri, "qr_svg": _qr_svg(uri)}
+    return {"secret": secret, "otpauth_uri": uri, "qr_svg": codes.qr_svg(uri)}
 
 
 def confirm(actor: Identity, code: str) -> list[str]:
@@ -121,7 +111,7 @@ def confirm(actor: Identity, code: str) -> list[str]:
     if factor is None or user.mfa_enabled:
         raise Conflict("conflict", "There is no second factor to confirm.")
     with throttling.attempt(user, "mfa.enable", actor, code=True):
-        if not _use_one_time_code(factor, code):
+        if not codes.use_one_time_code(factor, code):
             raise throttling.wrong_code()
     with current.atomic():
         _hold(user.id, enabled=False)
@@ -134,7 +124,7 @@ def confirm(actor: Identity, code: str) -> list[str]:
         _note(user.id, enabled=True)
         audit.record(actor, "mfa.enable", target=("user", user.id))
         mailer.send(user.email, "mfa_enabled", user_id=user.id, username=user.username)
-        return _new_codes(user.id)
+        return codes.replace_recovery_codes(user.id)
 
 
 def disable(actor: Identity, current_password: str, code: str) -> None:
@@ -157,7 +147,7 @@ def new_recovery_codes(actor: Identity, current_password: str, code: str) -> lis
         _hold(user.id, enabled=True)
         audit.record(actor, "mfa.enable", target=("user", user.id), recovery_codes="new")
         mailer.send(user.email, "recovery_codes", user_id=user.id, username=user.username)
-        return _new_codes(user.id)
+        return codes.replace_recovery_codes(user.id)
 
 
 @atomic
@@ -170,26 +160,6 @@ def clear(actor: Identity, user_id: UUID) -> None:
         _notify_disabled(user, by_admin=True)
 
 
-def check(user: User, code: str) -> bool:
-    """Use up a one-time code or a recovery code of the user; False if it is wrong or used.
-
-    Call it within `throttling.attempt` and outside any transaction: an accepted code stays used,
-    whatever happens afterwards.
-    """
-    factor = SecondFactor.get_or_none(
-        (SecondFactor.user == user) & SecondFactor.confirmed_at.is_null(False)
-    )
-    if factor is None:
-        return False
-    return _use_one_time_code(factor, code) or _use_recovery_code(user, code)
-
-
-def secrets_in_use() -> dict[str, int]:
-    """Count the second factors that depend on each SECRET_KEY, by its id."""
-    confirmed = SecondFactor.confirmed_at.is_null(False)
-    return count_by(SecondFactor.secret_id, SecondFactor.select().where(confirmed))
-
-
 def _prove(actor: Identity, current_password: str, code: str, action: str) -> User:
     """Return the actor's row, if both are theirs.
 
@@ -199,7 +169,7 @@ def _prove(actor: Identity, current_password: str, code: str, action: str) -> Us
     if not user.mfa_enabled:
         raise _conflict(enabled=False)
     with throttling.attempt(user, action, actor, code=True):
-        if not check(user, code):
+        if not codes.check(user, code):
             raise throttling.wrong_code()
     return user
 
@@ -230,89 +200,3 @@ def _remove(user_id: UUID) -> None:
     _note(user_id, enabled=False)
     for table in (SecondFactor, RecoveryCode):
         table.delete().where(table.user == user_id).execute()
-
-
-# --- one-time codes ---
-
-
-def _use_one_time_code(factor: SecondFactor, code: str) -> bool:
-    """Use up the code's step and all earlier ones by one guarded UPDATE; False for other text.
-
-    Also moves the secret to the present SECRET_KEY, so that the earlier one can be dropped.
-    """
-    try:
-        secret, is_earlier = services.current().keyring.decrypt(factor.secret)
-    except LookupError:
-        log.error(  # noqa: TRY400 (a traceback adds nothing)
-            "second factor lost: its SECRET_KEY is no longer set",
-            extra={"user_id": str(factor.user_id)},
-        )
-        return False
-    step = _step_of(secret.decode(), code)
-    if step is None:
-        return False
-    changes = {"last_step": step} | (_encrypted(secret.decode()) if is_earlier else {})
-    unused = (SecondFactor.id == factor.id) & (SecondFactor.last_step < step)
-    return bool(SecondFactor.update(**changes).where(unused).execute())
-
-
-def _step_of(secret: str, code: str) -> int | None:
-    """Return the step of the code, now or a neighbour (RFC 6238 section 5.2), or None."""
-    totp, now, given = pyotp.TOTP(secret), int(clock.timestamp()) // STEP, _compact(code).encode()
-    for step in (now, now - 1, now + 1):
-        if hmac.compare_digest(totp.generate_otp(step).encode(), given):
-            return step
-    return None
-
-
-def _encrypted(secret: str) -> dict[str, str]:
-    """Return the columns that store the secret, under the present SECRET_KEY."""
-    keyring = services.current().keyring
-    return {"secret": keyring.encrypt(secret.encode()), "secret_id": keyring.secret_ids[0]}
-
-
-def _qr_svg(text: str) -> str:
-    """Return a QR code as one SVG element that fills its space, on white even on a dark page."""
-    svg = io.BytesIO()
-    segno.make_qr(text, error="m").save(
-        svg,
-        kind="svg",
-        xmldecl=False,
-        nl=False,
-        omitsize=True,
-        svgclass=None,
-        lineclass=None,
-        light="#fff",
-        border=4,  # modules, as ISO/IEC 18004 requires
-    )
-    return svg.getvalue().decode()
-
-
-# --- recovery codes ---
-
-
-def _new_codes(user_id: UUID) -> list[str]:
-    """Replace the user's recovery codes by ten new ones: 128 random bits each, in base32."""
-    RecoveryCode.delete().where(RecoveryCode.user == user_id).execute()
-    drawn = (base64.b32encode(secrets.token_bytes(16)).decode() for _ in range(RECOVERY_CODES))
-    texts = [text.rstrip("=") for text in drawn]
-    rows = [{"user": user_id, "digest": _digest(text)} for text in texts]
-    RecoveryCode.insert_many(rows).execute()
-    return ["-".join(re.findall(".{1,7}", text)) for text in texts]
-
-
-def _use_recovery_code(user: User, code: str) -> bool:
-    """Use up the recovery code by one DELETE; False if it is not one of the user's."""
-    same = (RecoveryCode.user == user) & (RecoveryCode.digest == _digest(_compact(code)))
-    return bool(RecoveryCode.delete().where(same).execute())
-
-
-def _digest(text: str) -> str:
-    # No slow hash: 2^128 codes cannot be tried. The time of a look-up may reveal something about
-    # the digest, but nothing about the code.
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _compact(code: str) -> str:
-    """Return the code as it is compared, however it was typed."""
-    return code.replace("-", "").replace(" ", "").upper()

@@ -7,24 +7,21 @@ that of many concurrent guesses no more are checked than the limit allows, in al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from math import ceil
-
-import peewee as pw
 
 from .. import services
 from ..audit import service as audit
 from ..core import clock, context
 from ..core.email_addresses import fold_email
-from ..core.errors import Failure, Forbidden, InvalidCredentials
+from ..core.errors import Forbidden, InvalidCredentials
 from ..core.identity import Identity
-from ..core.settings import Limit
 from ..crypto.passwords import Account
-from ..db.database import atomic, db_time, delete_some, execute, from_db_time
+from ..db.database import db_time, delete_some, execute, from_db_time
 from ..users import service as users
 from ..users.models import User
+from . import limits
 from .models import KnownAddress, Throttle
 
 KNOWN_FOR = timedelta(days=30)  # how long an address is remembered
@@ -52,9 +49,9 @@ def attempt(
         audit.record(actor, action, outcome="failure", target=target, code=refusal.code)
         raise
     except BaseException:
-        _take_back(booked)
+        limits.take_back(booked)
         raise
-    _take_back(booked)
+    limits.take_back(booked)
 
 
 def require_password(actor: Identity, password: str, action: str) -> User:
@@ -80,37 +77,6 @@ def wrong_password() -> Forbidden:
 def wrong_code() -> Forbidden:
     """The error for a wrong code from a signed-in user; the session goes on."""
     return Forbidden("wrong_code", "The code is wrong, has been used, or is too old.")
-
-
-def allow(what: str, limit: Limit) -> bool:
-    """Use up one unit of the limit of `what`; False if none is left."""
-    return _use(services.current().keyring.blind(what), limit) is not None
-
-
-def spend(what: str, limit: Limit) -> None:
-    """Like `allow`, but raise Failure `rate_limited`, with the seconds to wait, if none is left."""
-    if not allow(what, limit):
-        raise _too_many(services.current().keyring.blind(what), None)
-
-
-def allow_from_here(what: str, limit: Limit) -> bool:
-    """Like `allow`, for requests from the present address.
-
-    Most of a flood ends with one read, and costs no write.
-    """
-    bucket = services.current().keyring.blind(f"{what} from {context.network()}")
-    full = (Throttle.used >= limit.most) & (Throttle.expires_at > clock.now())
-    if Throttle.select().where((Throttle.bucket == bucket) & full).exists():
-        return False
-    return _use(bucket, limit) is not None
-
-
-def use_up(what: str, limit: Limit) -> None:
-    """Use up all that is left of the limit of `what`."""
-    bucket, now = services.current().keyring.blind(what), clock.now()
-    Throttle.insert(
-        bucket=bucket, used=limit.most, expires_at=now + timedelta(seconds=limit.seconds)
-    ).on_conflict(conflict_target=[Throttle.bucket], update={Throttle.used: limit.most}).execute()
 
 
 def remember_address(user: User) -> None:
@@ -152,85 +118,29 @@ def _book(account: User | str, *, code: bool) -> list[tuple[str, datetime]]:
     """
     settings, blind = context.settings(), services.current().keyring.blind
     who, address = _who(account), context.network()
-    limits = {
+    allowed = {
         blind(f"{who} from {address}"): settings.login_attempts,
         blind(f"address {address}"): settings.login_attempts_per_address,
         blind(who): settings.login_attempts_per_account,
     }
     exempt = {blind(who): [address, _by_mail(address)]}
     if code:
-        limits[blind(f"codes of {who}")] = settings.login_attempts_per_account
+        allowed[blind(f"codes of {who}")] = settings.login_attempts_per_account
         exempt[blind(f"codes of {who}")] = [address]
 
     def refuse(bucket: str, ends: datetime | None = None) -> None:
         if bucket not in exempt or not _is_known(account, exempt[bucket]):
-            raise _too_many(bucket, ends)
+            raise limits.too_many(bucket, ends)
 
     # Most of a flood ends here, without a write and without building a query.
-    statement = _USED.format(", ".join("?" * len(limits)))
-    rows = execute(statement, *limits, db_time(clock.now())).fetchall()
+    statement = _USED.format(", ".join("?" * len(allowed)))
+    rows = execute(statement, *allowed, db_time(clock.now())).fetchall()
     used = {bucket: (times, from_db_time(ends)) for bucket, times, ends in rows}
-    for bucket, limit in limits.items():
+    for bucket, limit in allowed.items():
         times, ends = used.get(bucket, (0, None))
         if times >= limit.most:
             refuse(bucket, ends)
-    return _use_all(limits, refuse)
-
-
-@atomic
-def _use_all(limits: dict[str, Limit], refuse: Callable[[str], None]) -> list[tuple[str, datetime]]:
-    """Count one more in each bucket and return when each empties; call `refuse` for full ones.
-
-    All callers take the buckets in the same order, so that no two deadlock.
-    """
-    booked = []
-    for bucket, limit in limits.items():
-        end = _use(bucket, limit)
-        if end is None:
-            refuse(bucket)
-        else:
-            booked.append((bucket, end))
-    return booked
-
-
-def _use(bucket: str, limit: Limit) -> datetime | None:
-    """Count one more in the bucket, in one statement; return when it empties.
-
-    Returns None if it is full.
-    """
-    now = clock.now()
-    empty = Throttle.expires_at <= now
-    rows = (
-        Throttle.insert(bucket=bucket, used=1, expires_at=now + timedelta(seconds=limit.seconds))
-        .on_conflict(
-            conflict_target=[Throttle.bucket],
-            update={
-                Throttle.used: pw.Case(None, [(empty, 1)], Throttle.used + 1),
-                Throttle.expires_at: pw.Case(
-                    None, [(empty, pw.EXCLUDED.expires_at)], Throttle.expires_at
-                ),
-            },
-            where=empty | (Throttle.used < limit.most),
-        )
-        .returning(Throttle.expires_at)
-        .execute()
-    )
-    return next((row.expires_at for row in rows), None)
-
-
-@atomic
-def _take_back(booked: list[tuple[str, datetime]]) -> None:
-    for bucket, end in booked:
-        same = (Throttle.bucket == bucket) & (Throttle.expires_at == end)
-        Throttle.update(used=Throttle.used - 1).where(same).execute()
-
-
-def _too_many(bucket: str, ends: datetime | None) -> Failure:
-    if ends is None:
-        row = Throttle.get_or_none(Throttle.bucket == bucket)
-        ends = row.expires_at if row else clock.now()
-    left = ceil((ends - clock.now()).total_seconds())
-    return Failure("rate_limited", "Too many attempts. Try again later.", retry_after=max(1, left))
+    return limits.use_all(allowed, refuse)
 
 
 def _is_known(account: User | str, addresses: list[str]) -> bool:
