@@ -37,6 +37,7 @@ from .background.write_behind import WriteBehind
 from .core.metrics import Metrics
 from .core.rate_limits import RateLimiter
 from .core.settings import Settings
+from .core.settings_checks import require_safe
 from .crypto.access_tokens import AccessTokens
 from .crypto.keyring import Keyring
 from .crypto.passwords import PasswordHasher
@@ -112,7 +113,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 
 def create_services(settings: Settings | None = None) -> Services:
     """Build the services without routes, for guards in front of other apps (forward_auth/)."""
-    settings = (settings or Settings.load()).check()
+    settings = require_safe(settings or Settings.load())
     database, counters = open_database(settings), Metrics()
 
     def inside(work: Callable[..., Any]) -> Callable[..., Any]:

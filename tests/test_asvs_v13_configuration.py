@@ -12,7 +12,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from backend.core.settings import EXAMPLE_SECRETS, ROOT, SettingsError
+from backend.core.settings import ROOT, SettingsError
+from backend.core.settings_checks import EXAMPLE_SECRETS, require_safe
 from backend.db.database import open_database
 
 from .support.apps import client_of, url_of
@@ -44,7 +45,7 @@ def test_13_2_3_what_is_delivered_holds_no_password_and_no_secret() -> None:
         assert not re.match(r"(SECRET_KEY|ADMIN_PASSWORD|METRICS_TOKEN)\w*=.", line), line
     for secret in ("", "x" * 64, "short-k7Jxq2Wd", *EXAMPLE_SECRETS):
         with pytest.raises(SettingsError, match="SECRET_KEY"):
-            make_settings(environment="production", secret_key=secret).check()
+            require_safe(make_settings(environment="production", secret_key=secret))
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from redis import Redis
 
 from backend.core import rate_limits
 from backend.core.rate_limits import RateLimiter
-from backend.core.settings import Limit
+from backend.core.settings_parsers import Limit
 
 from .support.concurrency import until
 from .support.databases import COUNTERS, REDIS_URL

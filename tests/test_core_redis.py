@@ -11,7 +11,8 @@ import pytest
 from redis import Redis
 
 from backend.core import redis_url
-from backend.core.settings import Limit, SettingsError
+from backend.core.settings import SettingsError
+from backend.core.settings_parsers import Limit
 
 from .support.concurrency import until
 from .support.processes import Process, free_port, program

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from backend.core.settings import ROOT, Settings, SettingsError
+from backend.core.settings_checks import require_safe
 from backend.db.sqlite import sqlite_path
 
 from .support.processes import copy_tree, run
@@ -30,7 +31,7 @@ def load(dotenv: Path | None = None, **environ: str) -> Settings:
 def refusals(**environ: str) -> list[str]:
     """The sentences with which such an environment is refused."""
     with pytest.raises(SettingsError) as refusal:
-        load(**environ).check()
+        require_safe(load(**environ))
     assert str(refusal.value) == "\n".join(refusal.value.problems)
     return refusal.value.problems
 
@@ -93,14 +94,14 @@ def test_defaults_may_be_made_of_other_settings() -> None:
 
 
 def test_production_is_the_default_and_shows_no_documentation() -> None:
-    settings = load().check()
+    settings = require_safe(load())
     assert (settings.environment, settings.strict) == ("production", True)
     assert (settings.docs_enabled, settings.flask_debug) == (False, False)
     assert (settings.log_level, settings.log_format) == ("INFO", "json")
 
 
 def test_development_shows_documentation_and_logs_text() -> None:
-    settings = load(ENVIRONMENT="development").check()
+    settings = require_safe(load(ENVIRONMENT="development"))
     assert settings.docs_enabled is True
     assert (settings.log_level, settings.log_format) == ("DEBUG", "text")
 
@@ -401,7 +402,7 @@ def test_a_missing_or_short_secret_is_told_with_the_command_that_makes_one() -> 
         made = subprocess.run(
             [sys.executable, "-c", command], capture_output=True, text=True, check=True
         )
-        assert load(SECRET_KEY=made.stdout.strip()).check()
+        assert require_safe(load(SECRET_KEY=made.stdout.strip()))
 
 
 def test_several_refusals_are_told_at_once() -> None:
@@ -440,7 +441,7 @@ def test_several_refusals_are_told_at_once() -> None:
     ],
 )
 def test_production_accepts_what_is_safe(values: dict[str, str]) -> None:
-    assert load(**values).check().strict is True
+    assert require_safe(load(**values)).strict is True
 
 
 def test_an_empty_file_is_no_secret(tmp_path: Path) -> None:

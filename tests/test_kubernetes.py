@@ -16,6 +16,7 @@ import yaml
 from flask import Flask
 
 from backend.core.settings import ROOT, Settings, setting_names
+from backend.core.settings_checks import require_safe
 from backend.server.serving import DRAIN_SECONDS
 
 from .support.apps import client_of
@@ -75,7 +76,7 @@ def test_the_config_map_and_the_secret_name_settings() -> None:
             reference["name"] for source in container["envFrom"] for reference in source.values()
         ]
         assert named == [MANIFEST["ConfigMap"]["metadata"]["name"], NAME]
-    settings = Settings.load({**config, **secret}, dotenv=None).check()
+    settings = require_safe(Settings.load({**config, **secret}, dotenv=None))
     host = MANIFEST["Ingress"]["spec"]["rules"][0]["host"]
     assert settings.public_url == f"https://{host}"
     assert MANIFEST["Ingress"]["spec"]["tls"][0]["hosts"] == [host]

@@ -7,7 +7,7 @@ from typing import Any
 from ..core import context, rate_limits
 from ..core.errors import Forbidden, Invalid
 from ..core.identity import Identity
-from ..core.settings import Limit
+from ..core.settings_parsers import Limit
 from ..core.words import counted
 from . import networks, quotas
 from .models import ApiKey

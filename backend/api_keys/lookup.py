@@ -18,7 +18,7 @@ from .. import services
 from ..core import clock, context, rate_limits
 from ..core.identity import Identity
 from ..core.rate_limits import Window
-from ..core.settings import Limit
+from ..core.settings_parsers import Limit
 from ..db.database import execute, from_db_time
 from ..users.rows import SELECTED, UserRow, user_row, uuid_of
 from . import quotas

@@ -8,7 +8,7 @@ from uuid import UUID
 from ..core import context, rate_limits
 from ..core.errors import INVALID_TOKEN, Forbidden, InvalidCredentials
 from ..core.identity import Identity
-from ..core.settings import Limit
+from ..core.settings_parsers import Limit
 from ..db.database import lock
 from ..users.models import User
 from . import changes, lineage, networks, quotas

@@ -12,7 +12,7 @@ from ..core import context
 from ..core.email_addresses import fold_email
 from ..core.errors import INVALID_TOKEN, Invalid, InvalidCredentials, InvalidToken
 from ..core.identity import Identity
-from ..core.settings import Limit
+from ..core.settings_parsers import Limit
 from ..crypto.keyring import PASSWORD_LINK
 from ..db.database import atomic, current
 from ..mail import mailer

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 from . import clock, redis_url
 from .metrics import Metrics
-from .settings import Limit, Settings
+from .settings import Settings
+from .settings_parsers import Limit
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from dotenv import dotenv_values, find_dotenv
 
 from ..core import clock, redis_url
 from ..core.paths import ROOT
-from ..core.settings import SECRET_BYTES, Settings, setting_names
+from ..core.settings import Settings, setting_names
+from ..core.settings_checks import SECRET_BYTES
 from ..crypto import signing_keys
 from ..db import schema_check
 from ..db.errors import explain, is_unavailable

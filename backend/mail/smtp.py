@@ -16,7 +16,7 @@ from email.message import EmailMessage
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ..core.settings import is_loopback
+from ..core.settings_checks import is_loopback
 
 
 class NotSent(Exception):

@@ -18,7 +18,7 @@ from ..auth import sessions
 from ..core import clock, context
 from ..core.errors import Conflict, Failure, Forbidden, InvalidCredentials, InvalidToken
 from ..core.identity import Identity
-from ..core.settings import Limit
+from ..core.settings_parsers import Limit
 from ..crypto.keyring import SECOND_STEP
 from ..db.database import atomic, current, lock
 from ..mail import mailer

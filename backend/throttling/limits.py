@@ -11,7 +11,7 @@ import peewee as pw
 from .. import services
 from ..core import clock, context
 from ..core.errors import Failure
-from ..core.settings import Limit
+from ..core.settings_parsers import Limit
 from ..db.database import atomic
 from .models import Throttle
 

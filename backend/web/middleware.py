@@ -20,7 +20,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from ..core import context
 from ..core.context import Call
-from ..core.settings import Network
+from ..core.settings_parsers import Network
 from ..services import Services
 from . import problems
 from .headers import completer, rate_headers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from backend.core.metrics import Metrics
 from backend.core.rate_limits import RateLimiter
-from backend.core.settings import Limit
+from backend.core.settings_parsers import Limit
 
 from .settings import make_settings
 
