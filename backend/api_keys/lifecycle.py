@@ -84,8 +84,8 @@ def notify_owner(
     facts["children"] = [*named, f"and {more} more"] if more > 0 else named
     current.obj.after_commit(lambda: log.warning(what.replace("_", ".", 1), extra=extra))
     if owner.email and owner.kind == "person" and owner.is_active:
-        about = {"username": owner.username, "key": key.name, "hint": key.hint, **facts}
-        mailer.send(owner.email, what, user_id=owner.id, about=str(key.id), **about)
+        facts |= {"key": key.name, "hint": key.hint}
+        mailer.send_to(owner, what, about=str(key.id), **facts)
 
 
 def _change_some(due: Any, limit: int, act: Callable[[ApiKey], None]) -> int:

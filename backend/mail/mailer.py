@@ -65,6 +65,11 @@ def send(to: str, template: str, *, user_id: UUID | None, about: str = "", **val
     service.database.after_commit(service.sender.wake)
 
 
+def send_to(user: Any, template: str, **values: Any) -> None:
+    """Like `send`, to the address of this user, with their name in the template."""
+    send(user.email, template, user_id=user.id, username=user.username, **values)
+
+
 class Mailer:
     """Writes messages, and sends them as MAIL_URL says.
 

@@ -123,7 +123,7 @@ def confirm(actor: Identity, code: str) -> list[str]:
             )
         _note(user.id, enabled=True)
         audit.record(actor, "mfa.enable", target=("user", user.id))
-        mailer.send(user.email, "mfa_enabled", user_id=user.id, username=user.username)
+        mailer.send_to(user, "mfa_enabled")
         return codes.replace_recovery_codes(user.id)
 
 
@@ -137,7 +137,7 @@ def disable(actor: Identity, current_password: str, code: str) -> None:
         _hold(user.id, enabled=True)
         _remove(user.id)
         audit.record(actor, "mfa.disable", target=("user", user.id))
-        _notify_disabled(user, by_admin=False)
+        mailer.send_to(user, "mfa_disabled", by_admin=False)
 
 
 def new_recovery_codes(actor: Identity, current_password: str, code: str) -> list[str]:
@@ -146,7 +146,7 @@ def new_recovery_codes(actor: Identity, current_password: str, code: str) -> lis
     with current.atomic():
         _hold(user.id, enabled=True)
         audit.record(actor, "mfa.enable", target=("user", user.id), recovery_codes="new")
-        mailer.send(user.email, "recovery_codes", user_id=user.id, username=user.username)
+        mailer.send_to(user, "recovery_codes")
         return codes.replace_recovery_codes(user.id)
 
 
@@ -157,7 +157,7 @@ def clear(actor: Identity, user_id: UUID) -> None:
     _remove(user.id)
     if user.mfa_enabled:
         audit.record(actor, "mfa.disable", target=("user", user.id), by_admin=True)
-        _notify_disabled(user, by_admin=True)
+        mailer.send_to(user, "mfa_disabled", by_admin=True)
 
 
 def _prove(actor: Identity, current_password: str, code: str, action: str) -> User:
@@ -189,11 +189,6 @@ def _note(user_id: UUID, *, enabled: bool) -> None:
     """Record in the user's row whether there is a second factor; all other code reads it there."""
     changed = User.update(mfa_enabled=enabled, updated_at=clock.now())
     changed.where((User.id == user_id) & (User.mfa_enabled != enabled)).execute()
-
-
-def _notify_disabled(user: User, *, by_admin: bool) -> None:
-    about = {"username": user.username, "by_admin": by_admin}
-    mailer.send(user.email, "mfa_disabled", user_id=user.id, **about)
 
 
 def _remove(user_id: UUID) -> None:

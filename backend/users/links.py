@@ -36,8 +36,7 @@ def reaches(user: User) -> bool:
 def send_password_link(user: User) -> None:
     """Mail a link that sets a password: an invitation if the user has none yet."""
     template = "invitation" if user.password_hash is None else "reset"
-    epoch = _next_epoch(PASSWORD_LINK, user.id)
-    mailer.send(user.email, template, user_id=user.id, username=user.username, epoch=epoch)
+    mailer.send_to(user, template, epoch=_next_epoch(PASSWORD_LINK, user.id))
 
 
 def send_email_link(user: User) -> None:

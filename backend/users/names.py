@@ -86,14 +86,7 @@ def save_changes(actor: Identity, user: User, **facts: Any) -> None:
 def readdress(user: User, email: str | None) -> None:
     """Change the user's address immediately, notify the old one, and void links sent to it."""
     if user.email and email and user.email != email:
-        mailer.send(
-            user.email,
-            "email_changed",
-            user_id=user.id,
-            about=user.email,
-            username=user.username,
-            new_email=email,
-        )
+        mailer.send_to(user, "email_changed", about=user.email, new_email=email)
     set_names(user, email=email)
     user.pending_email = None
     user.email_link_epoch += 1

@@ -66,13 +66,7 @@ def replace_password(user: User, new: str, unchanged: Any, api_keys: int | None 
     if not changed.execute():
         return False
     if user.email:
-        mailer.send(
-            user.email,
-            "password_changed",
-            user_id=user.id,
-            username=user.username,
-            api_keys=api_keys,
-        )
+        mailer.send_to(user, "password_changed", api_keys=api_keys)
     return True
 
 
