@@ -13,11 +13,6 @@ from .models import ApiKey
 
 def record(actor: Identity | None, action: str, *keys: ApiKey, **detail: Any) -> None:
     """Record that the actor did this to each of the keys."""
-    acts = [(("api_key", key.id), {"owner_id": str(key.owner_id), **detail}) for key in keys]
-    audit.record_each(actor, action, acts)
-
-
-def record_many(actor: Identity | None, action: str, keys: list[ApiKey]) -> None:
-    """Like `record`, for any number of keys."""
     for some in pw.chunked(keys, 200):  # as many as fit into one statement
-        record(actor, action, *some)
+        acts = [(("api_key", key.id), {"owner_id": str(key.owner_id), **detail}) for key in some]
+        audit.record_each(actor, action, acts)

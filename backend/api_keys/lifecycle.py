@@ -10,11 +10,10 @@ from uuid import UUID
 
 import peewee as pw
 
-from ..audit import service as audit
 from ..core import clock, context
 from ..db.database import atomic, current, db_time, lock
 from ..mail import mailer
-from . import lineage
+from . import events, lineage
 from .models import ApiKey
 
 log = logging.getLogger(__name__)
@@ -43,8 +42,7 @@ def disable_unused_keys(limit: int) -> int:
 
 def _disable(key: ApiKey) -> None:
     key.disabled, key.updated_at = True, clock.now()
-    target, owner_id = ("api_key", key.id), str(key.owner_id)
-    audit.record(None, "key.disable", target=target, owner_id=owner_id, reason="unused")
+    events.record(None, "key.disable", key, reason="unused")
 
 
 def notify_of_expiring_keys(limit: int) -> int:

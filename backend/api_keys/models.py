@@ -42,7 +42,7 @@ class ApiKey(Model):
     days before `expires_at` the owner was last notified.
     """
 
-    # The rows of these secrets, if `service._with_secrets` has read them.
+    # The rows of these secrets, if `queries._with_secrets` has read them.
     current: Any = None
     pending: Any = None
     grace: Any = None

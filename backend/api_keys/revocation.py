@@ -60,7 +60,7 @@ def _revoke(actor: Identity | None, keys: list[ApiKey]) -> bool:
     for key in living:
         key.revoked_at = key.updated_at = clock.now()
         key.save()
-    events.record_many(actor, "key.revoke", living)
+    events.record(actor, "key.revoke", *living)
     return bool(living)
 
 
@@ -80,4 +80,4 @@ def delete(actor: Identity, key_id: UUID, *, cascade: bool = False) -> None:
             )
     for each in (key, *others):
         each.delete_instance()
-    events.record_many(actor, "key.delete", [key, *others])
+    events.record(actor, "key.delete", key, *others)

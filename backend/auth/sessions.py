@@ -59,9 +59,9 @@ def open_session(user: User, action: str) -> dict[str, Any]:
     return tokens(user, session.id, session.generation)
 
 
-def _self(user: User, session_id: UUID | None = None) -> Identity:
-    """The user as the actor of what they do before signing in, or after their session ended."""
-    return Identity(user.id, user.username, user.role, "session", session_id)
+def _self(user: User) -> Identity:
+    """The user as the actor of what they do before they have a session."""
+    return Identity(user.id, user.username, user.role, "session")
 
 
 def revoke_token(token: str) -> None:
