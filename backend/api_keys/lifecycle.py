@@ -1,4 +1,7 @@
-"""Disabling unused keys, and notifying owners of keys that soon expire or have leaked."""
+"""Disabling unused keys, and notifying owners of keys that soon expire or have leaked.
+
+Skip it on a first reading.
+"""
 
 from __future__ import annotations
 

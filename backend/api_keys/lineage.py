@@ -1,6 +1,6 @@
 """Keys that were made with other keys: the descendants and the ancestors of a key.
 
-All keys of a line have the same owner.
+Skip it on a first reading. All keys of a line have the same owner.
 """
 
 from __future__ import annotations

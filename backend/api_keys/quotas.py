@@ -1,4 +1,4 @@
-"""When a quota is refilled: pure rules about days and months in UTC."""
+"""When a quota is refilled: pure rules about days and months in UTC. Skip it on a first reading."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta

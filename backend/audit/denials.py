@@ -1,7 +1,8 @@
 """Denials: a few audit events per credential and hour, and a count of the rest.
 
-A key that is refused hundreds of times a second must not write hundreds of rows. Denials beyond the
-first few are logged and counted; when the hour is over, one event reports their number.
+Skip it on a first reading. A key that is refused hundreds of times a second must not write hundreds
+of rows. Denials beyond the first few are logged and counted; when the hour is over, one event
+reports their number.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Audit events as the databases return them, and how they are signed and sealed.
 
-They are read with hand-written SQL, because the model may fail to load a row that was altered.
+Skip it on a first reading. They are read with hand-written SQL, because the model may fail to load
+a row that was altered.
 """
 
 from __future__ import annotations

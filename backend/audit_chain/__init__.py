@@ -1,4 +1,4 @@
-"""Seals audit events in a chain, so that later changes are detected."""
+"""Seals audit events in a chain, so that later changes are detected. Skip it on a first reading."""
 
 from ..subject import Subject
 from . import commands, service

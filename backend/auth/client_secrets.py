@@ -1,7 +1,7 @@
 """API keys sent as the secret of an OAuth client (RFC 6749 section 2.3.1).
 
-Libraries that introspect tokens can only send a client's id and secret, by HTTP Basic or in the
-form. The secret is an API key; the id may be any text.
+Skip it on a first reading. Libraries that introspect tokens can only send a client's id and secret,
+by HTTP Basic or in the form. The secret is an API key; the id may be any text.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Public discovery: the keys that verify access tokens (RFC 7517), and the URLs to introspect and
-revoke tokens (RFC 8414)."""
+"""Public keys (RFC 7517), and metadata for OAuth clients (RFC 8414). Skip it on a first reading."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The page that links in e-mails open, to set a password or confirm an e-mail address.
 
-The token comes after the # in the link, so that only the page's script sees it. The script sends it
-when the user presses a button. The text of the page is `config/password.html`.
+Skip it on a first reading. The token comes after the # in the link, so that only the page's script
+sees it. The script sends it when the user presses a button. The text of the page is
+`config/password.html`.
 """
 
 from __future__ import annotations

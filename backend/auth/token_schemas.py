@@ -1,4 +1,4 @@
-"""Schemas of token introspection and revocation."""
+"""Schemas of token introspection and revocation. Skip it on a first reading."""
 
 from marshmallow import EXCLUDE, fields
 

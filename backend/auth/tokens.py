@@ -1,6 +1,6 @@
 """Describing a token to a service that was given it, and revoking it: RFC 7662, RFC 7009.
 
-Both take tokens of every kind: access tokens, refresh tokens, API keys.
+Skip it on a first reading. Both take tokens of every kind: access tokens, refresh tokens, API keys.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""DATABASE_URL: its forms, and the parameters that it can have."""
+"""DATABASE_URL: its forms, and the parameters that it can have. Skip it on a first reading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a forked process must forget: locks, threads and connections of its parent."""
+"""What a forked process must forget: locks, threads and connections of its parent.
+
+Skip it on a first reading.
+"""
 
 from __future__ import annotations
 

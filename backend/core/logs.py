@@ -1,7 +1,8 @@
 """Logs: JSON lines or readable text on the console, JSON lines in a file.
 
-Only our own entry points call `configure`. Code of the service logs under its module's name and
-passes facts as `extra`; when the service is embedded, the host decides what happens to them.
+Skip it on a first reading. Only our own entry points call `configure`. Code of the service logs
+under its module's name and passes facts as `extra`; when the service is embedded, the host decides
+what happens to them.
 """
 
 from __future__ import annotations

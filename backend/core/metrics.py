@@ -1,9 +1,9 @@
 """Metrics: the counters, histograms and gauges of one service, for Prometheus.
 
-If PROMETHEUS_MULTIPROC_DIR is set before this module is imported, as in `config/gunicorn.conf.py`,
-the figures are kept in files there, and each process reports the sums over all processes. The
-gauges of the other processes are up to a second old. This requires one service per process. Without
-the variable, each service has its own figures.
+Skip it on a first reading. If PROMETHEUS_MULTIPROC_DIR is set before this module is imported, as in
+`config/gunicorn.conf.py`, the figures are kept in files there, and each process reports the sums
+over all processes. The gauges of the other processes are up to a second old. This requires one
+service per process. Without the variable, each service has its own figures.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Rate limits: how often something may happen in a period, per process or, with Redis, in total.
 
-This is a sliding window counter. It adds up the uses in the current window and those in the
-previous one, weighted by how much of that one is within the last `seconds`. The first use opens the
-window, so exactly `most` uses pass to begin with. We use no library: every decision about a key
-goes through here: it must take microseconds, follow `clock`, and keep working when Redis is down.
+Skip it on a first reading. This is a sliding window counter. It adds up the uses in the current
+window and those in the previous one, weighted by how much of that one is within the last `seconds`.
+The first use opens the window, so exactly `most` uses pass to begin with. We use no library: every
+decision about a key goes through here: it must take microseconds, follow `clock`, and keep working
+when Redis is down.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""REDIS_URL: which Redis or Valkey it names, and how to connect to it."""
+"""REDIS_URL: which Redis or Valkey it names, and how to connect to it.
+
+Skip it on a first reading.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether settings are safe to serve with."""
+"""Whether settings are safe to serve with. Skip it on a first reading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Parsers of settings, from text to value. Each raises ValueError for text of another form."""
+"""Parsers of settings, from text to value. Skip it on a first reading.
+
+Each raises ValueError for text that does not have its form.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The second factor: one-time codes from an authenticator app, and recovery codes."""
+"""The second factor: one-time codes from an authenticator app, and recovery codes.
+
+Skip it on a first reading.
+"""
 
 from ..subject import Subject
 from . import codes, routes, service

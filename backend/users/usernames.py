@@ -1,4 +1,7 @@
-"""Usernames that users gave up, held so that a stranger is not mistaken for the former holder."""
+"""Usernames that users gave up, held so that a stranger is not mistaken for the former holder.
+
+Skip it on a first reading.
+"""
 
 from __future__ import annotations
 
