@@ -13,7 +13,7 @@ from ..web.api import (
     Timestamp,
     about,
 )
-from .schemas import KEY_ID, Address, api_key_text, metadata, scopes
+from .key_fields import KEY_ID, Address, api_key_text, metadata, scopes
 from .verification import CODES
 
 

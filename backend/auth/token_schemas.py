@@ -2,7 +2,7 @@
 
 from marshmallow import EXCLUDE, fields
 
-from ..api_keys.schemas import KEY, KEY_ID
+from ..api_keys.key_fields import KEY, KEY_ID
 from ..users.schemas import USER_ID, role
 from ..web.api import EnumString, Id, ResponseSchema, Schema, about
 
