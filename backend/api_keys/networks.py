@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from ..core.settings import Network
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _MAX_TEXT = 64  # characters; the longest block takes 49

@@ -203,13 +203,13 @@ class Keyring:
         """
         shape = _API_KEY.fullmatch(text)
         if shape:
-            return self.seal(text) if _checksum(shape[1]) == shape[2] else []
+            return self.key_digests(text) if _checksum(shape[1]) == shape[2] else []
         if not _FOREIGN_KEY.fullmatch(text):
             return []
         return [
             each
             for name in ("sha256", "sha512")
-            for each in self.seal(f"{name}:{hashlib.new(name, text.encode()).hexdigest()}")
+            for each in self.key_digests(f"{name}:{hashlib.new(name, text.encode()).hexdigest()}")
         ]
 
     def renewed(self, text: str) -> dict[str, str]:
@@ -218,14 +218,14 @@ class Keyring:
         number = len(self._secrets)
         return {digest: digests[place - place % number] for place, digest in enumerate(digests)}
 
-    def seal(self, text: str) -> list[tuple[str, str]]:
+    def key_digests(self, text: str) -> list[tuple[str, str]]:
         """Return (secret id, hex HMAC) of a key's text, or of its digest, under each secret."""
-        sealed = []
+        digests = []
         for secret in self._secrets:
             mac = secret.api_key.copy()
             mac.update(text.encode())
-            sealed.append((secret.id, mac.hexdigest()))
-        return sealed
+            digests.append((secret.id, mac.hexdigest()))
+        return digests
 
 
 def _signature(key: bytes, text: str) -> str:
@@ -233,7 +233,7 @@ def _signature(key: bytes, text: str) -> str:
 
 
 def read_digest(text: str) -> str:
-    """Return the text to seal for a key of which only this digest is known.
+    """Return the text to digest for a key of which only this digest is known.
 
     It is the other system's digest of the whole key: SHA-256 as hex or base64url, or SHA-512 in the
     format of djangorestframework-api-key, `sha512$$<hex>`. Raises ValueError for anything else.

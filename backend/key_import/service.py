@@ -47,10 +47,10 @@ def draft(
     if created_at is not None and created_at > now:
         raise Invalid("created_at", "Must not be in the future.")
     key.created_at, key.enabled_at = created_at or now, now
-    sealed = services.current().keyring.seal(digest)
-    secret = rotation.secret_of(hint, *sealed[0])
+    digests = services.current().keyring.key_digests(digest)
+    secret = rotation.secret_of(hint, *digests[0])
     secret.key, key.current_secret = key, secret.id
-    return Draft(key, secret, [text for _, text in sealed])
+    return Draft(key, secret, [text for _, text in digests])
 
 
 def refusals(drafts: Mapping[int, Draft]) -> dict[int, Failure]:

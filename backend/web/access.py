@@ -148,5 +148,5 @@ def _guard(
     if access.requirement:
         authorize(environ, access.requirement)
     if not access.checks_itself:
-        parsing.admit(view, environ)
+        parsing.check_request(view, environ)
     return None

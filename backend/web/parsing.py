@@ -39,7 +39,7 @@ _CONTROL = "Contains control characters."
 _NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
-def admit(view: Any, environ: WSGIEnvironment) -> None:
+def check_request(view: Any, environ: WSGIEnvironment) -> None:
     """Raise an error if the body or the query of the current request is not acceptable."""
     limit = MAX_PUBLIC_BODY if view.access.requirement is None else MAX_BODY
     if environ.get("CONTENT_LENGTH") and (request.content_length or 0) > limit:
@@ -224,10 +224,10 @@ def flat(messages: Any, place: str = "") -> Iterator[str]:
 
 
 class RequestParser(FlaskParser):
-    """Passes on what `admit` read, and reports faults in the API's format."""
+    """Passes on what `check_request` read, and reports faults in the API's format."""
 
     def load_json(self, req: Any, schema: Any) -> Any:
-        """Return the object or form that `admit` read."""
+        """Return the object or form that `check_request` read."""
         return g.body
 
     load_form = load_json
