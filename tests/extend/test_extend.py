@@ -135,7 +135,7 @@ def test_the_project_passes_its_whole_suite_and_lint(project: Project) -> None:
     assert not (project.folder / "backend").exists()
     project.run(".venv/bin/flask --app wsgi db check", ENVIRONMENT="development")
     project.run("make lint")
-    print(project.run(".venv/bin/pytest -n auto -p no:cacheprovider"))
+    assert " passed" in project.run(".venv/bin/pytest -n auto -p no:cacheprovider")
 
 
 def test_a_subject_can_be_removed(project: Project) -> None:
