@@ -1,4 +1,4 @@
-"""The chain of audit events: sealed without gaps, and whatever is altered afterwards is found."""
+"""The chain of audit events: sealed without gaps, and every later alteration is found."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from .support.processes import run
 # --- sealing ---
 
 
-def test_events_are_numbered_without_gaps_and_the_log_is_told(
+def test_events_are_numbered_without_gaps_and_logged(
     service: Services, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert_clean(service, 0)
@@ -62,7 +62,9 @@ def test_events_are_numbered_without_gaps_and_the_log_is_told(
     assert (report.sequence, report.seal) == tuple(rows[-1])
 
 
-def test_the_seal_of_an_event_is_what_it_says_on_both_databases(service: Services) -> None:
+def test_the_seal_of_an_event_is_computed_as_documented_on_both_databases(
+    service: Services,
+) -> None:
     """So that another program can verify an export, and a database can be moved."""
     key = bytes(range(32))
     with service.active():
@@ -92,7 +94,7 @@ def test_the_seal_of_an_event_is_what_it_says_on_both_databases(service: Service
     assert_clean(service, 1)
 
 
-def test_an_event_is_sealed_seconds_later_without_being_asked(
+def test_an_event_is_sealed_by_itself_within_seconds(
     service: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("backend.background.periodic.INTERVAL", 0.01)
@@ -101,7 +103,7 @@ def test_an_event_is_sealed_seconds_later_without_being_asked(
     assert_clean(service, 1)
 
 
-def test_a_quiet_service_asks_nothing_and_writes_nothing(sealed: Services) -> None:
+def test_an_idle_service_reads_and_writes_nothing(sealed: Services) -> None:
     before = execute(sealed, "SELECT * FROM audit_chain")
     asked: list[str] = []
     sealed.database.query_hooks.append(lambda event: asked.append(event.sql))
@@ -111,7 +113,7 @@ def test_a_quiet_service_asks_nothing_and_writes_nothing(sealed: Services) -> No
     assert execute(sealed, "SELECT * FROM audit_chain") == before
 
 
-def test_more_than_one_batch_is_sealed_at_once_and_what_is_left_is_not_forgotten(
+def test_several_batches_are_sealed_at_once_and_the_rest_later(
     service: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chain, "BATCH", 10)
@@ -123,7 +125,7 @@ def test_more_than_one_batch_is_sealed_at_once_and_what_is_left_is_not_forgotten
     assert_clean(service, 55)
 
 
-def test_writers_and_sealers_at_once_leave_no_gap_and_no_fault(service: Services) -> None:
+def test_concurrent_writers_and_sealers_leave_no_gap_and_no_fault(service: Services) -> None:
     stop = threading.Event()
 
     def keep_sealing() -> None:
@@ -144,7 +146,7 @@ def test_writers_and_sealers_at_once_leave_no_gap_and_no_fault(service: Services
     assert_clean(service, 160)
 
 
-def test_verifying_while_others_write_and_seal_finds_nothing(service: Services) -> None:
+def test_verifying_while_others_write_and_seal_finds_no_fault(service: Services) -> None:
     with ThreadPoolExecutor(1) as pool:
         writing = pool.submit(lambda: [(record_some(service), seal(service)) for _ in range(20)])
         while not writing.done():
@@ -155,7 +157,7 @@ def test_verifying_while_others_write_and_seal_finds_nothing(service: Services) 
 
 
 @ON_POSTGRES  # on SQLite one writes at a time
-def test_one_that_seals_keeps_nobody_from_writing(service: Services) -> None:
+def test_sealing_does_not_block_writers(service: Services) -> None:
     record_some(service)
     with service.active(), service.database.atomic():
         assert chain._seal_batch()
@@ -206,9 +208,7 @@ def process(tree: Path, service: Services, count: int, end: str) -> int:
 
 
 @pytest.mark.slow
-def test_processes_that_write_and_seal_at_once_leave_no_gap_and_no_fault(
-    service: Services, tree: Path
-) -> None:
+def test_concurrent_processes_leave_no_gap_and_no_fault(service: Services, tree: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         ended = [pool.submit(process, tree, service, 50, "exit") for _ in range(2)]
         assert [each.result() for each in ended] == [0, 0]
@@ -216,7 +216,7 @@ def test_processes_that_write_and_seal_at_once_leave_no_gap_and_no_fault(
 
 
 @pytest.mark.slow
-def test_what_a_killed_process_left_is_sealed_by_another_with_its_next_event(
+def test_events_of_a_killed_process_are_sealed_by_another_with_its_next_event(
     service: Services, tree: Path
 ) -> None:
     assert process(tree, service, 5, "kill") == -signal.SIGKILL
@@ -257,7 +257,7 @@ def swap(column: str, one: int, two: int) -> str:
 
 
 def tampering(first: int) -> dict[str, list[str]]:
-    """What somebody may do to five sealed events, of which this is the first one's number."""
+    """What an attacker might do to five sealed events, the first of which has this number."""
     second, third, fourth, last = range(first + 1, first + 5)
     unseal = "UPDATE audit_events SET sequence = NULL"
     return {
@@ -314,7 +314,7 @@ def tampering(first: int) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("pruned", [0, 5])
 @pytest.mark.parametrize("what", tampering(1))
-def test_whatever_is_altered_is_found_now_and_after_more_has_been_sealed(
+def test_every_alteration_is_found_now_and_after_more_events_are_sealed(
     service: Services, travel: Callable[..., None], what: str, pruned: int
 ) -> None:
     record_some(service, pruned)
@@ -330,8 +330,8 @@ def test_whatever_is_altered_is_found_now_and_after_more_has_been_sealed(
     assert verified(service).faults
 
 
-def test_a_number_that_stands_twice_is_found(sealed: Services) -> None:
-    """Whoever can add rows can also drop the index that keeps numbers unique."""
+def test_a_duplicate_number_is_found(sealed: Services) -> None:
+    """Anyone who can add rows can also drop the index that keeps numbers unique."""
     index = "audit_events_sequence"
     execute(sealed, f"DROP INDEX {index}")
     for after in range(6):
@@ -342,7 +342,7 @@ def test_a_number_that_stands_twice_is_found(sealed: Services) -> None:
     execute(sealed, f"CREATE UNIQUE INDEX {index} ON audit_events (sequence)")
 
 
-def test_faults_name_the_event_and_are_told_up_to_twenty(service: Services) -> None:
+def test_faults_name_the_event_and_the_first_twenty_are_reported(service: Services) -> None:
     record_some(service, 30)
     seal(service)
     execute(service, "UPDATE audit_events SET ip = '192.0.2.1' WHERE sequence = 7")
@@ -355,13 +355,13 @@ def test_faults_name_the_event_and_are_told_up_to_twenty(service: Services) -> N
 
 
 @ON_SQLITE
-def test_a_time_that_is_none_is_found(sealed: Services) -> None:
+def test_an_invalid_time_is_found(sealed: Services) -> None:
     execute(sealed, edit("created_at = 'yesterday'", 3))
     assert verified(sealed).faults
 
 
 @ON_POSTGRES
-def test_times_that_no_program_reads_are_found(sealed: Services) -> None:
+def test_unreadable_times_are_found(sealed: Services) -> None:
     [(at,)] = execute(sealed, "SELECT created_at::text FROM audit_events WHERE sequence = 3")
     for time in ("infinity", "-infinity", f"{at} BC"):
         execute(sealed, edit(f"created_at = '{time}'", 3))
@@ -370,8 +370,8 @@ def test_times_that_no_program_reads_are_found(sealed: Services) -> None:
     assert_clean(sealed, 5)
 
 
-def test_a_key_cannot_be_replaced_by_something_else_that_we_encrypted(sealed: Services) -> None:
-    """Such as the secret of one's second factor, which one knows."""
+def test_the_key_cannot_be_replaced_by_another_encrypted_value(sealed: Services) -> None:
+    """Such as the secret of a second factor, which its user knows."""
     known = sealed.keyring.encrypt(b"x" * 32)
     execute(sealed, f"UPDATE audit_chain SET wrapped_key = '{known}'")
     assert re.search("key .* altered", verified(sealed).faults[0])
@@ -389,7 +389,7 @@ def aged(sealed: Services, travel: Callable[..., None]) -> Services:
     return sealed
 
 
-def test_pruning_removes_what_is_too_old_and_the_rest_stays_verified(aged: Services) -> None:
+def test_pruning_removes_old_events_and_the_rest_still_verifies(aged: Services) -> None:
     assert prune(aged) == 5
     assert_clean(aged, 5)
     assert prune(aged) == 0
@@ -399,12 +399,12 @@ def test_pruning_removes_what_is_too_old_and_the_rest_stays_verified(aged: Servi
     assert report.sequence == 15
 
 
-def test_pruning_goes_on_where_its_limit_stopped_it(aged: Services) -> None:
+def test_pruning_continues_where_its_limit_stopped_it(aged: Services) -> None:
     assert [prune(aged, limit=2) for _ in range(4)] == [2, 2, 1, 0]
     assert_clean(aged, 5)
 
 
-def test_pruning_can_remove_all_and_the_chain_goes_on(
+def test_pruning_can_remove_all_events_and_the_chain_continues(
     aged: Services, travel: Callable[..., None]
 ) -> None:
     travel(days=400)
@@ -415,7 +415,7 @@ def test_pruning_can_remove_all_and_the_chain_goes_on(
     assert assert_clean(aged, 5).sequence == 15
 
 
-def test_nothing_is_pruned_for_ever_if_the_setting_says_so(
+def test_nothing_is_ever_pruned_if_the_setting_says_so(
     make_app: Callable[..., Flask], aged: Services
 ) -> None:
     app = make_app(
@@ -445,7 +445,7 @@ def test_pruning_refuses_a_chain_that_was_altered(aged: Services) -> None:
 # --- the secret ---
 
 
-def test_a_new_secret_changes_no_seal_and_the_old_one_can_go_after_the_next_event(
+def test_a_new_secret_changes_no_seal_and_the_old_one_can_be_dropped_after_the_next_event(
     sealed: Services, with_secret: Callable[..., Flask]
 ) -> None:
     seals = execute(sealed, "SELECT sequence, seal FROM audit_events ORDER BY sequence")
@@ -462,12 +462,12 @@ def test_a_new_secret_changes_no_seal_and_the_old_one_can_go_after_the_next_even
 
 
 def doubts(app: Flask) -> str:
-    """What `flask doctor` says of the chain."""
+    """What `flask doctor` says about the chain."""
     lines = flask_of(app)("doctor").stdout.splitlines()
     return "".join(line for line in lines if "audit chain" in line)
 
 
-def test_without_the_secret_nothing_is_sealed_the_service_goes_on_and_says_so(
+def test_without_the_secret_nothing_is_sealed_and_the_service_runs_and_says_so(
     sealed: Services, with_secret: Callable[..., Flask], caplog: pytest.LogCaptureFixture
 ) -> None:
     app = with_secret(NEXT_SECRET)
@@ -490,7 +490,7 @@ def test_without_the_secret_nothing_is_sealed_the_service_goes_on_and_says_so(
 # --- the command ---
 
 
-def test_audit_verify_says_how_far_the_chain_goes_and_what_is_not_sealed_yet(
+def test_audit_verify_reports_the_end_of_the_chain_and_unsealed_events(
     make_app: Callable[..., Flask], travel: Callable[..., None]
 ) -> None:
     app = make_app()
@@ -515,7 +515,7 @@ def test_audit_verify_says_how_far_the_chain_goes_and_what_is_not_sealed_yet(
     assert re.fullmatch(r"2 not sealed yet, the oldest for 6\d s", done[2])
 
 
-def test_one_of_a_thing_is_in_the_singular_in_what_commands_say(
+def test_commands_use_the_singular_for_one_thing(
     make_app: Callable[..., Flask], travel: Callable[..., None]
 ) -> None:
     app = make_app()
@@ -529,7 +529,7 @@ def test_one_of_a_thing_is_in_the_singular_in_what_commands_say(
 
 
 @pytest.mark.slow
-def test_what_processes_record_and_seal_is_listed_exported_and_verified_by_others(
+def test_events_of_several_processes_are_listed_exported_and_verified_by_another(
     service: Services, with_secret: Callable[..., Flask], tree: Path
 ) -> None:
     assert process(tree, service, 3, "end") == 0
@@ -542,11 +542,11 @@ def test_what_processes_record_and_seal_is_listed_exported_and_verified_by_other
     assert sorted(row["sequence"] for row in rows) == [1, 2, 3, 4, 5, 6]
     assert len(flask("audit", "list").stdout.splitlines()) == 6
     execute(service, edit("outcome = 'failure'", 3), "DELETE FROM audit_events WHERE sequence = 5")
-    told = flask("audit", "verify")
-    assert told.exit_code == 1
+    result = flask("audit", "verify")
+    assert result.exit_code == 1
     assert re.fullmatch(
         r"Error: Sequence 3 .+ does not match its seal.+\n"
         r"Error: Sequence 6 .+ is in the place of sequence 5\.\n",
-        told.stderr,
+        result.stderr,
     )
-    assert "sequence 6" in told.stdout
+    assert "sequence 6" in result.stdout

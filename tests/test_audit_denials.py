@@ -1,4 +1,4 @@
-"""What is denied to a credential again and again: a few events an hour, and one that counts."""
+"""Repeated denials to a credential: a few events an hour, and one that counts the rest."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ PATH = "/v1/audit-events?action=access.denied&limit=100"
 
 
 def denied(person: Person, times: int) -> None:
-    """Ask for what takes an administrator, so often."""
+    """Call a route for administrators this many times."""
     for _ in range(times):
         assert person.get("/v1/users").status_code == 403
 
 
 def events(root: Person) -> list[dict[str, Any]]:
-    """What the trail has of denials, newest first."""
+    """The denials in the trail, newest first."""
     return root.again().get(PATH).json["items"]
 
 
 def counted(root: Person) -> list[int]:
-    """What the events that count say, newest first."""
+    """The counts in the events that have one, newest first."""
     return [event["detail"]["count"] for event in events(root) if "count" in event["detail"]]
 
 
 def run_chores(app: Flask) -> None:
-    """Do what the process does every few seconds, and little by little."""
+    """Run the periodic tasks, and the maintenance."""
     service_of(app).periodic_tasks.run()
     with service_of(app).active():
         denials.prune(100)
@@ -71,7 +71,7 @@ def test_denials_beyond_five_an_hour_are_counted_in_one_event(
     assert len(events(root)) == 6
 
 
-def test_each_credential_has_its_own_events_and_each_hour_begins_anew(
+def test_each_credential_and_each_hour_has_its_own_events(
     app: Flask, root: Person, alice: Person, travel: Callable[..., None]
 ) -> None:
     one, other = (alice.with_key(alice.new_key()) for _ in range(2))
@@ -86,7 +86,7 @@ def test_each_credential_has_its_own_events_and_each_hour_begins_anew(
     assert counted(root) == [2] * 6
 
 
-def test_a_credential_that_is_denied_five_times_an_hour_has_no_event_that_counts(
+def test_five_denials_an_hour_cause_no_counting_event(
     app: Flask, root: Person, alice: Person, travel: Callable[..., None]
 ) -> None:
     denied(alice, 5)
@@ -95,7 +95,7 @@ def test_a_credential_that_is_denied_five_times_an_hour_has_no_event_that_counts
     assert len(events(root)) == 5
 
 
-def test_a_flood_of_denials_writes_nothing_before_the_chores_and_one_statement_then(
+def test_a_flood_of_denials_is_written_periodically_in_one_statement(
     app: Flask, root: Person, alice: Person
 ) -> None:
     keys = [alice.with_key(alice.new_key()) for _ in range(3)]
@@ -111,7 +111,7 @@ def test_a_flood_of_denials_writes_nothing_before_the_chores_and_one_statement_t
     assert len([sql for sql in ran if "INTO denials" in sql]) == 1
 
 
-def test_five_events_are_all_that_many_threads_and_processes_write(
+def test_many_threads_and_processes_together_write_five_events(
     make_app: Callable[..., Flask], travel: Callable[..., None]
 ) -> None:
     first = make_app(secret_key="k" * 40)
@@ -135,7 +135,7 @@ def test_five_events_are_all_that_many_threads_and_processes_write(
     assert counted(root) == [75]
 
 
-def test_what_is_counted_after_its_hour_was_closed_is_not_lost(
+def test_denials_counted_after_their_hour_was_closed_are_not_lost(
     app: Flask, root: Person, alice: Person, travel: Callable[..., None]
 ) -> None:
     denied(alice, 9)
@@ -148,7 +148,7 @@ def test_what_is_counted_after_its_hour_was_closed_is_not_lost(
     assert counted(root) == [4]
 
 
-def test_what_is_denied_is_counted_on_while_the_database_is_down(
+def test_denials_are_still_counted_while_the_database_is_down(
     app: Flask, root: Person, alice: Person, travel: Callable[..., None]
 ) -> None:
     denied(alice, 9)
@@ -164,7 +164,7 @@ def test_what_is_denied_is_counted_on_while_the_database_is_down(
     assert counted(root) == [4]
 
 
-def test_events_that_count_are_sealed_like_others(
+def test_counting_events_are_sealed_like_others(
     app: Flask, root: Person, alice: Person, travel: Callable[..., None]
 ) -> None:
     denied(alice, 9)

@@ -1,4 +1,4 @@
-"""Audit events are signed when they are written: none can be added or edited before its sealing."""
+"""Audit events are signed when they are written: none can be added or edited later."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ INSERTED = (
 
 
 def inserted(**values: str) -> str:
-    """The statement that adds an event, with SQL in place of what is usual."""
+    """A statement that adds an event, with this SQL instead of the usual values."""
     usual = {"id": f"'{OTHER_ID}'", "sequence": "NULL", "seal": "NULL"}
     return INSERTED.format(**usual | {"created_at": COLUMNS["created_at"]} | values)
 
@@ -75,7 +75,7 @@ def has_sequence(service: Services, event_id: str = OTHER_ID) -> bool:
     ],
     ids=["plain", "empty", "zeros", "last id", "future", "copy", "copy with its seal"],
 )
-def test_an_event_that_somebody_inserted_is_never_sealed_and_always_found(
+def test_an_inserted_event_is_never_sealed_and_always_found(
     sealed: Services, caplog: pytest.LogCaptureFixture, statement: str
 ) -> None:
     execute(sealed, statement)
@@ -91,7 +91,7 @@ def test_an_event_that_somebody_inserted_is_never_sealed_and_always_found(
     assert (report.checked, report.unsealed, report.faults) == (8, 0, before.faults)
 
 
-def test_a_copy_of_an_events_signature_signs_no_other(service: Services) -> None:
+def test_a_copied_signature_does_not_sign_another_event(service: Services) -> None:
     record_some(service)
     columns = ", ".join(name for name in COLUMNS if name != "id")
     execute(
@@ -106,7 +106,9 @@ def test_a_copy_of_an_events_signature_signs_no_other(service: Services) -> None
 
 
 @pytest.mark.parametrize("name", [name for name in COLUMNS if name != "sequence"])
-def test_an_event_that_was_edited_while_it_waited_is_found(service: Services, name: str) -> None:
+def test_an_event_that_was_edited_before_it_was_sealed_is_found(
+    service: Services, name: str
+) -> None:
     record_some(service, 3)
     execute(
         service,
@@ -120,7 +122,7 @@ def test_an_event_that_was_edited_while_it_waited_is_found(service: Services, na
     assert report.checked == 2
 
 
-def test_an_event_that_was_given_a_number_while_it_waited_is_found(service: Services) -> None:
+def test_an_event_that_was_numbered_before_it_was_sealed_is_found(service: Services) -> None:
     record_some(service)
     fourth = "SELECT id FROM audit_events ORDER BY id LIMIT 1 OFFSET 3"
     execute(service, f"UPDATE audit_events SET sequence = 1 WHERE id = ({fourth})")
@@ -163,7 +165,7 @@ def test_an_event_with_an_absurd_sequence_is_read_and_found(
         {"sequence": "CAST(x'ff' AS TEXT)"},
     ],
 )
-def test_values_that_no_column_of_ours_holds_are_found_and_stop_nothing(
+def test_values_of_other_types_are_found_and_stop_nothing(
     sealed: Services, values: dict[str, str]
 ) -> None:
     execute(sealed, inserted(**values))
@@ -200,8 +202,8 @@ def test_a_chain_with_values_of_other_types_is_found(sealed: Services, assignmen
 
 
 @ON_SQLITE
-def test_an_index_that_leaves_events_out_hides_none(sealed: Services) -> None:
-    """Whoever can write to a file of SQLite's can write its schema too."""
+def test_an_index_that_leaves_events_out_does_not_hide_them(sealed: Services) -> None:
+    """Anyone who can write to an SQLite file can also change its schema."""
     index = "audit_events_sequence"
     [(genuine,)] = execute(sealed, f"SELECT sql FROM sqlite_schema WHERE name = '{index}'")
     execute(
@@ -221,7 +223,7 @@ def test_an_index_that_leaves_events_out_hides_none(sealed: Services) -> None:
 # --- the order of time ---
 
 
-def test_an_event_that_was_held_back_and_put_in_later_is_found(
+def test_an_event_that_was_held_back_and_inserted_later_is_found(
     sealed: Services, travel: Callable[..., None]
 ) -> None:
     """Its signature is genuine: it was taken out before it was sealed."""
@@ -247,9 +249,7 @@ def test_an_event_that_was_held_back_and_put_in_later_is_found(
         seal(sealed)
 
 
-def test_clocks_that_differ_by_minutes_are_no_fault(
-    sealed: Services, travel: Callable[..., None]
-) -> None:
+def test_clocks_may_differ_by_minutes(sealed: Services, travel: Callable[..., None]) -> None:
     travel(minutes=-50)
     record_some(sealed, 1)
     assert_clean(sealed, 5, unsealed=1)
@@ -277,7 +277,7 @@ def upgraded(sealed: Services, monkeypatch: pytest.MonkeyPatch) -> Services:
     return sealed
 
 
-def test_what_an_earlier_version_left_is_sealed_once_and_what_is_slipped_in_later_is_not(
+def test_unsigned_events_of_an_earlier_version_are_sealed_once_and_later_ones_are_not(
     upgraded: Services,
 ) -> None:
     assert_clean(upgraded, 5, unsealed=30)
@@ -296,7 +296,7 @@ def test_what_an_earlier_version_left_is_sealed_once_and_what_is_slipped_in_late
     assert not has_sequence(upgraded)
 
 
-def test_pruning_takes_in_what_an_earlier_version_left(
+def test_pruning_includes_events_of_an_earlier_version(
     upgraded: Services, travel: Callable[..., None]
 ) -> None:
     travel(days=400)
@@ -306,7 +306,7 @@ def test_pruning_takes_in_what_an_earlier_version_left(
     assert len(verified(upgraded).faults) == 1
 
 
-def test_an_event_that_an_earlier_version_sealed_is_found_if_it_is_dated_back(
+def test_a_backdated_event_that_an_earlier_version_sealed_is_found(
     upgraded: Services,
 ) -> None:
     """That version sealed whatever was there."""
@@ -320,7 +320,7 @@ def test_an_event_that_an_earlier_version_sealed_is_found_if_it_is_dated_back(
     assert "was added later" in sentence
 
 
-def test_a_database_without_a_chain_takes_no_event_that_is_not_signed(service: Services) -> None:
+def test_without_a_chain_unsigned_events_are_not_sealed(service: Services) -> None:
     execute(service, inserted())
     record_some(service, 2)
     seal(service)
@@ -328,7 +328,7 @@ def test_a_database_without_a_chain_takes_no_event_that_is_not_signed(service: S
     assert (report.checked, report.unsigned, len(report.faults)) == (2, 1, 1)
 
 
-def test_a_history_cannot_be_written_anew_by_taking_all_seals_away(sealed: Services) -> None:
+def test_history_cannot_be_rewritten_by_removing_all_seals(sealed: Services) -> None:
     execute(
         sealed, "DELETE FROM audit_chain", "UPDATE audit_events SET sequence = NULL, seal = NULL"
     )
@@ -353,7 +353,7 @@ def test_an_event_signed_under_an_earlier_secret_is_sealed_while_that_is_a_fallb
     assert_clean(service_of(with_secret(NEXT_SECRET)), 3)
 
 
-def test_an_instance_that_has_not_the_secret_of_an_event_leaves_it_to_one_that_has(
+def test_an_instance_without_the_secret_of_an_event_leaves_it_to_one_that_has_it(
     service: Services, with_secret: Callable[..., Flask]
 ) -> None:
     renewed = service_of(with_secret(NEXT_SECRET, fallbacks=SECRET))
@@ -369,7 +369,7 @@ def test_an_instance_that_has_not_the_secret_of_an_event_leaves_it_to_one_that_h
 # --- what is found by other means ---
 
 
-def test_an_event_that_was_removed_before_it_was_sealed_is_in_the_log_alone(
+def test_an_event_that_was_removed_before_it_was_sealed_is_only_in_the_log(
     service: Services, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "backend.audit"):
@@ -384,7 +384,7 @@ def test_an_event_that_was_removed_before_it_was_sealed_is_in_the_log_alone(
     assert (len(logged), len(there), len(logged - there)) == (3, 2, 1)
 
 
-def test_an_event_that_is_not_signed_does_not_keep_others_from_being_pruned(
+def test_an_unsigned_event_does_not_keep_others_from_being_pruned(
     sealed: Services, travel: Callable[..., None]
 ) -> None:
     execute(sealed, inserted())

@@ -1,4 +1,4 @@
-"""The audit trail: what is recorded, who may read it, and that an act and its event go together."""
+"""The audit trail: what is recorded, who may read it, and that no action lacks its event."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def targets(root: Person, query: str = "") -> list[str]:
 # --- what is recorded ---
 
 
-def test_an_event_tells_who_did_what_to_whom_from_where(
+def test_an_event_says_who_did_what_to_whom_from_where(
     service: Services, called: None, root: Person, alice: Person
 ) -> None:
     target = new_id()
@@ -109,7 +109,7 @@ def test_an_event_tells_who_did_what_to_whom_from_where(
     }
 
 
-def test_an_event_outside_of_a_request_by_nobody_known_has_nulls(
+def test_an_event_by_an_unknown_actor_outside_a_request_has_nulls(
     service: Services, root: Person
 ) -> None:
     note("login", outcome="failure")
@@ -118,7 +118,7 @@ def test_an_event_outside_of_a_request_by_nobody_known_has_nulls(
     assert {event[name] for name in ("actor_id", "ip", "request_id")} == {None}
 
 
-def test_the_console_and_keys_are_told_apart_from_the_users_themselves(
+def test_actions_of_the_console_and_of_keys_are_marked(
     service: Services, root: Person, alice: Person
 ) -> None:
     key_id = new_id()
@@ -143,7 +143,7 @@ def test_an_event_outlives_its_user(service: Services, root: Person, alice: Pers
     assert [event["target_id"] for event in found] == [alice.id]
 
 
-def test_an_event_and_its_line_in_the_log_come_with_the_commit_and_not_without(
+def test_an_event_and_its_log_line_appear_only_with_the_commit(
     service: Services, called: None, root: Person, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "backend.audit"):
@@ -167,13 +167,13 @@ def test_an_event_and_its_line_in_the_log_come_with_the_commit_and_not_without(
     assert str(done.event_id) == listed(root)[1]["id"]
 
 
-def test_what_a_detail_is_called_is_no_business_of_the_log(service: Services, root: Person) -> None:
+def test_names_of_details_do_not_clash_with_the_log(service: Services, root: Person) -> None:
     """Names such as `name` and `args` are taken by the records of Python's logging."""
     note(name="x", args=1, message="y", module="z")
     assert listed(root)[0]["detail"] == {"name": "x", "args": 1, "message": "y", "module": "z"}
 
 
-def test_an_act_that_cannot_be_recorded_does_not_happen(
+def test_an_action_that_cannot_be_recorded_does_not_happen(
     service: Services, alice: Person, audit_refused: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(Unavailable):
@@ -199,7 +199,7 @@ def test_pages_go_through_all_events_newest_first(service: Services, root: Perso
     assert [target for target in found if target in noted] == noted[::-1]
 
 
-def test_filters_pick_by_actor_action_target_and_time(
+def test_filters_select_by_actor_action_target_and_time(
     service: Services, root: Person, alice: Person, travel: Callable[..., None]
 ) -> None:
     first = note("login", actor=identity_of(alice))
@@ -219,7 +219,7 @@ def test_filters_pick_by_actor_action_target_and_time(
     assert targets(root, f"?target_id={new_id()}") == []
 
 
-def test_filters_of_another_form_are_refused(root: Person) -> None:
+def test_malformed_filters_are_refused(root: Person) -> None:
     for name, values in {
         "actor_id": ["x", "", "any", str(new_id()).upper()],
         "target_id": ["x"],
@@ -244,7 +244,7 @@ def test_only_administrators_and_keys_with_the_scope_read_it(root: Person, alice
     assert_problem(root.client.get(PATH), 401, "unauthenticated")
 
 
-def test_nothing_is_written_or_removed_over_http(service: Services, root: Person) -> None:
+def test_events_cannot_be_written_or_removed_over_http(service: Services, root: Person) -> None:
     note()
     [event] = listed(root)
     for method in ("POST", "PUT", "PATCH", "DELETE"):
@@ -256,9 +256,7 @@ def test_nothing_is_written_or_removed_over_http(service: Services, root: Person
     assert listed(root) == [event]
 
 
-def test_an_event_that_somebody_spoiled_does_not_hide_the_others(
-    service: Services, root: Person
-) -> None:
+def test_a_corrupted_event_does_not_hide_the_others(service: Services, root: Person) -> None:
     kept, spoiled = note(), note()
     for text in ("not JSON", "[]", '"text"'):
         service.database.execute_sql(

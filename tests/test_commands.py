@@ -44,7 +44,7 @@ UNKNOWN_ID = "0192d3a4-5b6c-7d8e-9f01-23456789abcd"
 
 
 def commands(app: Flask) -> Iterator[tuple[str, click.Command]]:
-    """All commands of ours, with the words that call them."""
+    """All our commands, with the words that call them."""
     for name, group in app.cli.commands.items():
         if isinstance(group, click.Group):
             for verb, command in group.commands.items():
@@ -63,7 +63,7 @@ def test_every_command_says_what_it_does_and_takes_no_secret_as_an_argument(app:
             assert flag or not re.search("password|secret|text", str(parameter.name)), name
 
 
-def test_an_option_or_argument_that_is_not_known_is_told(app: Flask, flask: Flasks) -> None:
+def test_an_unknown_option_or_argument_is_reported(app: Flask, flask: Flasks) -> None:
     for name, _ in commands(app):
         message = ["-m", "x"] if name == "db revision" else []
         surplus = flask(*name.split(), *message, *["surplus"] * 9)
@@ -110,16 +110,18 @@ def test_db_refuses_what_it_cannot_do(flask: Flasks) -> None:
 
 
 @pytest.mark.parametrize("number", range(len(migrations.known())))
-def test_db_upgrade_after_the_stamp_of_too_few_migrations_says_so_and_the_right_stamp_mends_it(
+def test_db_upgrade_after_stamping_too_few_migrations_says_so_and_the_right_stamp_fixes_it(
     number: int, empty_database: str, app_on: Callable[..., Flask], logged: Any
 ) -> None:
     migrate(empty_database)
     flask, names = flask_of(app_on(empty_database)), migrations.known()
     assert_done(flask("db", "stamp", names[number]), f"stamped {names[number]}")
-    told = flask("db", "upgrade")
-    if told.exit_code:  # a table that exists is passed by, a column or an index is not
-        assert isinstance(told.exception, SystemExit), repr(told.exception)
-        assert re.fullmatch(r"Error: \w+ cannot be applied: .+ `flask db stamp` .+\n", told.stderr)
+    result = flask("db", "upgrade")
+    if result.exit_code:  # a table that exists is passed by, a column or an index is not
+        assert isinstance(result.exception, SystemExit), repr(result.exception)
+        assert re.fullmatch(
+            r"Error: \w+ cannot be applied: .+ `flask db stamp` .+\n", result.stderr
+        )
         assert not [line for line in logged() if "Traceback" in line]
         assert flask("db", "stamp", names[-1]).exit_code == 0
     assert_done(flask("db", "upgrade"), "The database is up to date.")
@@ -127,22 +129,22 @@ def test_db_upgrade_after_the_stamp_of_too_few_migrations_says_so_and_the_right_
 
 
 @pytest.mark.parametrize("number", range(len(migrations.known())))
-def test_db_upgrade_after_the_stamp_of_too_many_migrations_says_so(
+def test_db_upgrade_after_stamping_too_many_migrations_says_so(
     number: int, empty_database: str, app_on: Callable[..., Flask], logged: Any
 ) -> None:
     flask, names = flask_of(app_on(empty_database)), migrations.known()
     assert_done(flask("db", "stamp", names[number]), f"stamped {names[number]}")
-    told = flask("db", "upgrade")
-    assert isinstance(told.exception, SystemExit), repr(told.exception)
+    result = flask("db", "upgrade")
+    assert isinstance(result.exception, SystemExit), repr(result.exception)
     wrong = r"Error: (\w+ cannot be applied: .+|The database lacks .+) `flask db stamp`.+\n"
-    assert re.fullmatch(wrong, told.stderr)
+    assert re.fullmatch(wrong, result.stderr)
     assert re.search("fatal: (Migrations are pending|The database lacks)", flask("doctor").stderr)
     undone = flask("db", "downgrade")  # what drops a table or an index that is missing succeeds
     assert undone.exit_code == 0 or re.match(r"Error: \w+ cannot be undone: ", undone.stderr)
     assert not [line for line in logged() if "Traceback" in line]
 
 
-def test_db_stamp_none_clears_a_record_that_nothing_stands_behind(
+def test_db_stamp_none_clears_a_wrong_record(
     empty_database: str, app_on: Callable[..., Flask]
 ) -> None:
     flask, names = flask_of(app_on(empty_database)), migrations.known()
@@ -151,7 +153,7 @@ def test_db_stamp_none_clears_a_record_that_nothing_stands_behind(
     assert_done(flask("db", "upgrade"), *[f"applied {name}" for name in names])
 
 
-def test_db_upgrade_beside_a_table_of_another_program_says_so_and_changes_nothing(
+def test_db_upgrade_reports_a_table_of_another_program_and_changes_nothing(
     empty_database: str, app_on: Callable[..., Flask]
 ) -> None:
     app = app_on(empty_database)
@@ -166,7 +168,7 @@ def test_db_upgrade_beside_a_table_of_another_program_says_so_and_changes_nothin
     release(database)
 
 
-def test_a_database_of_a_newer_release_is_told_so_and_left_alone(
+def test_a_database_of_a_newer_release_is_reported_and_left_alone(
     empty_database: str, app_on: Callable[..., Flask]
 ) -> None:
     migrate(empty_database)
@@ -226,7 +228,7 @@ def test_users_create_makes_administrators_and_service_accounts(app: Flask, flas
     }
 
 
-def test_users_create_drops_no_password_in_silence(flask: Flasks) -> None:
+def test_users_create_does_not_silently_ignore_a_password(flask: Flasks) -> None:
     done = flask("users", "create", "robot", "--service", "--password-stdin", stdin=PASSWORD)
     assert done.exit_code != 0
     assert "a service account has no password" in done.stderr
@@ -288,9 +290,7 @@ def test_users_set_password_ends_the_sessions(flask: Flasks, alice: Person) -> N
 
 
 @pytest.mark.slow
-def test_users_set_password_lets_an_owner_in_whom_strangers_locked_out(
-    flask: Flasks, alice: Person
-) -> None:
+def test_users_set_password_lets_a_locked_out_owner_in(flask: Flasks, alice: Person) -> None:
     def sign_in_from(address: str, password: str) -> int:
         body = {"username": "alice", "password": password}
         where = {"REMOTE_ADDR": address}
@@ -467,7 +467,7 @@ def test_a_name_of_a_key_holds_no_control_characters(flask: Flasks, alice: Perso
     assert alice.get("/v1/api-keys").json["items"] == []
 
 
-def test_keys_list_shows_all_of_everybody_newest_first(
+def test_keys_list_shows_the_keys_of_all_users_newest_first(
     flask: Flasks, alice: Person, bob: Person
 ) -> None:
     assert_done(flask("keys", "list"))
@@ -490,7 +490,7 @@ def test_keys_list_shows_all_of_everybody_newest_first(
         assert second["key"] not in text
 
 
-def test_keys_list_finds_those_that_were_not_used_since_a_day(
+def test_keys_list_finds_keys_that_are_unused_since_a_day(
     app: Flask, flask: Flasks, alice: Person, travel: Callable[..., None]
 ) -> None:
     old = alice.new_key(name="old")
@@ -512,9 +512,7 @@ HOSTILE = "a\u202eb\u2028c\x9bd"  # turns the direction, ends a line, begins a t
 ESCAPED = r"a\u202eb\u2028c\x9bd"
 
 
-def test_names_cannot_steer_the_terminal_of_whoever_lists_or_imports_them(
-    app: Flask, flask: Flasks, alice: Person
-) -> None:
+def test_names_cannot_control_the_terminal(app: Flask, flask: Flasks, alice: Person) -> None:
     with service_of(app).active():
         key = keys.issue(CONSOLE, owner_id=UUID(alice.id), name=HOSTILE)
         ApiKeySecret.update(hint=HOSTILE).execute()
@@ -522,9 +520,9 @@ def test_names_cannot_steer_the_terminal_of_whoever_lists_or_imports_them(
         release(service_of(app).database)
     for listed in (("keys", "list"), ("users", "list"), ("audit", "list")):
         for arguments in (listed, (*listed, "--json")):
-            told = flask(*arguments)
-            assert told.exit_code == 0, told.output
-            assert all(line.isprintable() for line in told.stdout.split("\n")), told.stdout
+            result = flask(*arguments)
+            assert result.exit_code == 0, result.output
+            assert all(line.isprintable() for line in result.stdout.split("\n")), result.stdout
     assert flask("keys", "list").stdout.split("\n")[0].endswith(f"  {ESCAPED}")
     assert json.loads(flask("keys", "list", "--json").stdout)["name"] == HOSTILE
     line = json.dumps({"owner": "alice", "name": HOSTILE, "digest": "0" * 64, HOSTILE: 1})
@@ -550,9 +548,7 @@ def test_keys_revoke_ends_a_key(flask: Flasks, alice: Person) -> None:
     assert_misused(flask("keys", "revoke", "nonsense"), "not a valid UUID")
 
 
-def test_keys_revoke_takes_along_the_keys_that_were_made_with_it(
-    flask: Flasks, alice: Person
-) -> None:
+def test_keys_revoke_cascades_to_the_keys_made_with_it(flask: Flasks, alice: Person) -> None:
     keys = [alice.new_key(scopes=["keys:write"])]
     for _ in range(2):
         minted = alice.with_key(keys[-1]).post(
@@ -565,7 +561,7 @@ def test_keys_revoke_takes_along_the_keys_that_were_made_with_it(
     assert {key["status"] for key in listed} == {"revoked"}
 
 
-def test_keys_check_finds_keys_in_a_text_and_asks_nobody(app_on: Callable[..., Flask]) -> None:
+def test_keys_check_finds_keys_in_a_text_offline(app_on: Callable[..., Flask]) -> None:
     unreachable = "postgresql://nobody@127.0.0.1:1/nowhere"
     app = app_on(unreachable)
     flask = flask_of(app)
@@ -600,9 +596,9 @@ def test_keys_scanner_rules_find_what_we_make_and_nothing_like_it(
     make_bare_app: Callable[..., Flask],
 ) -> None:
     app = make_bare_app(api_key_prefix="acme", public_url="https://id.example")
-    told = flask_of(app)("keys", "scanner-rules")
-    assert told.exit_code == 0, told.stderr
-    config = tomllib.loads(told.stdout)
+    result = flask_of(app)("keys", "scanner-rules")
+    assert result.exit_code == 0, result.stderr
+    config = tomllib.loads(result.stdout)
     rules = {rule["id"]: rule for rule in config["rules"]}
     assert list(rules) == ["acme-api-key", "acme-token"]
     keyring, nobody = service_of(app).keyring, UUID(UNKNOWN_ID)
@@ -630,11 +626,11 @@ def test_keys_scanner_rules_find_what_we_make_and_nothing_like_it(
             assert not re.search(rule["regex"], near), near
 
 
-def test_keys_scanner_rules_add_to_those_that_a_scanner_has_of_its_own(
+def test_keys_scanner_rules_extend_the_scanners_own(
     make_bare_app: Callable[..., Flask],
 ) -> None:
-    told = flask_of(make_bare_app())("keys", "scanner-rules")
-    config = tomllib.loads(told.stdout)
+    result = flask_of(make_bare_app())("keys", "scanner-rules")
+    config = tomllib.loads(result.stdout)
     assert config["extend"] == {"useDefault": True}
     # Scanners that descend from gitleaks refuse the members that they do not know.
     assert {name for rule in config["rules"] for name in rule} == {
@@ -667,7 +663,7 @@ def test_keys_scanner_rules_add_to_those_that_a_scanner_has_of_its_own(
     ids=" ".join,
 )
 @pytest.mark.parametrize("kind", ["in the way", "no database", "unreachable"])
-def test_a_database_that_cannot_be_used_is_told_in_a_sentence(
+def test_an_unusable_database_is_reported_in_a_sentence(
     arguments: list[str], kind: str, tmp_path: Path, app_on: Callable[..., Flask]
 ) -> None:
     (tmp_path / "file").touch(mode=0o600)
@@ -678,24 +674,24 @@ def test_a_database_that_cannot_be_used_is_told_in_a_sentence(
         "unreachable": "postgresql://nobody:hunter2@127.0.0.1:1/nowhere",
     }[kind]
     app = app_on(url, admin_password=PASSWORD)
-    told = flask_of(app)(*arguments)
-    assert isinstance(told.exception, SystemExit), repr(told.exception)
-    assert (told.exit_code, told.stdout) == (1, "")
-    assert re.match("(Error|fatal): .+", told.stderr)
-    assert "hunter2" not in told.stderr
+    result = flask_of(app)(*arguments)
+    assert isinstance(result.exception, SystemExit), repr(result.exception)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert re.match("(Error|fatal): .+", result.stderr)
+    assert "hunter2" not in result.stderr
 
 
-def test_a_database_without_tables_is_told_in_a_sentence(
+def test_a_database_without_tables_is_reported_in_a_sentence(
     empty_database: str, app_on: Callable[..., Flask]
 ) -> None:
     app = app_on(empty_database)
-    told = flask_of(app)("users", "list")
-    assert (told.exit_code, told.stdout) == (1, "")
-    assert re.match("Error: .*users", told.stderr)
+    result = flask_of(app)("users", "list")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert re.match("Error: .*users", result.stderr)
 
 
 @pytest.mark.slow
-def test_stdout_holds_the_answer_alone_and_logs_go_to_stderr(tree: Path, migrated: str) -> None:
+def test_stdout_holds_only_the_answer_and_logs_go_to_stderr(tree: Path, migrated: str) -> None:
     wanted = ["users", "create", "alice", "alice@example.com", "--password-stdin"]
     made = run(tree, "flask", "--app", "wsgi", *wanted, stdin=PASSWORD, database_url=migrated)
     assert made.returncode == 0, made.stderr
@@ -711,7 +707,7 @@ def test_stdout_holds_the_answer_alone_and_logs_go_to_stderr(tree: Path, migrate
     assert key.stdout.strip() not in key.stderr
 
 
-def test_bytes_that_are_no_text_are_refused_in_a_sentence(flask: Flasks, alice: Person) -> None:
+def test_bytes_that_are_not_text_are_refused_in_a_sentence(flask: Flasks, alice: Person) -> None:
     no_text = os.fsdecode(b"\xff")  # what an argument that is not UTF-8 becomes
     for arguments in (
         ["users", "disable", no_text],
@@ -719,9 +715,9 @@ def test_bytes_that_are_no_text_are_refused_in_a_sentence(flask: Flasks, alice: 
         ["keys", "create", "alice", no_text],
         ["keys", "create", no_text, "x"],
     ):
-        told = flask(*arguments)
-        assert isinstance(told.exception, SystemExit), (arguments, told.exception)
-        assert told.exit_code == 1
+        result = flask(*arguments)
+        assert isinstance(result.exception, SystemExit), (arguments, result.exception)
+        assert result.exit_code == 1
 
 
 def test_a_command_gives_its_connection_back(app: Flask, flask: Flasks) -> None:

@@ -1,4 +1,4 @@
-"""`flask doctor`: what it finds wrong or doubtful in an installation."""
+"""`flask doctor`: the errors and risks that it finds in an installation."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ def test_doctor_finds_nothing_wrong_with_a_good_installation(flask: Flasks) -> N
     assert_done(flask("doctor"), "0 warnings, nothing fatal.")
 
 
-def test_doctor_tells_what_is_doubtful_and_still_succeeds(
+def test_doctor_reports_warnings_and_still_succeeds(
     tmp_path: Path, migrated: str, app_on: Callable[..., Flask]
 ) -> None:
     (tmp_path / "test.db").chmod(0o644)
     values = {"workers": 2, "threads": 8, "database_pool_size": 2, "secret_key": "short"}
     app = app_on(migrated, **values)
-    told = flask_of(app)("doctor")
-    assert (told.exit_code, told.stderr) == (0, "")
-    lines = told.stdout.splitlines()
+    outcome = flask_of(app)("doctor")
+    assert (outcome.exit_code, outcome.stderr) == (0, "")
+    lines = outcome.stdout.splitlines()
     assert lines.pop() == "5 warnings, nothing fatal."
     assert all(re.fullmatch(r"warning: .+\.", line) for line in lines)
     for word in ("chmod 600", "SQLite", "SECRET_KEY", "DATABASE_POOL_SIZE", "REDIS_URL"):
         assert sum(word in line for line in lines) == 1, word
 
 
-def test_doctor_warns_of_metrics_that_anybody_may_read(
+def test_doctor_warns_of_metrics_that_anyone_can_read(
     migrated: str, app_on: Callable[..., Flask]
 ) -> None:
     for values, warnings in [
@@ -52,21 +52,21 @@ def test_doctor_warns_of_metrics_that_anybody_may_read(
         ({"metrics_enabled": "true", "metrics_token": "t" * 40}, 0),
         ({}, 0),
     ]:
-        told = flask_of(app_on(migrated, **PRODUCTION, **values))("doctor")
-        assert told.exit_code == 0
-        assert told.stdout.count("warning: METRICS_ENABLED without METRICS_TOKEN") == warnings
+        outcome = flask_of(app_on(migrated, **PRODUCTION, **values))("doctor")
+        assert outcome.exit_code == 0
+        assert outcome.stdout.count("warning: METRICS_ENABLED without METRICS_TOKEN") == warnings
 
 
-def test_doctor_warns_of_a_database_that_others_may_read_and_of_what_stands_beside(
+def test_doctor_warns_of_database_files_that_others_can_read(
     tmp_path: Path, migrated: str, app_on: Callable[..., Flask]
 ) -> None:
     app = app_on(migrated)
     for name in ("test.db", "test.db-wal", "test.db-shm"):
         (tmp_path / name).touch()
         (tmp_path / name).chmod(0o640)
-    told = flask_of(app)("doctor").stdout
+    outcome = flask_of(app)("doctor").stdout
     names = ", ".join(f"{tmp_path}/test.db{end}" for end in ("", "-wal", "-shm"))
-    assert f"warning: {names} can be read by other users" in told
+    assert f"warning: {names} can be read by other users" in outcome
 
 
 def test_doctor_warns_of_mail_that_production_does_not_send(
@@ -77,50 +77,50 @@ def test_doctor_warns_of_mail_that_production_does_not_send(
         ({"mail_url": "smtp://[::1]"}, 0),
         ({}, 0),
     ]:
-        told = flask_of(app_on(migrated, **PRODUCTION, **mail))("doctor")
-        assert told.exit_code == 0
-        assert told.stdout.count("warning: MAIL_URL sends no mail") == warnings
+        outcome = flask_of(app_on(migrated, **PRODUCTION, **mail))("doctor")
+        assert outcome.exit_code == 0
+        assert outcome.stdout.count("warning: MAIL_URL sends no mail") == warnings
 
 
-def test_doctor_tells_what_is_fatal_and_fails(
+def test_doctor_reports_fatal_errors_and_fails(
     empty_database: str, app_on: Callable[..., Flask]
 ) -> None:
     app = app_on(empty_database)
-    told = flask_of(app)("doctor")
-    assert told.exit_code == 1
+    outcome = flask_of(app)("doctor")
+    assert outcome.exit_code == 1
     pending = ", ".join(migrations.known())
-    assert told.stderr == f"fatal: Migrations are pending: {pending}; run `flask db upgrade`.\n"
+    assert outcome.stderr == f"fatal: Migrations are pending: {pending}; run `flask db upgrade`.\n"
     assert service_of(app).database.get_tables() == []
 
 
-def test_doctor_tells_of_a_database_that_does_not_answer(app_on: Callable[..., Flask]) -> None:
+def test_doctor_reports_a_database_that_does_not_answer(app_on: Callable[..., Flask]) -> None:
     url = "postgresql://nobody:hunter2@127.0.0.1:1/nowhere"
-    told = flask_of(app_on(url))("doctor")
-    assert told.exit_code == 1
-    assert told.stderr.startswith("fatal: DATABASE_URL: the database does not answer: ")
-    assert "hunter2" not in told.output
+    outcome = flask_of(app_on(url))("doctor")
+    assert outcome.exit_code == 1
+    assert outcome.stderr.startswith("fatal: DATABASE_URL: the database does not answer: ")
+    assert "hunter2" not in outcome.output
 
 
 @pytest.mark.slow
-def test_doctor_tells_of_names_in_dotenv_that_are_no_settings(tree: Path, migrated: str) -> None:
+def test_doctor_reports_names_in_dotenv_that_are_not_settings(tree: Path, migrated: str) -> None:
     dotenv = tree / ".env"
     dotenv.write_text("LOG_LEVLE=DEBUG\nSECRET_KEY_FILE=\nLOG_LEVEL=ERROR\n", "utf-8")
     try:
-        told = run(tree, "flask", "--app", "wsgi", "doctor", database_url=migrated)
+        outcome = run(tree, "flask", "--app", "wsgi", "doctor", database_url=migrated)
     finally:
         dotenv.unlink()
-    assert (told.returncode, told.stderr) == (0, "")
-    assert told.stdout == (
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    assert outcome.stdout == (
         "warning: .env: there is no setting LOG_LEVLE.\n1 warning, nothing fatal.\n"
     )
 
 
 @pytest.mark.slow
-def test_doctor_and_all_others_tell_why_the_settings_are_refused(tree: Path) -> None:
+def test_doctor_and_all_other_commands_report_why_the_settings_are_refused(tree: Path) -> None:
     unsafe: dict[str, Any] = {"secret_key": None, "public_url": "http://id.example"}
-    told = run(tree, "flask", "--app", "wsgi", "doctor", bcrypt_rounds=4, **unsafe)
-    assert (told.returncode, told.stdout) == (1, "")
-    lines = told.stderr.splitlines()
+    outcome = run(tree, "flask", "--app", "wsgi", "doctor", bcrypt_rounds=4, **unsafe)
+    assert (outcome.returncode, outcome.stdout) == (1, "")
+    lines = outcome.stderr.splitlines()
     assert [line.split()[:2] for line in lines] == [
         ["fatal:", "SECRET_KEY"],
         ["fatal:", "BCRYPT_ROUNDS"],
@@ -142,16 +142,16 @@ def test_doctor_counts_what_still_needs_each_earlier_secret(make_app: Callable[.
     key = alice.new_key()["key"]
 
     without = make_app(secret_key=new, database_url=url_of(before))
-    told = flask_of(without)("doctor").output
-    assert "1 API key cannot be used without a SECRET_KEY that is no longer set" in told
+    outcome = flask_of(without)("doctor").output
+    assert "1 API key cannot be used without a SECRET_KEY that is no longer set" in outcome
     between = make_app(secret_key=new, secret_key_fallbacks=old, database_url=url_of(before))
     needed = "number 1 is still needed by 1 API key, 1 session;"
     assert needed in flask_of(between)("doctor").output
     assert client_of(between).get("/v1/auth/me", headers=by_key(key)).status_code == 200
     assert "number 1 is still needed by 1 session;" in flask_of(between)("doctor").output
     assert refresh(client_of(between), alice.refresh_token).status_code == 200
-    told = flask_of(between)("doctor").output
-    assert "number 1" not in told
+    outcome = flask_of(between)("doctor").output
+    assert "number 1" not in outcome
     more = make_app(
         secret_key="z" * 40, secret_key_fallbacks=f"{old},{new}", database_url=url_of(before)
     )
@@ -159,7 +159,7 @@ def test_doctor_counts_what_still_needs_each_earlier_secret(make_app: Callable[.
 
 
 @ON_POSTGRES
-def test_doctor_asks_for_a_timeout_that_goes_through_a_pooler(app: Flask, app_on: Any) -> None:
+def test_doctor_asks_for_a_timeout_that_works_behind_a_pooler(app: Flask, app_on: Any) -> None:
     pooled = app_on(url_of(app), database_prepared_statements="false")
     assert "no statement_timeout" in flask_of(pooled)("doctor").output
     assert "no statement_timeout" not in flask_of(app)("doctor").output
@@ -181,7 +181,7 @@ def test_doctor_tries_redis_and_the_mail_server(
     assert re.search("warning: REDIS_URL: .*refused; each process counts", bad.stdout)
 
 
-def test_doctor_waits_three_seconds_for_a_server_that_says_nothing(
+def test_doctor_waits_three_seconds_for_a_server_that_does_not_answer(
     app_on: Callable[..., Flask], migrated: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert doctor.PROBE_SECONDS == 3

@@ -1,4 +1,4 @@
-"""The guard before other applications: the middleware, the decorator, and that all doors agree."""
+"""The guard in front of other applications: middleware, decorator, and that all doors agree."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class Upstream:
 
     @property
     def caller(self) -> Any:
-        """Who it was told is calling."""
+        """The caller that the guard passed on."""
         return self.environ.get(IDENTITY)
 
 
 @pytest.fixture
 def upstream() -> Upstream:
-    """An application that somebody else wrote."""
+    """An application that someone else wrote."""
     return Upstream()
 
 
@@ -57,11 +57,11 @@ class Near(Client):
 
 
 def before(upstream: Any, client: FlaskClient, **options: Any) -> Client:
-    """A client of the application, with the service of `client` before it."""
+    """A client of the application, guarded by the service of `client`."""
     return Near(Middleware(upstream, service_of(client.application), **options))
 
 
-def test_the_application_is_told_who_is_calling(
+def test_the_application_learns_who_is_calling(
     client: FlaskClient, alice: Person, upstream: Upstream
 ) -> None:
     guard = before(upstream, client)
@@ -84,7 +84,7 @@ def test_the_application_is_told_who_is_calling(
     assert str(caller.session_id) == session
 
 
-def test_a_refusal_is_the_services_own(
+def test_refusals_are_those_of_the_service(
     client: FlaskClient, alice: Person, upstream: Upstream
 ) -> None:
     guard = before(upstream, client, scopes=["reports:read"], role="user")
@@ -105,7 +105,7 @@ def test_a_refusal_is_the_services_own(
     assert not hasattr(upstream, "environ")
 
 
-def test_scopes_and_role_are_asked_of_sessions_too(
+def test_scopes_and_role_are_required_of_sessions_too(
     client: FlaskClient, root: Person, alice: Person, upstream: Upstream
 ) -> None:
     for options, code in [
@@ -117,7 +117,7 @@ def test_scopes_and_role_are_asked_of_sessions_too(
         assert_problem(guard.get("/", headers=alice.headers), 403, code)
 
 
-def test_what_cannot_be_asked_is_refused_at_the_start(client: FlaskClient) -> None:
+def test_unknown_scopes_and_roles_are_refused_at_the_start(client: FlaskClient) -> None:
     for options in ({"scopes": ["reports"]}, {"scopes": "a:b"}, {"role": "emperor"}):
         with pytest.raises(ValueError, match="not a"):
             before(Upstream(), client, **options)
@@ -133,14 +133,14 @@ def test_what_cannot_be_asked_is_refused_at_the_start(client: FlaskClient) -> No
         *(("/static/..%2freports", 401), ("/static/..a", 200), ("//healthz", 401)),
     ],
 )
-def test_open_paths_are_open_and_nothing_beside_them(
+def test_open_paths_are_open_and_no_others(
     bare: FlaskClient, upstream: Upstream, path: str, status: int
 ) -> None:
     guard = before(upstream, bare, open_paths=["/", "/healthz", "/static/*"])
     assert guard.get("http://localhost" + path).status_code == status
 
 
-def test_on_open_paths_nobody_is_looked_at(
+def test_on_open_paths_callers_are_not_identified(
     client: FlaskClient, alice: Person, upstream: Upstream
 ) -> None:
     guard = before(upstream, client, open_paths=["/open"])
@@ -152,13 +152,13 @@ def test_on_open_paths_nobody_is_looked_at(
     assert ran == []
 
 
-def test_every_method_is_asked_about(bare: FlaskClient, upstream: Upstream) -> None:
+def test_every_method_is_checked(bare: FlaskClient, upstream: Upstream) -> None:
     guard = before(upstream, bare)
     for method in ("GET", "POST", "DELETE", "OPTIONS", "PROPFIND"):
         assert_problem(guard.open("/", method=method), 401, "unauthenticated")
 
 
-def test_an_identity_from_outside_is_taken_away(
+def test_an_identity_from_outside_is_removed(
     client: FlaskClient, alice: Person, upstream: Upstream
 ) -> None:
     guard = before(upstream, client, open_paths=["/open"])
@@ -171,7 +171,7 @@ def test_an_identity_from_outside_is_taken_away(
         assert upstream.caller is None or upstream.caller.username == "alice"
 
 
-def test_the_address_is_the_one_that_trusted_proxies_tell_of(
+def test_the_address_comes_from_trusted_proxies(
     make_app: Callable[..., Flask], upstream: Upstream
 ) -> None:
     client = client_of(make_app(trusted_proxies="127.0.0.1"))
@@ -184,7 +184,7 @@ def test_the_address_is_the_one_that_trusted_proxies_tell_of(
     assert_problem(guard.get("/", headers=key), 403, "ip_not_allowed")
 
 
-def test_who_must_set_up_a_second_factor_does_not_pass_before(
+def test_users_who_must_set_up_a_second_factor_do_not_pass_before(
     make_app: Callable[..., Flask], upstream: Upstream
 ) -> None:
     client = client_of(make_app(mfa_required_roles="user"))
@@ -196,7 +196,7 @@ def test_who_must_set_up_a_second_factor_does_not_pass_before(
     assert guard.get("/", headers=alice.headers).status_code == 200
 
 
-def test_a_limit_stands_in_the_headers_of_every_answer(
+def test_every_answer_has_the_headers_of_the_limit(
     client: FlaskClient, alice: Person, upstream: Upstream
 ) -> None:
     key = by_key(alice.new_key(rate_limit={"limit": 1, "window_seconds": 60})["key"])
@@ -219,7 +219,7 @@ def test_browsers_of_known_origins_may_read_a_refusal(
     assert refused.headers["Access-Control-Allow-Origin"] == "https://a.example"
 
 
-def test_without_a_database_nobody_passes(bare: FlaskClient, upstream: Upstream) -> None:
+def test_without_a_database_everyone_is_refused(bare: FlaskClient, upstream: Upstream) -> None:
     key = service_of(bare.application).keyring.new_api_key()
     refused = before(upstream, bare).get("/", headers=by_key(key))
     assert_problem(refused, 503, "unavailable")
@@ -269,7 +269,7 @@ def decorated(client: FlaskClient, *scopes: str, role: str | None = None) -> Cli
     return Near(app)
 
 
-def test_a_view_is_guarded_and_those_beside_it_are_not(
+def test_one_view_is_guarded_and_others_are_not(
     client: FlaskClient, root: Person, alice: Person
 ) -> None:
     host = decorated(client, "reports:read", role="user")
@@ -287,7 +287,7 @@ def test_a_view_is_guarded_and_those_beside_it_are_not(
     assert host.get("/reports/x", headers=headers).status_code == 404
 
 
-def test_what_a_guarded_view_raises_is_the_hosts_own(client: FlaskClient, alice: Person) -> None:
+def test_errors_of_a_guarded_view_are_left_to_the_host(client: FlaskClient, alice: Person) -> None:
     key = alice.new_key(rate_limit={"limit": 1, "window_seconds": 60})["key"]
     failed = decorated(client).get("/fails", headers=by_key(key))
     assert (failed.status_code, failed.mimetype) == (500, "text/html")
@@ -300,14 +300,14 @@ KEY_IS_NOT_GOOD = {"not_found", "revoked", "disabled", "expired", "owner_inactiv
 
 
 def code_of(response: TestResponse) -> str:
-    """The code of a refusal, else `valid`."""
+    """The code of a refusal, or `valid`."""
     if response.status_code == 200:
         return "valid"
     return response.headers.get("X-Auth-Code") or response.json["code"]
 
 
 def asked_of_a_key(asker: Person, key: str) -> str:
-    """What is decided by POST /v1/api-keys/verify, as the other doors tell it."""
+    """The decision of POST /v1/api-keys/verify, in the words of the other doors."""
     asked = {"key": key, "scopes": ["keys:read"], "ip": "127.0.0.1"}
     code = asker.post("/v1/api-keys/verify", asked).json["code"]
     return "invalid_credentials" if code in KEY_IS_NOT_GOOD else code

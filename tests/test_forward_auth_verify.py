@@ -1,4 +1,4 @@
-"""/v1/verify: what a proxy is told of a request, in the status and the headers alone."""
+"""/v1/verify: what a proxy learns about a request, from the status and the headers alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 
 
 def ask(client: FlaskClient, headers: Headers, query: str = "", **kwargs: Any) -> TestResponse:
-    """The answer to a question, which never has a body."""
+    """The answer to a request, which never has a body."""
     response = client.get(f"/v1/verify{query}", headers=headers, **kwargs)
     assert response.data == b""
     assert response.headers.getlist("Content-Length") == ["0"]
@@ -31,20 +31,20 @@ def ask(client: FlaskClient, headers: Headers, query: str = "", **kwargs: Any) -
     return response
 
 
-def told(response: TestResponse) -> Headers:
+def identity_headers(response: TestResponse) -> Headers:
     """The X-Auth-* of an answer."""
     return {name: text for name, text in response.headers if name.startswith("X-Auth-")}
 
 
 def assert_refused(response: TestResponse, status: int, code: str) -> None:
-    """The answer is this refusal, and says nothing of anybody."""
-    assert (response.status_code, told(response)) == (status, {"X-Auth-Code": code})
+    """Assert that the answer is this refusal, and describes no caller."""
+    assert (response.status_code, identity_headers(response)) == (status, {"X-Auth-Code": code})
 
 
-def test_a_session_passes_and_is_told(client: FlaskClient, alice: Person) -> None:
+def test_a_session_passes_and_is_described_in_headers(client: FlaskClient, alice: Person) -> None:
     response = ask(client, alice.headers)
     assert response.status_code == 200
-    assert told(response) == {
+    assert identity_headers(response) == {
         "X-Auth-User-Id": alice.id,
         "X-Auth-Username": "alice",
         "X-Auth-Role": "user",
@@ -54,7 +54,7 @@ def test_a_session_passes_and_is_told(client: FlaskClient, alice: Person) -> Non
     assert response.headers["X-Request-ID"]
 
 
-def test_a_key_passes_and_is_told_with_what_its_owners_role_allows_now(
+def test_a_key_passes_with_the_scopes_that_its_owners_role_allows_now(
     client: FlaskClient, root: Person, alice: Person
 ) -> None:
     root.patch(f"/v1/users/{alice.id}", {"role": "admin"})
@@ -62,7 +62,7 @@ def test_a_key_passes_and_is_told_with_what_its_owners_role_allows_now(
     root.patch(f"/v1/users/{alice.id}", {"role": "user"})
     response = ask(client, by_key(key["key"]))
     assert response.status_code == 200
-    assert told(response) == {
+    assert identity_headers(response) == {
         "X-Auth-User-Id": alice.id,
         "X-Auth-Username": "alice",
         "X-Auth-Role": "user",
@@ -71,8 +71,8 @@ def test_a_key_passes_and_is_told_with_what_its_owners_role_allows_now(
         "X-Auth-Scopes": "reports:read reports:write",
     }
     bearer = ask(client, {"Authorization": f"Bearer {key['key']}"})
-    assert told(bearer) == told(response)
-    assert told(ask(client, by_key(alice.new_key()["key"])))["X-Auth-Scopes"] == ""
+    assert identity_headers(bearer) == identity_headers(response)
+    assert identity_headers(ask(client, by_key(alice.new_key()["key"])))["X-Auth-Scopes"] == ""
 
 
 def test_every_method_is_answered_alike_and_no_body_is_read(
@@ -89,7 +89,7 @@ def test_every_method_is_answered_alike_and_no_body_is_read(
     assert_refused(client.options("/v1/verify", headers=preflight), 401, "unauthenticated")
 
 
-def test_the_other_routes_know_their_methods_still(client: FlaskClient, alice: Person) -> None:
+def test_other_routes_still_know_their_methods(client: FlaskClient, alice: Person) -> None:
     assert_problem(client.open("/v1/auth/me", method="QUERY"), 405, "method_not_allowed")
     for path in ("//v1/verify", "//v1/verify/x", "/v1/verifyx", "/v1//verify"):
         response = client.get(path, headers=alice.headers)
@@ -102,10 +102,10 @@ BELOW += ["?%ff&="]
 
 
 @pytest.mark.parametrize("rest", BELOW)
-def test_below_it_path_and_query_are_the_clients_and_ask_for_nothing(
+def test_below_it_the_path_and_query_of_the_client_are_ignored(
     client: FlaskClient, alice: Person, rest: str
 ) -> None:
-    """Envoy's `path_prefix` appends both, and the client must not choose what is asked."""
+    """Envoy's `path_prefix` appends both, and the client must not choose the parameters."""
     key = alice.new_key(rate_limit={"limit": 1, "window_seconds": 60})["key"]
     path = f"/v1/verify/{rest}"
     for method in METHODS:
@@ -141,12 +141,12 @@ def test_below_it_any_host_is_answered_too(
         *("?scope=a:b;role=user", "?" + "&".join(["scope=a:b"] * 65), "?scope=" + "a" * 9000),
     ],
 )
-def test_what_is_asked_wrongly_never_passes(bare: FlaskClient, query: str) -> None:
+def test_malformed_parameters_never_pass(bare: FlaskClient, query: str) -> None:
     for headers in ({}, by_key("garbage")):
         assert_refused(ask(bare, headers, query), 403, "bad_request")
 
 
-def test_credentials_that_are_not_good_are_401(client: FlaskClient, alice: Person) -> None:
+def test_invalid_credentials_are_401(client: FlaskClient, alice: Person) -> None:
     key = alice.new_key()
     two = {**alice.headers, **by_key(key["key"])}
     bad = 'Bearer error="invalid_token"'
@@ -165,7 +165,7 @@ def test_credentials_that_are_not_good_are_401(client: FlaskClient, alice: Perso
     assert_refused(ask(client, alice.headers), 401, "invalid_credentials")
 
 
-def test_all_scopes_that_are_asked_must_be_held(client: FlaskClient, alice: Person) -> None:
+def test_all_required_scopes_must_be_held(client: FlaskClient, alice: Person) -> None:
     headers = by_key(alice.new_key(scopes=["reports:read", "notes:*"])["key"])
     both = "?scope=reports:read&scope=notes:write"
     assert ask(client, headers, both).status_code == 200
@@ -186,7 +186,7 @@ def test_a_session_passes_for_any_scope_that_its_role_may_hold(
         assert ask(client, root.headers, query).status_code == 200
 
 
-def test_the_role_that_is_asked_must_be_held_and_an_admin_is_a_user_too(
+def test_the_required_role_must_be_held_and_an_admin_is_a_user_too(
     client: FlaskClient, root: Person, alice: Person
 ) -> None:
     for person in (root, alice):
@@ -199,7 +199,7 @@ def test_the_role_that_is_asked_must_be_held_and_an_admin_is_a_user_too(
                 assert_refused(admin, 403, "forbidden")
 
 
-def test_a_key_is_held_to_its_addresses_and_a_session_is_not(
+def test_a_key_is_limited_to_its_addresses_and_a_session_is_not(
     make_app: Callable[..., Flask],
 ) -> None:
     client = client_of(make_app(trusted_proxies="127.0.0.1"))
@@ -215,7 +215,7 @@ def test_a_key_is_held_to_its_addresses_and_a_session_is_not(
     assert_refused(ask(untrusting, {**key, **here}), 403, "ip_not_allowed")
 
 
-def test_who_must_set_up_a_second_factor_does_not_pass_before(
+def test_users_who_must_set_up_a_second_factor_do_not_pass_before(
     make_app: Callable[..., Flask],
 ) -> None:
     client = client_of(make_app(mfa_required_roles="user"))
@@ -226,7 +226,7 @@ def test_who_must_set_up_a_second_factor_does_not_pass_before(
     assert ask(client, alice.headers).status_code == 200
 
 
-def test_a_limit_is_told_and_429_may_be_said_as_403(client: FlaskClient, alice: Person) -> None:
+def test_a_limit_is_reported_and_429_can_become_403(client: FlaskClient, alice: Person) -> None:
     key = by_key(alice.new_key(rate_limit={"limit": 2, "window_seconds": 60})["key"])
     for left in (1, 0):
         passed = ask(client, key)
@@ -240,9 +240,7 @@ def test_a_limit_is_told_and_429_may_be_said_as_403(client: FlaskClient, alice: 
         assert refused.headers["RateLimit"].startswith('"key";r=0;t=')
 
 
-def test_a_quota_is_used_by_what_passes_and_by_nothing_else(
-    client: FlaskClient, alice: Person
-) -> None:
+def test_only_requests_that_pass_use_the_quota(client: FlaskClient, alice: Person) -> None:
     quota = {"remaining": 1, "refill_amount": 1, "refill_interval": "daily"}
     key = alice.new_key(quota=quota, scopes=["a:b"])
     headers = by_key(key["key"])
@@ -256,7 +254,7 @@ def test_a_quota_is_used_by_what_passes_and_by_nothing_else(
     assert alice.get(f"/v1/api-keys/{key['id']}").json["quota"]["remaining"] == 0
 
 
-def test_what_passes_is_a_use_of_the_key(client: FlaskClient, alice: Person) -> None:
+def test_a_request_that_passes_is_a_use_of_the_key(client: FlaskClient, alice: Person) -> None:
     key = alice.new_key()
     path = f"/v1/api-keys/{key['id']}"
     chores = service_of(client.application).periodic_tasks
@@ -284,7 +282,7 @@ def test_it_costs_one_statement_and_a_refusal_writes_nothing(
     assert all(alice.id in line["who"] for line in lines)
 
 
-def test_without_a_database_nobody_passes(bare: FlaskClient) -> None:
+def test_without_a_database_everyone_is_refused(bare: FlaskClient) -> None:
     service = service_of(bare.application)
     token = service.access_tokens.sign(new_id(), new_id())
     for headers in (by_token(token), by_key(service.keyring.new_api_key())):
@@ -293,7 +291,7 @@ def test_without_a_database_nobody_passes(bare: FlaskClient) -> None:
         assert int(response.headers["Retry-After"]) >= 1
 
 
-def test_the_documentation_says_all_that_it_answers(bare: FlaskClient) -> None:
+def test_the_documentation_lists_all_its_answers(bare: FlaskClient) -> None:
     operation = bare.get("/v1/openapi.json").json["paths"]["/v1/verify"]["get"]
     assert {each["name"] for each in operation["parameters"]} == {"scope", "role", "limited"}
     assert set(operation["responses"]) == {"200", "401", "403", "429", "500", "503"}

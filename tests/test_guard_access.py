@@ -209,12 +209,12 @@ def test_the_documentation_says_who_may_call(client: FlaskClient) -> None:
     assert documented == wanted
 
 
-def test_nobody_passes_but_where_it_is_public(client: FlaskClient) -> None:
+def test_without_a_credential_only_public_routes_pass(client: FlaskClient) -> None:
     assert_answers(client, lambda _: {}, lambda *_: "unauthenticated")
 
 
 @pytest.mark.slow
-def test_a_bad_credential_passes_but_where_it_is_public(client: FlaskClient, alice: Person) -> None:
+def test_with_a_bad_credential_only_public_routes_pass(client: FlaskClient, alice: Person) -> None:
     header, claims, signature = alice.access_token.split(".")
     for headers in (
         by_key("garbage"),
@@ -225,13 +225,13 @@ def test_a_bad_credential_passes_but_where_it_is_public(client: FlaskClient, ali
         assert_answers(client, lambda _, sent=headers: sent, lambda *_: "invalid_credentials")
 
 
-def test_two_credentials_pass_but_where_it_is_public(client: FlaskClient, alice: Person) -> None:
+def test_with_two_credentials_only_public_routes_pass(client: FlaskClient, alice: Person) -> None:
     headers = {**alice.headers, **by_key(alice.new_key()["key"])}
     assert_answers(client, lambda _: headers, lambda *_: "ambiguous_credentials")
 
 
 @pytest.mark.slow
-def test_a_users_session_passes_but_where_it_takes_an_admin(
+def test_a_users_session_passes_except_where_an_admin_is_required(
     client: FlaskClient, alice: Person
 ) -> None:
     def refused(session: str, key: str) -> str | None:
@@ -315,10 +315,10 @@ def send(
     return client.open(path, method=method, headers=headers, data=data, content_type=kind)
 
 
-def test_of_several_faults_the_first_in_the_promised_order_is_told(
+def test_of_several_faults_the_first_in_the_promised_order_is_reported(
     make_app: Callable[..., Flask],
 ) -> None:
-    """Each request has all the faults of those below it, and one less than the one above."""
+    """Each request has the faults of those below it, and one less than the one above it."""
     client = client_of(make_app(max_keys_per_user=3))
     add_user(client, "alice")
     alice = sign_in(client, "alice")
@@ -350,7 +350,7 @@ def test_of_several_faults_the_first_in_the_promised_order_is_told(
     assert send(client, "PUT", keys, two, large, text).headers["Allow"]
 
 
-def test_an_object_is_looked_for_only_once_the_request_is_in_order(
+def test_an_object_is_looked_up_only_if_the_request_is_valid(
     client: FlaskClient, alice: Person, bob: Person
 ) -> None:
     manager = alice.with_key(alice.new_key(scopes=["keys:write"]))
@@ -377,7 +377,7 @@ def test_an_object_is_looked_for_only_once_the_request_is_in_order(
         assert (response.status_code, response.json["code"]) == (status, code)
 
 
-def test_who_may_not_call_a_route_learns_nothing_of_its_objects(
+def test_callers_without_permission_learn_nothing_about_objects(
     client: FlaskClient, alice: Person, bob: Person
 ) -> None:
     for user_id in (bob.id, NO_SUCH.rpartition("/")[2]):
@@ -405,7 +405,7 @@ def test_a_key_is_told_that_a_session_is_required_before_its_body_is_read(
 # --- what it costs ---
 
 
-def test_to_know_the_caller_takes_one_statement(
+def test_identifying_the_caller_takes_one_statement(
     app: Flask, client: FlaskClient, alice: Person
 ) -> None:
     text = alice.new_key()["key"]
@@ -420,7 +420,7 @@ def test_to_know_the_caller_takes_one_statement(
         assert len(ran) == 1
 
 
-def test_what_is_refused_by_its_form_or_public_takes_none(
+def test_public_routes_and_malformed_credentials_take_none(
     app: Flask, client: FlaskClient, alice: Person
 ) -> None:
     header, claims, signature = alice.access_token.split(".")

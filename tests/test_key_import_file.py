@@ -1,4 +1,4 @@
-"""Keys of other systems: taken over by their digests, presented as they always were."""
+"""Keys of other systems: imported by their digests, and used as before."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from .support.settings import NEW, OLD
 
 
 def taken(person: Person, text: str, **more: Any) -> dict[str, Any]:
-    """The key with this text, taken over for this person just now."""
+    """The key with this text, just imported for this person."""
     result = take_over(person.client.application, line(text, owner=person.username, **more))
     assert (result.exit_code, result.stdout) == (0, "1 key imported.\n"), result.output
     return {**person.get("/v1/api-keys").json["items"][0], "key": text}
 
 
 @pytest.mark.parametrize("text", FORMS, ids=["django", "better-auth", "plain"])
-def test_a_key_of_another_system_is_good_as_it_stands(
+def test_an_imported_key_works_unchanged(
     app: Flask, alice: Person, root: Person, text: str
 ) -> None:
     key = taken(alice, text, scopes=["reports:read"])
@@ -55,7 +55,7 @@ def test_a_key_of_another_system_is_good_as_it_stands(
         assert_problem(me(alice, near), 401, "invalid_credentials")
 
 
-def test_a_key_that_looks_like_an_access_token_is_good_in_x_api_key(alice: Person) -> None:
+def test_a_key_that_looks_like_an_access_token_works_in_x_api_key(alice: Person) -> None:
     text = "aaaa.bbbb.cccc"
     taken(alice, text)
     key, bearer = {"X-API-Key": text}, {"Authorization": f"Bearer {text}"}
@@ -75,7 +75,7 @@ def test_the_database_holds_no_digest_that_can_be_computed_without_the_secret(
         assert me(alice, text).status_code == 200
 
 
-def test_all_that_a_key_has_is_taken_over(app: Flask, alice: Person, root: Person) -> None:
+def test_all_properties_of_a_key_are_imported(app: Flask, alice: Person, root: Person) -> None:
     wanted = {
         "name": "deploys",
         "description": "of the old system",
@@ -97,7 +97,7 @@ def test_all_that_a_key_has_is_taken_over(app: Flask, alice: Person, root: Perso
     assert event["detail"] == {"actor": "console", "owner_id": alice.id}
 
 
-def test_a_key_of_another_system_is_managed_like_ours(app: Flask, alice: Person) -> None:
+def test_an_imported_key_is_managed_like_others(app: Flask, alice: Person) -> None:
     key = taken(alice, DJANGO)
     assert key["hint"] == "imported"
     path = f"/v1/api-keys/{key['id']}"
@@ -111,7 +111,7 @@ def test_a_key_of_another_system_is_managed_like_ours(app: Flask, alice: Person)
     assert_problem(me(alice, PLAIN), 401, "invalid_credentials")
 
 
-def test_a_key_of_another_system_moves_to_a_new_secret_at_its_next_use(
+def test_an_imported_key_moves_to_a_new_secret_at_its_next_use(
     make_app: Callable[..., Flask],
 ) -> None:
     first = make_app(secret_key=OLD)
@@ -136,7 +136,7 @@ def test_a_key_of_another_system_moves_to_a_new_secret_at_its_next_use(
 
 
 @pytest.mark.parametrize("text", FORMS, ids=["django", "better-auth", "plain"])
-def test_a_key_that_moved_to_a_new_secret_is_known_again_and_stays_revoked(
+def test_a_key_that_moved_to_a_new_secret_is_recognised_and_stays_revoked(
     make_app: Callable[..., Flask], text: str
 ) -> None:
     first = make_app(secret_key=OLD)
@@ -164,12 +164,12 @@ BOTH = [(sha512_django, sha256_hex), (sha256_hex, sha512_django)]
 
 
 def twice(person: Person, forms: Any) -> list[dict[str, Any]]:
-    """The two keys that one text has after it was taken over in both forms, the first one first."""
+    """The two keys of one text that was imported in both forms, the first one first."""
     return [taken(person, DJANGO, digest=form(DJANGO)) for form in forms]
 
 
 @pytest.mark.parametrize("forms", BOTH, ids=["sha512-first", "sha256-first"])
-def test_of_a_text_taken_over_in_both_forms_the_first_counts_and_moves_to_a_new_secret(
+def test_of_a_text_imported_in_both_forms_the_first_counts_and_moves_to_a_new_secret(
     make_app: Callable[..., Flask], forms: Any
 ) -> None:
     first = make_app(secret_key=OLD)
@@ -187,7 +187,7 @@ def test_of_a_text_taken_over_in_both_forms_the_first_counts_and_moves_to_a_new_
 
 @pytest.mark.parametrize("forms", BOTH, ids=["sha512-first", "sha256-first"])
 @pytest.mark.parametrize("by", ["first", "second", "possession"])
-def test_a_text_taken_over_in_both_forms_is_refused_once_it_was_revoked(
+def test_a_text_imported_in_both_forms_is_refused_once_revoked(
     app: Flask, make_app: Callable[..., Flask], alice: Person, root: Person, forms: Any, by: str
 ) -> None:
     found = twice(alice, forms)
@@ -212,7 +212,7 @@ def test_a_text_taken_over_in_both_forms_is_refused_once_it_was_revoked(
         assert again.stderr == "Error: line 1: This key already exists.\n"
 
 
-def test_a_key_taken_over_again_where_its_secret_was_not_known_is_no_fault_of_ours(
+def test_a_key_imported_again_without_its_earlier_secret_causes_no_error(
     make_app: Callable[..., Flask],
 ) -> None:
     first = make_app(secret_key=OLD)
@@ -227,7 +227,7 @@ def test_a_key_taken_over_again_where_its_secret_was_not_known_is_no_fault_of_ou
     assert_problem(me(there, DJANGO), 401, "invalid_credentials")
 
 
-def test_one_faulty_line_is_told_and_nothing_is_taken_over(app: Flask, alice: Person) -> None:
+def test_one_faulty_line_is_reported_and_nothing_is_imported(app: Flask, alice: Person) -> None:
     good = line(PLAIN)
     for fault, sentence in [
         ("[]", "this is not a JSON object."),
@@ -269,22 +269,20 @@ def test_one_faulty_line_is_told_and_nothing_is_taken_over(app: Flask, alice: Pe
         "$2b$12$abcdefghijklmnopqrstuuJ9X3w0B7mNQb0K9rjcMzq3fIuT1yWwS",
     ],
 )
-def test_what_is_no_digest_of_a_key_is_refused(app: Flask, alice: Person, digest: Any) -> None:
+def test_invalid_digests_are_refused(app: Flask, alice: Person, digest: Any) -> None:
     result = take_over(app, {**line(PLAIN), "digest": digest})
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("Error: line 1: digest: ")
 
 
-def test_many_faults_are_told_in_few_lines(app: Flask, alice: Person) -> None:
+def test_many_faults_are_reported_in_few_lines(app: Flask, alice: Person) -> None:
     result = take_over(app, *[line(PLAIN, name="")] * 25)
-    told = result.stderr.splitlines()
-    assert len(told) == 21
-    assert told[-1] == "Error: and 5 more."
+    lines = result.stderr.splitlines()
+    assert len(lines) == 21
+    assert lines[-1] == "Error: and 5 more."
 
 
-def test_a_key_is_taken_over_once_also_when_it_was_used_or_revoked(
-    app: Flask, alice: Person
-) -> None:
+def test_a_key_is_imported_once_even_if_used_or_revoked(app: Flask, alice: Person) -> None:
     for text in FORMS:
         key = taken(alice, text)
         assert me(alice, text).status_code == 200
@@ -294,7 +292,7 @@ def test_a_key_is_taken_over_once_also_when_it_was_used_or_revoked(
         assert_problem(me(alice, text), 401, "invalid_credentials")
 
 
-def test_at_most_as_many_are_taken_over_as_their_owner_may_have(
+def test_an_import_respects_the_limit_of_each_owner(
     make_app: Callable[..., Flask],
 ) -> None:
     app = make_app(max_keys_per_user=3)
@@ -310,7 +308,7 @@ def test_at_most_as_many_are_taken_over_as_their_owner_may_have(
     assert result.stdout == "3 keys imported.\n"
 
 
-def test_old_keys_are_not_disabled_as_unused_the_day_they_are_taken_over(
+def test_old_keys_are_not_disabled_as_unused_the_day_they_are_imported(
     make_app: Callable[..., Flask],
 ) -> None:
     app = make_app(disable_keys_unused_days=30)
@@ -321,9 +319,7 @@ def test_old_keys_are_not_disabled_as_unused_the_day_they_are_taken_over(
     assert me(alice, DJANGO).status_code == 200
 
 
-def test_a_text_of_our_form_is_never_taken_for_a_key_of_another_system(
-    app: Flask, alice: Person
-) -> None:
+def test_a_text_of_our_form_never_matches_an_imported_key(app: Flask, alice: Person) -> None:
     key = alice.new_key()["key"]
     typo = key[:-1] + ("0" if key[-1] != "0" else "1")
     for text in (key, typo):
@@ -334,7 +330,7 @@ def test_a_text_of_our_form_is_never_taken_for_a_key_of_another_system(
     assert alice.client.get("/v1/auth/me", headers=by_key(key)).status_code == 200
 
 
-def test_a_file_is_read_and_one_that_is_missing_is_told(
+def test_a_file_is_read_and_a_missing_one_is_reported(
     app: Flask, alice: Person, tmp_path: Path
 ) -> None:
     path = tmp_path / "keys.jsonl"

@@ -1,4 +1,4 @@
-"""Many keys of other systems: all are judged first, then stored a few at a time, beside others."""
+"""Large imports: all keys are checked first, then stored a few at a time, beside other writers."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ THERE = "This key already exists."
 
 
 def numbered(texts: list[str], **more: Any) -> list[dict[str, Any]]:
-    """Lines that take the keys with these texts over, each called like its text."""
+    """Lines that import the keys with these texts, each named after its text."""
     return [line(text, name=text, **more) for text in texts]
 
 
 def names(person: Person) -> list[str]:
-    """What the person's keys are called, the oldest first."""
+    """The names of the person's keys, oldest first."""
     return [key["name"] for key in person.get("/v1/api-keys").json["items"]][::-1]
 
 
 @contextmanager
 def behind(app: Flask, start: str, act: Callable[[], Any], number: int = 1) -> Iterator[None]:
-    """Act once, behind the query of this number on the app's database that starts so."""
+    """Act once, after this many queries on the app's database that start with this text."""
     hooks, seen = service_of(app).database.query_hooks, []
 
     def hook(event: Any) -> None:
@@ -66,7 +66,7 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def test_an_import_that_was_interrupted_is_gone_on_with(
+def test_an_interrupted_import_can_be_continued(
     app: Flask, alice: Person, root: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importer, "BATCH", 2)
@@ -89,9 +89,7 @@ def test_an_import_that_was_interrupted_is_gone_on_with(
     assert [event["target_id"] for event in events] == [key["id"] for key in kept]
 
 
-def test_keys_that_are_there_are_passed_over_and_faults_are_told_all_the_same(
-    app: Flask, alice: Person
-) -> None:
+def test_existing_keys_are_skipped_and_faults_are_still_reported(app: Flask, alice: Person) -> None:
     lines = numbered(TEXTS[:2])
     skipping = partial(take_over, app, options=["--skip-existing"])
     result = skipping(*lines, lines[0], line("x", name=""))
@@ -102,7 +100,7 @@ def test_keys_that_are_there_are_passed_over_and_faults_are_told_all_the_same(
     assert names(alice) == TEXTS[:2]
 
 
-def test_all_faults_are_told_in_the_order_of_the_lines(app: Flask, alice: Person) -> None:
+def test_all_faults_are_reported_in_the_order_of_the_lines(app: Flask, alice: Person) -> None:
     take_over(app, line("old"))
     result = take_over(app, line("old"), "[]", line("new"), line("new"), line("x", owner="nobody"))
     assert result.stderr.splitlines() == [
@@ -114,7 +112,7 @@ def test_all_faults_are_told_in_the_order_of_the_lines(app: Flask, alice: Person
     assert names(alice) == ["taken over"]
 
 
-def test_what_changes_while_lines_are_judged_is_told_and_the_others_are_stored(
+def test_changes_while_lines_are_checked_are_reported_and_the_other_keys_stored(
     make_app: Callable[..., Flask],
 ) -> None:
     app = make_app(max_keys_per_user=2)
@@ -140,7 +138,7 @@ def test_what_changes_while_lines_are_judged_is_told_and_the_others_are_stored(
     assert me(alice, "root's").status_code == 200
 
 
-def test_an_import_beside_creations_makes_exactly_as_many_as_are_allowed(
+def test_an_import_during_creations_makes_exactly_as_many_as_are_allowed(
     make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importer, "BATCH", 2)
@@ -168,7 +166,7 @@ def test_an_import_beside_creations_makes_exactly_as_many_as_are_allowed(
 
 
 @ON_POSTGRES
-def test_two_imports_that_take_over_the_same_key_at_once_agree(
+def test_concurrent_imports_of_the_same_key_agree(
     app: Flask, make_app: Callable[..., Flask], alice: Person, bob: Person
 ) -> None:
     other = make_app(database_url=url_of(app))
@@ -183,7 +181,7 @@ def test_two_imports_that_take_over_the_same_key_at_once_agree(
     assert me(alice, "same").json["username"] == "bob"
 
 
-def test_without_its_event_no_key_is_taken_over(
+def test_no_key_is_imported_without_its_event(
     app: Flask, alice: Person, audit_refused: None
 ) -> None:
     result = take_over(app, *numbered(TEXTS))
@@ -193,7 +191,7 @@ def test_without_its_event_no_key_is_taken_over(
 
 
 @ON_SQLITE
-def test_somebody_signs_in_in_the_middle_of_a_large_import(
+def test_a_user_can_sign_in_during_a_large_import(
     app: Flask,
     make_app: Callable[..., Flask],
     alice: Person,

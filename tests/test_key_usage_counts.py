@@ -1,4 +1,4 @@
-"""The use of keys, counted: what counts, how it is summed up and told, and that none is lost."""
+"""Counts of the use of keys: what counts, how it is added up, and that nothing is lost."""
 
 from __future__ import annotations
 
@@ -75,16 +75,14 @@ def test_each_decision_is_counted_by_its_code(alice: Person, root: Person, trave
     assert counts(alice, brief) == {"valid": 0, "expired": 1}
 
 
-def test_other_services_count_the_same_and_a_use_is_one_whatever_it_costs(
-    alice: Person, root: Person
-) -> None:
+def test_a_use_counts_once_at_every_door_whatever_it_costs(alice: Person, root: Person) -> None:
     key = alice.new_key(quota={"remaining": 100})
     for asked in ({}, {"cost": 60}, {"cost": 60}, {"scopes": ["reports:read"]}):
         root.post("/v1/api-keys/verify", {"key": key["key"], **asked})
     assert counts(alice, key) == {"valid": 2, "usage_exceeded": 1, "insufficient_scope": 1}
 
 
-def test_what_is_no_use_counts_nothing(app: Flask, alice: Person, root: Person) -> None:
+def test_calls_that_are_not_uses_count_nothing(app: Flask, alice: Person, root: Person) -> None:
     key = alice.new_key()
     for asked in ({"cost": 0}, {"explain": True}, {"cost": 0, "scopes": ["reports:read"]}):
         assert root.post("/v1/api-keys/verify", {"key": key["key"], **asked}).status_code == 200
@@ -97,12 +95,10 @@ def test_what_is_no_use_counts_nothing(app: Flask, alice: Person, root: Person) 
     assert usage(alice, key) == []
 
 
-# --- how it is told ---
+# --- how counts are returned ---
 
 
-def test_counts_are_told_by_the_hour_or_the_day_and_the_oldest_first(
-    alice: Person, travel: Travel
-) -> None:
+def test_counts_are_returned_by_hour_or_day_oldest_first(alice: Person, travel: Travel) -> None:
     key = alice.new_key(scopes=["reports:read"])
     midnight = clock.now().replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
     travel(seconds=(midnight - clock.now()).total_seconds() + 60)
@@ -155,13 +151,13 @@ def test_counts_are_told_by_the_hour_or_the_day_and_the_oldest_first(
         ("limit=5", "limit"),
     ],
 )
-def test_a_span_that_is_none_or_too_long_is_refused(alice: Person, query: str, field: str) -> None:
+def test_an_empty_or_too_long_span_is_refused(alice: Person, query: str, field: str) -> None:
     for key_id in (alice.new_key()["id"], alice.id):  # what is asked is judged before of what
         refused = alice.get(f"/v1/api-keys/{key_id}/usage?{query}")
         assert_problem(refused, 422, "validation_error", f"query.{field}")
 
 
-def test_the_longest_spans_and_the_ends_of_time_are_told(alice: Person) -> None:
+def test_the_longest_spans_and_the_ends_of_time_are_accepted(alice: Person) -> None:
     key = alice.new_key()
     for query in (
         "?since=2026-01-01T00:00:00Z&until=2026-02-01T00:00:00Z",
@@ -172,7 +168,7 @@ def test_the_longest_spans_and_the_ends_of_time_are_told(alice: Person) -> None:
         assert usage(alice, key, query) == []
 
 
-def test_counts_are_for_the_owner_an_administrator_and_keys_that_read(
+def test_counts_are_for_the_owner_administrators_and_keys_that_may_read(
     alice: Person, bob: Person, root: Person
 ) -> None:
     key, reader = alice.new_key(), alice.new_key(scopes=["keys:read"])
@@ -206,7 +202,7 @@ def test_the_counts_of_many_keys_are_written_by_one_statement(
     assert kept == (2 * 38,)
 
 
-def test_two_processes_add_up(make_app: Callable[..., Flask]) -> None:
+def test_counts_of_two_processes_add_up(make_app: Callable[..., Flask]) -> None:
     first = make_app()
     second = make_app(database_url=url_of(first))
     add_user(client_of(first), "alice")
@@ -221,7 +217,7 @@ def test_two_processes_add_up(make_app: Callable[..., Flask]) -> None:
 
 
 @pytest.mark.slow
-def test_flushing_uses_and_deletions_at_the_same_time_lose_and_double_nothing(
+def test_concurrent_flushes_uses_and_deletions_lose_and_double_nothing(
     make_app: Callable[..., Flask],
 ) -> None:
     first = make_app()

@@ -1,4 +1,4 @@
-"""What means nothing any more is deleted: by command, and little by little by the servers."""
+"""Expired rows are deleted: by a command, and in small batches by the servers."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +23,7 @@ Travel = Callable[..., None]
 
 
 def counts(app: Flask) -> dict[str, int]:
-    """How many rows the tables have that are pruned."""
+    """How many rows each table has that is pruned."""
     database = service_of(app).database
     tables = ("sessions", "throttles", "known_addresses", "audit_events")
     result = {
@@ -35,13 +35,11 @@ def counts(app: Flask) -> dict[str, int]:
 
 
 def command(app: Flask) -> Any:
-    """What `flask prune` does."""
+    """What `flask prune` reports."""
     return app.test_cli_runner().invoke(args=["prune"])
 
 
-def test_what_has_expired_is_deleted_and_nothing_else(
-    app: Flask, alice: Person, travel: Travel
-) -> None:
+def test_expired_rows_are_deleted_and_no_others(app: Flask, alice: Person, travel: Travel) -> None:
     travel(days=6)
     later = alice.again()
     before = counts(app)
@@ -72,7 +70,7 @@ def test_addresses_are_forgotten_and_events_are_kept_as_long_as_settings_say(
 
 
 @ON_POSTGRES  # on SQLite one writes at a time
-def test_what_is_used_again_at_the_same_time_is_left(
+def test_rows_that_are_used_again_at_the_same_time_stay(
     app: Flask, alice: Person, travel: Travel
 ) -> None:
     travel(days=2)
@@ -89,7 +87,7 @@ def test_what_is_used_again_at_the_same_time_is_left(
 
 
 @pytest.mark.slow
-def test_more_than_some_are_deleted_by_the_command(app: Flask, travel: Travel) -> None:
+def test_the_command_deletes_more_than_one_batch(app: Flask, travel: Travel) -> None:
     client = client_of(app)
     for number in range(maintenance.BATCH // 2 + 10):
         body = {"username": f"name{number}", "password": PASSWORD}
@@ -102,7 +100,7 @@ def test_more_than_some_are_deleted_by_the_command(app: Flask, travel: Travel) -
     assert counts(app)["throttles"] == 0
 
 
-def test_the_servers_do_it_too_after_they_were_changed(
+def test_servers_delete_expired_rows_after_a_write(
     client: FlaskClient, alice: Person, travel: Travel
 ) -> None:
     travel(days=8)
@@ -112,7 +110,7 @@ def test_the_servers_do_it_too_after_they_were_changed(
     assert counts(client.application)["sessions"] == 0
     sign_in(client, "bob")
     travel(days=8)
-    service.periodic_tasks.run()  # it was done a moment ago, and is not done all the time
+    service.periodic_tasks.run()  # maintenance ran a moment ago, and pauses between runs
     assert counts(client.application)["sessions"] == 1
 
 

@@ -42,14 +42,14 @@ def scrape(client: FlaskClient) -> Figures:
 # --- who may read it ---
 
 
-def test_it_is_text_for_prometheus_that_nobody_keeps(bare: FlaskClient) -> None:
+def test_it_is_text_for_prometheus_that_is_not_cached(bare: FlaskClient) -> None:
     response = bare.get("/metrics")
     assert response.content_type == "text/plain; version=0.0.4; charset=utf-8"
     assert response.headers["Cache-Control"] == "no-store"
     assert "# TYPE backend_http_requests_total counter\n" in response.text
 
 
-def test_metrics_that_are_off_are_not_there(make_bare_app: Callable[..., Flask]) -> None:
+def test_metrics_that_are_off_are_not_found(make_bare_app: Callable[..., Flask]) -> None:
     off = client_of(make_bare_app(metrics_enabled="false", metrics_token=TOKEN))
     for headers in ({}, by_token(TOKEN)):
         assert_problem(off.get("/metrics", headers=headers), 404, "not_found")
@@ -57,7 +57,7 @@ def test_metrics_that_are_off_are_not_there(make_bare_app: Callable[..., Flask])
 
 
 @pytest.mark.parametrize("place", ["metrics_token", "metrics_token_file"])
-def test_where_a_token_is_set_it_is_needed(
+def test_a_token_is_required_if_one_is_set(
     make_bare_app: Callable[..., Flask],
     logged: Callable[[], list[str]],
     tmp_path: Path,
@@ -107,7 +107,7 @@ def test_requests_are_counted_by_rule_method_and_status(client: FlaskClient, roo
     assert after.get("http_requests_total", route="/metrics", status="200") == 1
 
 
-def test_nothing_that_a_client_makes_up_becomes_a_label(
+def test_text_made_up_by_clients_never_becomes_a_label(
     make_bare_app: Callable[..., Flask],
 ) -> None:
     client = client_of(make_bare_app())
@@ -123,7 +123,7 @@ def test_nothing_that_a_client_makes_up_becomes_a_label(
     assert figures.labels("http_requests_total", "method") == {"GET", "other"}
 
 
-def test_how_long_requests_take_is_told_in_buckets_that_go_below_a_millisecond(
+def test_durations_of_requests_have_buckets_below_a_millisecond(
     make_bare_app: Callable[..., Flask],
 ) -> None:
     client = client_of(make_bare_app())
@@ -139,7 +139,7 @@ def test_how_long_requests_take_is_told_in_buckets_that_go_below_a_millisecond(
     assert 0 < figures.get(f"{name}_sum", **of_healthz) < 4
 
 
-def test_two_apps_in_a_process_count_apart(make_bare_app: Callable[..., Flask]) -> None:
+def test_two_apps_in_a_process_count_separately(make_bare_app: Callable[..., Flask]) -> None:
     one, other = client_of(make_bare_app()), client_of(make_bare_app())
     one.get("/healthz")
     assert scrape(one).get("http_requests_total", route="/healthz") == 1
@@ -149,7 +149,7 @@ def test_two_apps_in_a_process_count_apart(make_bare_app: Callable[..., Flask]) 
 # --- the rest ---
 
 
-def test_what_services_count_is_told(make_bare_app: Callable[..., Flask]) -> None:
+def test_counts_of_the_services_are_reported(make_bare_app: Callable[..., Flask]) -> None:
     app = make_bare_app()
     client, metrics = client_of(app), service_of(app).metrics
     for code in ("valid", "valid", "revoked"):
@@ -159,7 +159,7 @@ def test_what_services_count_is_told(make_bare_app: Callable[..., Flask]) -> Non
     assert figures.get("verifications_total", code="revoked") == 1
 
 
-def test_limits_that_are_kept_without_redis_are_counted(make_app: Callable[..., Flask]) -> None:
+def test_limits_that_are_checked_without_redis_are_counted(make_app: Callable[..., Flask]) -> None:
     client = client_of(make_app(redis_url="redis://127.0.0.1:1"))
     add_user(client, "alice")
     key = sign_in(client, "alice").new_key(rate_limit={"limit": 5, "window_seconds": 60})["key"]
@@ -168,7 +168,7 @@ def test_limits_that_are_kept_without_redis_are_counted(make_app: Callable[..., 
     assert scrape(client).get("limiter_fallbacks_total") == 1
 
 
-def test_hashes_under_way_and_refused_are_told(make_app: Callable[..., Flask]) -> None:
+def test_running_and_refused_hashes_are_reported(make_app: Callable[..., Flask]) -> None:
     app = make_app(threads=2)
     client, body = client_of(app), {"username": "nobody", "password": PASSWORD}
     with service_of(app).password_hasher.place():
@@ -179,7 +179,7 @@ def test_hashes_under_way_and_refused_are_told(make_app: Callable[..., Flask]) -
     assert figures.get("password_hashes_refused_total") == 1
 
 
-def test_connections_in_use_are_told(make_app: Callable[..., Flask]) -> None:
+def test_connections_in_use_are_reported(make_app: Callable[..., Flask]) -> None:
     app = make_app(database_pool_size=7)
     client = client_of(app)
     assert scrape(client).get("database_connections_in_use") == 0
@@ -190,7 +190,7 @@ def test_connections_in_use_are_told(make_app: Callable[..., Flask]) -> None:
     assert scrape(client).get("database_connections_in_use") == 0
 
 
-def test_how_late_the_writing_behind_is_is_told(
+def test_the_write_behind_lag_is_reported(
     app: Flask,
     client: FlaskClient,
     alice: Person,
@@ -224,7 +224,7 @@ def test_chores_that_fail_are_counted_and_what_they_leave_stays_late(
     assert 40 <= figures.get("write_behind_lag_seconds") < 60
 
 
-def test_jobs_that_wait_are_told(make_bare_app: Callable[..., Flask]) -> None:
+def test_waiting_jobs_are_reported(make_bare_app: Callable[..., Flask]) -> None:
     app, begun, go_on = make_bare_app(), threading.Event(), threading.Event()
     client, jobs = client_of(app), service_of(app).tasks
 
@@ -256,7 +256,7 @@ def gunicorn(tree: Path, tmp_path: Path) -> Iterator[Server]:
 
 
 def workers_of(server: Server) -> list[int]:
-    """The process ids of the workers, as soon as there are two."""
+    """The process ids of the workers, once there are two."""
     children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
 
     def both() -> list[int] | None:
@@ -275,13 +275,13 @@ def frozen(pid: int) -> Iterator[None]:
 
 
 def lives(figures: Figures) -> float:
-    """How many requests about life have been answered."""
+    """How many requests for /healthz have been answered."""
     return figures.get("http_requests_total", route="/healthz", status="200")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="this needs /proc of Linux")
-def test_whichever_worker_is_asked_tells_the_sums_of_all_also_of_those_that_died(
+def test_every_worker_reports_the_sums_of_all_even_of_those_that_died(
     gunicorn: Server, tmp_path: Path
 ) -> None:
     [folder] = tmp_path.glob("backend-metrics-*")
@@ -320,15 +320,15 @@ def test_whichever_worker_is_asked_tells_the_sums_of_all_also_of_those_that_died
 # --- the dashboard ---
 
 
-def test_the_dashboard_names_only_what_there_is(bare: FlaskClient) -> None:
+def test_the_dashboard_uses_only_metrics_that_exist(bare: FlaskClient) -> None:
     text = (ROOT / "config" / "grafana" / "dashboard.json").read_text("utf-8")
     panels = json.loads(text)["panels"]
     asked = [target["expr"] for panel in panels for target in panel["targets"]]
     assert len(asked) >= len(panels) >= 7
     names = {name for each in asked for name in re.findall(r"backend_\w+", each)}
-    told = dict(re.findall(r"^# TYPE (backend_\w+) (\w+)$", scrape(bare).text, re.M))
-    told |= {f"{name}_bucket": kind for name, kind in told.items() if kind == "histogram"}
-    told = {name: kind for name, kind in told.items() if not name.endswith("_created")}
-    assert names <= set(told)
-    plain = {name for name, kind in told.items() if kind != "histogram"}
+    metrics = dict(re.findall(r"^# TYPE (backend_\w+) (\w+)$", scrape(bare).text, re.M))
+    metrics |= {f"{name}_bucket": kind for name, kind in metrics.items() if kind == "histogram"}
+    metrics = {name: kind for name, kind in metrics.items() if not name.endswith("_created")}
+    assert names <= set(metrics)
+    plain = {name for name, kind in metrics.items() if kind != "histogram"}
     assert plain <= names

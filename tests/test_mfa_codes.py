@@ -1,4 +1,4 @@
-"""Codes of the second factor: when they are good, that they are so once, and who may guess."""
+"""Codes of the second factor: when they work, that they work once, and how often one may guess."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -31,20 +31,20 @@ def early(travel: Travel) -> None:
 
 @pytest.fixture
 def many(make_app: Callable[..., Flask]) -> Person:
-    """Somebody of whom 16 threads may try a code at once."""
+    """A person whose codes 16 threads may try at once."""
     client = client_of(make_app(database_pool_size=16, login_attempts="100/300"))
     add_user(client, "alice")
     return sign_in(client, "alice")
 
 
 def use(person: Person, code: str, password: str = PASSWORD) -> TestResponse:
-    """The answer to a call that uses up a code: new recovery codes."""
+    """The answer to a call that uses up a code: the one for new recovery codes."""
     body = {"current_password": password, "code": code}
     return person.post("/v1/auth/mfa/recovery-codes", body)
 
 
 def use_at_once(person: Person, codes: list[str]) -> Counter[int]:
-    """How often there was which status when each code was used by a thread of its own."""
+    """How often each status was returned when each code was used by a thread of its own."""
 
     def attempt(code: str) -> int:
         return use(replace(person, client=client_of(person.client.application)), code).status_code
@@ -73,7 +73,7 @@ def everything(app: Flask) -> str:
 
 
 @pytest.mark.parametrize("steps", [-1, 0, 1])
-def test_a_code_is_good_in_its_step_and_those_beside_it(
+def test_a_code_works_in_its_step_and_the_neighbouring_ones(
     alice: Person, travel: Travel, steps: int
 ) -> None:
     secret, _ = enrol(alice)
@@ -82,13 +82,13 @@ def test_a_code_is_good_in_its_step_and_those_beside_it(
 
 
 @pytest.mark.parametrize("steps", [-10, -2, 2, 10])
-def test_a_code_of_another_time_is_not(alice: Person, travel: Travel, steps: int) -> None:
+def test_a_code_of_another_time_does_not_work(alice: Person, travel: Travel, steps: int) -> None:
     secret, _ = enrol(alice)
     travel(seconds=300)
     assert_problem(use(alice, code_of(secret, steps)), 403, "wrong_code")
 
 
-def test_a_code_is_good_once(alice: Person, travel: Travel) -> None:
+def test_a_code_works_once(alice: Person, travel: Travel) -> None:
     secret, _ = enrol(alice)
     travel(seconds=60)
     code = code_of(secret)
@@ -105,7 +105,7 @@ def test_the_code_that_switched_it_on_is_used_up(alice: Person) -> None:
     assert use(alice, code_of(secret, 1)).status_code == 200
 
 
-def test_a_code_uses_up_those_before_it(alice: Person, travel: Travel) -> None:
+def test_a_code_uses_up_earlier_ones(alice: Person, travel: Travel) -> None:
     secret, _ = enrol(alice)
     travel(seconds=300)
     assert use(alice, code_of(secret, 1)).status_code == 200
@@ -115,7 +115,7 @@ def test_a_code_uses_up_those_before_it(alice: Person, travel: Travel) -> None:
     assert use(alice, code_of(secret, 0)).status_code == 200
 
 
-def test_of_16_who_use_one_code_at_once_one_may(many: Person) -> None:
+def test_of_16_concurrent_uses_of_a_code_one_succeeds(many: Person) -> None:
     secret, _ = enrol(many)
     assert use_at_once(many, [code_of(secret, 1)] * 16) == {200: 1, 403: 15}
     assert left(many) == 10
@@ -137,7 +137,7 @@ def test_a_code_may_be_typed_in_two_halves_and_in_ascii_digits_only(
 # --- recovery codes ---
 
 
-def test_a_recovery_code_is_good_once_however_it_is_typed(alice: Person) -> None:
+def test_a_recovery_code_works_once_however_it_is_typed(alice: Person) -> None:
     _, codes = enrol(alice)
     for typed in (
         str,
@@ -152,7 +152,7 @@ def test_a_recovery_code_is_good_once_however_it_is_typed(alice: Person) -> None
         assert_problem(use(alice, code), 403, "wrong_code")
 
 
-def test_switching_off_with_a_recovery_code_is_possible_as_with_the_app(alice: Person) -> None:
+def test_a_recovery_code_also_switches_the_second_factor_off(alice: Person) -> None:
     _, codes = enrol(alice)
     body = {"current_password": PASSWORD, "code": codes[9]}
     assert alice.post("/v1/auth/mfa/disable", body).status_code == 204
@@ -165,13 +165,13 @@ def test_a_wrong_password_uses_up_no_recovery_code(alice: Person) -> None:
     assert use(alice, codes[0]).status_code == 200
 
 
-def test_of_16_who_use_one_recovery_code_at_once_one_may(many: Person) -> None:
+def test_of_16_concurrent_uses_of_a_recovery_code_one_succeeds(many: Person) -> None:
     _, codes = enrol(many)
     assert use_at_once(many, [codes[0]] * 16) == {200: 1, 403: 15}
     assert left(many) == 10
 
 
-def test_new_recovery_codes_void_the_old_ones(alice: Person) -> None:
+def test_new_recovery_codes_replace_the_old_ones(alice: Person) -> None:
     secret, old = enrol(alice)
     new = use(alice, code_of(secret, 1)).json["recovery_codes"]
     assert len(set(new) - set(old)) == 10
@@ -181,7 +181,7 @@ def test_new_recovery_codes_void_the_old_ones(alice: Person) -> None:
     assert use(alice, new[0]).status_code == 200
 
 
-def test_new_recovery_codes_at_once_are_ten_in_the_end(many: Person) -> None:
+def test_concurrent_requests_for_recovery_codes_leave_ten(many: Person) -> None:
     _, codes = enrol(many)
     found = use_at_once(many, codes)
     assert set(found) <= {200, 403}
@@ -192,7 +192,7 @@ def test_new_recovery_codes_at_once_are_ten_in_the_end(many: Person) -> None:
 # --- guessing ---
 
 
-def test_wrong_codes_count_and_then_none_is_looked_at(alice: Person, travel: Travel) -> None:
+def test_after_too_many_wrong_codes_none_is_checked(alice: Person, travel: Travel) -> None:
     secret, codes = enrol(alice)
     for _ in range(10):
         assert_problem(use(alice, WRONG), 403, "wrong_code")
@@ -227,7 +227,7 @@ def test_right_codes_do_not_count(alice: Person) -> None:
         codes = use(alice, codes[0]).json["recovery_codes"]
 
 
-def test_of_many_guesses_at_once_no_more_are_looked_at_than_allowed(
+def test_of_many_concurrent_guesses_no_more_are_checked_than_allowed(
     make_app: Callable[..., Flask],
 ) -> None:
     client = client_of(make_app(database_pool_size=16))
@@ -253,8 +253,8 @@ def test_no_secret_is_in_the_database_or_in_the_log(
     secret, codes = enrol(alice)
     assert_problem(use(alice, codes[3] + "A"), 403, "wrong_code")
     assert use(alice, codes[4]).status_code == 200
-    told = "\n".join(str(record.__dict__) for record in caplog.records)
-    found = (everything(app) + told).lower()
+    logged = "\n".join(str(record.__dict__) for record in caplog.records)
+    found = (everything(app) + logged).lower()
     assert "alice" in found
     assert "mfa.enable" in found
     raw = pyotp.TOTP(secret).byte_secret()
@@ -285,12 +285,12 @@ def rotated(make_app: Callable[..., Flask]) -> Callable[..., Any]:
 
 
 def doctor(person: Person) -> str:
-    """What the doctor says of the person's server."""
+    """What `flask doctor` says about the person's server."""
     return person.client.application.test_cli_runner().invoke(args=["doctor"]).output
 
 
 @pytest.mark.slow
-def test_a_secret_moves_to_the_present_key_when_it_is_used(
+def test_a_secret_moves_to_the_current_key_when_it_is_used(
     rotated: Callable[..., Any], travel: Travel
 ) -> None:
     between, after, secret, _ = rotated()
@@ -302,7 +302,7 @@ def test_a_secret_moves_to_the_present_key_when_it_is_used(
     assert use(after, code_of(secret)).status_code == 200
 
 
-def test_a_secret_whose_key_is_gone_leaves_recovery_codes(
+def test_recovery_codes_work_when_the_key_of_the_secret_is_gone(
     rotated: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     _, after, secret, codes = rotated()

@@ -24,12 +24,12 @@ ON = {"enabled": True, "recovery_codes_left": 10}
 
 
 def state(person: Person) -> dict[str, Any]:
-    """What the person is told of their second factor."""
+    """The state of the person's second factor."""
     return person.get("/v1/auth/mfa").json
 
 
 def start(person: Person, password: str = PASSWORD) -> TestResponse:
-    """The answer to beginning to set up a second factor."""
+    """The answer to starting to set up a second factor."""
     return person.post("/v1/auth/mfa", {"current_password": password})
 
 
@@ -54,7 +54,7 @@ def rows(app: Flask) -> int:
 
 
 def wrong(secret: str) -> str:
-    """A code that is none of the secret's at this time."""
+    """A code that is wrong for the secret at this time."""
     near = {code_of(secret, steps) for steps in range(-3, 4)}
     return next(code for code in ("000000", "111111", "222222") if code not in near)
 
@@ -62,12 +62,12 @@ def wrong(secret: str) -> str:
 # --- switching it on ---
 
 
-def test_it_is_off_at_first(alice: Person) -> None:
+def test_the_second_factor_is_off_at_first(alice: Person) -> None:
     assert state(alice) == OFF
     assert alice.get("/v1/auth/me").json["mfa_enabled"] is False
 
 
-def test_it_is_on_once_a_code_of_the_app_is_given(alice: Person, root: Person) -> None:
+def test_it_is_on_once_confirmed_with_a_code_from_the_app(alice: Person, root: Person) -> None:
     response = start(alice)
     assert response.status_code == 201
     assert set(response.json) == {"secret", "otpauth_uri", "qr_svg"}
@@ -88,7 +88,7 @@ def test_it_is_on_once_a_code_of_the_app_is_given(alice: Person, root: Person) -
     assert state(root) == OFF
 
 
-def test_the_uri_tells_an_app_all_it_needs(make_app: Callable[..., Flask]) -> None:
+def test_the_uri_contains_all_that_an_app_needs(make_app: Callable[..., Flask]) -> None:
     client = client_of(make_app(public_url="http://[::1]:8443/in/here", service_name="Müller & Co"))
     add_user(client, "a.l-i_ce")
     given = start(sign_in(client, "a.l-i_ce")).json
@@ -104,7 +104,7 @@ def test_the_uri_tells_an_app_all_it_needs(make_app: Callable[..., Flask]) -> No
     assert given["otpauth_uri"].startswith("otpauth://totp/M%C3%BCller%20%26%20Co:a.l-i_ce?")
 
 
-def test_the_picture_is_one_svg_element_that_fetches_and_runs_nothing(alice: Person) -> None:
+def test_the_qr_code_is_one_svg_element_that_fetches_and_runs_nothing(alice: Person) -> None:
     svg = start(alice).json["qr_svg"]
     root = ET.fromstring(svg)
     namespace = "{http://www.w3.org/2000/svg}"
@@ -119,12 +119,12 @@ def test_the_picture_is_one_svg_element_that_fetches_and_runs_nothing(alice: Per
     assert modules.attrib["d"].startswith("M4 4.5h7")
 
 
-def test_setting_it_up_takes_the_password(alice: Person) -> None:
+def test_setting_it_up_requires_the_password(alice: Person) -> None:
     assert_problem(start(alice, PASSWORD + "!"), 403, "wrong_password")
     assert_problem(confirm(alice, "123456"), 409, "conflict")
 
 
-def test_a_wrong_code_is_403_leaves_it_off_and_the_session_goes_on(alice: Person) -> None:
+def test_a_wrong_code_is_403_and_does_not_end_the_session(alice: Person) -> None:
     secret = start(alice).json["secret"]
     for code in (wrong(secret), "ABCDEF-ABCDEF-ABCDEF-ABCDEF"):
         response = confirm(alice, code)
@@ -134,7 +134,7 @@ def test_a_wrong_code_is_403_leaves_it_off_and_the_session_goes_on(alice: Person
     assert confirm(alice, code_of(secret)).status_code == 200
 
 
-def test_setting_up_anew_voids_the_secret_that_waited(app: Flask, alice: Person) -> None:
+def test_setting_it_up_again_replaces_the_unconfirmed_secret(app: Flask, alice: Person) -> None:
     first, second = start(alice).json["secret"], start(alice).json["secret"]
     assert first != second
     assert rows(app) == 1
@@ -142,7 +142,7 @@ def test_setting_up_anew_voids_the_secret_that_waited(app: Flask, alice: Person)
     assert confirm(alice, code_of(second)).status_code == 200
 
 
-def test_what_is_on_is_neither_set_up_nor_confirmed_again(alice: Person) -> None:
+def test_a_second_factor_that_is_on_cannot_be_set_up_or_confirmed_again(alice: Person) -> None:
     secret, _ = enrol(alice)
     assert_problem(start(alice, PASSWORD + "!"), 403, "wrong_password")
     assert_problem(start(alice), 409, "conflict")
@@ -150,12 +150,12 @@ def test_what_is_on_is_neither_set_up_nor_confirmed_again(alice: Person) -> None
     assert disable(alice, code_of(secret, 1)).status_code == 204
 
 
-def test_what_was_not_begun_is_not_confirmed(alice: Person, bob: Person) -> None:
+def test_confirming_without_setting_up_is_refused(alice: Person, bob: Person) -> None:
     secret = start(bob).json["secret"]
     assert_problem(confirm(alice, code_of(secret)), 409, "conflict")
 
 
-def test_of_confirmations_at_once_one_wins(make_app: Callable[..., Flask]) -> None:
+def test_of_concurrent_confirmations_one_succeeds(make_app: Callable[..., Flask]) -> None:
     app = make_app(database_pool_size=16, login_attempts="100/300")
     client = client_of(app)
     add_user(client, "alice")
@@ -175,7 +175,7 @@ def test_of_confirmations_at_once_one_wins(make_app: Callable[..., Flask]) -> No
     assert rows(app) == 11
 
 
-def test_beginnings_at_once_leave_one_secret(make_app: Callable[..., Flask]) -> None:
+def test_concurrent_setups_leave_one_secret(make_app: Callable[..., Flask]) -> None:
     app = make_app(database_pool_size=16)
     client = client_of(app)
     add_user(client, "alice")
@@ -192,7 +192,7 @@ def test_beginnings_at_once_leave_one_secret(make_app: Callable[..., Flask]) -> 
 # --- switching it off ---
 
 
-def test_it_goes_off_with_password_and_code_and_leaves_nothing(
+def test_switching_it_off_requires_password_and_code_and_leaves_nothing(
     app: Flask, alice: Person, bob: Person
 ) -> None:
     secret, _ = enrol(alice)
@@ -218,7 +218,7 @@ def test_a_wrong_password_or_code_leaves_it_on(alice: Person) -> None:
     assert disable(alice, code_of(secret, 1)).status_code == 204
 
 
-def test_what_is_off_cannot_go_off(alice: Person) -> None:
+def test_a_second_factor_that_is_off_cannot_be_switched_off(alice: Person) -> None:
     for path in ("/v1/auth/mfa/disable", "/v1/auth/mfa/recovery-codes"):
         body = {"current_password": PASSWORD, "code": "123456"}
         assert_problem(alice.post(path, body), 409, "conflict")
@@ -228,7 +228,9 @@ def test_what_is_off_cannot_go_off(alice: Person) -> None:
         assert_problem(alice.post(path, body), 403, "wrong_password")
 
 
-def test_of_many_that_switch_it_off_one_does(make_app: Callable[..., Flask]) -> None:
+def test_of_many_concurrent_requests_to_switch_it_off_one_succeeds(
+    make_app: Callable[..., Flask],
+) -> None:
     app = make_app(database_pool_size=16, login_attempts="100/300")
     client = client_of(app)
     add_user(client, "alice")
@@ -246,7 +248,7 @@ def test_of_many_that_switch_it_off_one_does(make_app: Callable[..., Flask]) -> 
     assert (state(alice), rows(app)) == (OFF, 0)
 
 
-def test_somebody_elses_codes_are_no_use(alice: Person, bob: Person) -> None:
+def test_codes_of_another_user_do_not_work(alice: Person, bob: Person) -> None:
     secret, codes = enrol(alice)
     enrol(bob)
     for code in (code_of(secret, 1), codes[0]):
@@ -273,7 +275,7 @@ def test_a_deleted_user_leaves_nothing(app: Flask, alice: Person, root: Person) 
 # --- an administrator's help ---
 
 
-def test_an_administrator_takes_it_away_from_somebody_who_lost_it(
+def test_an_administrator_removes_a_lost_second_factor(
     app: Flask, alice: Person, root: Person
 ) -> None:
     secret, codes = enrol(alice)
@@ -286,13 +288,13 @@ def test_an_administrator_takes_it_away_from_somebody_who_lost_it(
     enrol(alice)
 
 
-def test_taking_it_away_ends_what_was_begun(alice: Person, root: Person) -> None:
+def test_removing_it_discards_an_unconfirmed_secret(alice: Person, root: Person) -> None:
     secret = start(alice).json["secret"]
     assert root.delete(f"/v1/users/{alice.id}/mfa").status_code == 204
     assert_problem(confirm(alice, code_of(secret)), 409, "conflict")
 
 
-def test_a_key_takes_it_away_from_users_and_not_from_administrators(
+def test_a_key_removes_it_from_users_but_not_from_administrators(
     alice: Person, root: Person
 ) -> None:
     key = root.with_key(root.new_key(scopes=["users:write"]))
@@ -303,7 +305,7 @@ def test_a_key_takes_it_away_from_users_and_not_from_administrators(
     assert (state(alice), state(root)) == (OFF, ON)
 
 
-def test_nobody_else_takes_it_away(alice: Person, bob: Person, root: Person) -> None:
+def test_others_cannot_remove_it(alice: Person, bob: Person, root: Person) -> None:
     enrol(alice)
     assert_problem(bob.delete(f"/v1/users/{alice.id}/mfa"), 403, "forbidden")
     assert_problem(alice.delete(f"/v1/users/{alice.id}/mfa"), 403, "forbidden")
@@ -315,9 +317,7 @@ def test_nobody_else_takes_it_away(alice: Person, bob: Person, root: Person) -> 
 # --- what is recorded, and mailed ---
 
 
-def test_it_is_recorded_when_it_goes_on_or_off_and_what_was_refused(
-    alice: Person, root: Person
-) -> None:
+def test_switching_it_on_or_off_and_refusals_are_recorded(alice: Person, root: Person) -> None:
     assert_problem(start(alice, PASSWORD + "!"), 403, "wrong_password")
     secret = start(alice).json["secret"]
     assert_problem(confirm(alice, wrong(secret)), 403, "wrong_code")
@@ -350,7 +350,7 @@ def test_it_is_recorded_when_it_goes_on_or_off_and_what_was_refused(
 
 
 @pytest.mark.slow
-def test_the_user_is_told_by_mail_when_it_goes_on_or_off(
+def test_the_user_is_notified_when_it_is_switched_on_or_off(
     app: Flask, alice: Person, root: Person
 ) -> None:
     _, codes = enrol(alice)
@@ -362,9 +362,9 @@ def test_the_user_is_told_by_mail_when_it_goes_on_or_off(
         assert root.delete(f"/v1/users/{alice.id}/mfa").status_code == 204
     settle(app)
     service = service_of(app)
-    told = [(str(mail["To"]), str(mail["Subject"])) for mail in service.mailer.outbox]
+    mails = [(str(mail["To"]), str(mail["Subject"])) for mail in service.mailer.outbox]
     on, off = (f"Second factor at Backend switched {way}" for way in ("on", "off"))
-    assert told == [("alice@example.com", subject) for subject in (on, off, on, off)]
+    assert mails == [("alice@example.com", subject) for subject in (on, off, on, off)]
     by = ["An administrator" in str(mail.get_body(("plain",))) for mail in service.mailer.outbox]
     assert by == [False, False, False, True]
 

@@ -1,4 +1,4 @@
-"""MFA_REQUIRED_ROLES: who has no second factor yet may do nothing but set one up."""
+"""MFA_REQUIRED_ROLES: users without a second factor can only set one up."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -39,7 +39,7 @@ def routes(app: Flask) -> Iterator[str]:
 
 
 def closed(person: Person) -> set[str]:
-    """The routes that ask the person, signed in anew for each, for a second factor first."""
+    """The routes that require a second factor of the person, who signs in again for each."""
     found = set()
     for route in routes(person.client.application):
         method, rule = route.split()
@@ -50,26 +50,26 @@ def closed(person: Person) -> set[str]:
     return found
 
 
-def test_nobody_is_asked_unless_the_setting_says_so(make_app: Callable[..., Flask]) -> None:
+def test_no_role_requires_it_by_default(make_app: Callable[..., Flask]) -> None:
     client = client_of(make_app())
     add_user(client, "root", role="admin")
     assert sign_in(client, "root").get("/v1/users").status_code == 200
 
 
 @pytest.mark.slow
-def test_without_it_all_is_closed_but_what_setting_it_up_takes(app: Flask, root: Person) -> None:
+def test_without_it_only_routes_for_setting_it_up_are_open(app: Flask, root: Person) -> None:
     assert closed(root) == set(routes(app)) - OPEN
     assert set(routes(app)) > OPEN
 
 
-def test_a_closed_route_acts_on_nothing(root: Person) -> None:
+def test_a_closed_route_changes_nothing(root: Person) -> None:
     body = {"username": "mallory", "email": "mallory@example.com", "password": PASSWORD}
     assert_problem(root.post("/v1/auth/register", body), 403, "mfa_enrolment_required")
     enrol(root)
     assert [user["username"] for user in root.get("/v1/users").json["items"]] == ["root"]
 
 
-def test_the_session_that_sets_it_up_goes_on_with_everything(root: Person) -> None:
+def test_the_session_that_sets_it_up_may_then_do_everything(root: Person) -> None:
     password = {"current_password": PASSWORD}
     secret = root.post("/v1/auth/mfa", password).json["secret"]
     assert_problem(root.get("/v1/users"), 403, "mfa_enrolment_required")
@@ -87,7 +87,7 @@ def test_switching_it_off_closes_everything_again(root: Person) -> None:
 
 
 @pytest.mark.slow
-def test_a_role_that_is_not_named_is_not_asked(alice: Person) -> None:
+def test_a_role_that_is_not_named_does_not_need_it(alice: Person) -> None:
     assert closed(alice) == set()
 
 
@@ -101,7 +101,7 @@ def test_several_roles_may_be_named(make_app: Callable[..., Flask]) -> None:
         assert person.get("/v1/api-keys").status_code == 200
 
 
-def test_who_may_not_call_at_all_is_told_that_first(make_app: Callable[..., Flask]) -> None:
+def test_a_missing_permission_is_reported_first(make_app: Callable[..., Flask]) -> None:
     client = client_of(make_app(mfa_required_roles="user"))
     add_user(client, "alice")
     assert_problem(sign_in(client, "alice").get("/v1/users"), 403, "forbidden")
@@ -114,7 +114,7 @@ def test_a_new_role_counts_at_the_next_request(alice: Person, root: Person) -> N
     assert_problem(alice.get("/v1/api-keys"), 403, "mfa_enrolment_required")
 
 
-def test_taking_it_away_closes_at_the_next_request(client: FlaskClient, root: Person) -> None:
+def test_removing_it_counts_at_the_next_request(client: FlaskClient, root: Person) -> None:
     enrol(root)
     add_user(client, "boss", role="admin")
     boss = sign_in(client, "boss")
@@ -123,7 +123,7 @@ def test_taking_it_away_closes_at_the_next_request(client: FlaskClient, root: Pe
     assert_problem(boss.get("/v1/users"), 403, "mfa_enrolment_required")
 
 
-def test_keys_are_not_concerned(root: Person) -> None:
+def test_keys_are_not_affected(root: Person) -> None:
     _, codes = enrol(root)
     key = root.with_key(root.new_key(scopes=["users:read"]))
     body = {"current_password": PASSWORD, "code": codes[0]}
@@ -131,7 +131,7 @@ def test_keys_are_not_concerned(root: Person) -> None:
     assert key.get("/v1/users").status_code == 200
 
 
-def test_the_documentation_says_which_calls_ask_for_it(bare: FlaskClient) -> None:
+def test_the_documentation_says_which_routes_require_it(bare: FlaskClient) -> None:
     telling = {
         f"{method.upper()} {path}"
         for path, operations in bare.get("/v1/openapi.json").json["paths"].items()

@@ -1,4 +1,4 @@
-"""What a running service saw is told by `flask doctor`, which is another process."""
+"""What a running service notices is reported by `flask doctor`, in another process."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ def see(client: FlaskClient, **headers: str) -> None:
     assert service_of(client.application).tasks.join(30)
 
 
-def test_forwarded_requests_that_nobody_said_to_trust_are_told(
+def test_requests_forwarded_by_an_untrusted_proxy_are_reported(
     client: FlaskClient, make_app: Callable[..., Flask], caplog: pytest.LogCaptureFixture
 ) -> None:
     url = url_of(client.application)
@@ -31,11 +31,11 @@ def test_forwarded_requests_that_nobody_said_to_trust_are_told(
     for _ in range(3):
         see(client, **FORWARDED)
     assert "TRUSTED_PROXIES" in doctor(make_app(database_url=url))
-    told = [line for line in caplog.messages if "TRUSTED_PROXIES" in line]
-    assert len(told) == 1  # once a process, not once a request
+    warnings = [line for line in caplog.messages if "TRUSTED_PROXIES" in line]
+    assert len(warnings) == 1  # once a process, not once a request
 
 
-def test_it_is_not_told_once_that_is_mended_or_long_past(
+def test_they_are_not_reported_once_fixed_or_long_past(
     client: FlaskClient, make_app: Callable[..., Flask], travel: Callable[..., None]
 ) -> None:
     url = url_of(client.application)
@@ -47,7 +47,7 @@ def test_it_is_not_told_once_that_is_mended_or_long_past(
     assert "TRUSTED_PROXIES" not in doctor(make_app(database_url=url))
 
 
-def test_a_clock_that_is_off_is_told(app: Flask, travel: Callable[..., None]) -> None:
+def test_a_clock_that_is_off_is_reported(app: Flask, travel: Callable[..., None]) -> None:
     assert "clock" not in doctor(app)
     travel(seconds=-600)
     if url_of(app).startswith("postgresql:"):

@@ -1,4 +1,4 @@
-"""How often a password may be guessed: for an account from an address, an address, an account."""
+"""How often a password may be guessed: per account and address, per address, per account."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from .support.people import NEW_PASSWORD, PASSWORD, Person, add_user, sign_in
 from .support.problems import assert_problem
 
 
-def test_after_ten_wrong_guesses_no_password_is_looked_at(client: FlaskClient) -> None:
+def test_after_ten_wrong_guesses_no_password_is_checked(client: FlaskClient) -> None:
     add_user(client, "alice")
     assert guesses(client, "alice", 10) == [401] * 10
     refused = guess(client, "alice", PASSWORD)
@@ -26,7 +26,7 @@ def test_after_ten_wrong_guesses_no_password_is_looked_at(client: FlaskClient) -
     assert 1 <= int(refused.headers["Retry-After"]) <= 300
 
 
-def test_others_and_other_addresses_are_not_concerned(client: FlaskClient) -> None:
+def test_others_and_other_addresses_are_not_affected(client: FlaskClient) -> None:
     add_user(client, "alice")
     add_user(client, "bob")
     guesses(client, "alice", 11)
@@ -34,7 +34,7 @@ def test_others_and_other_addresses_are_not_concerned(client: FlaskClient) -> No
     assert guess(client, "alice", PASSWORD, AWAY).status_code == 200
 
 
-def test_when_the_time_is_over_guessing_goes_on(
+def test_guessing_is_allowed_again_when_the_time_is_over(
     client: FlaskClient, travel: Callable[..., None]
 ) -> None:
     add_user(client, "alice")
@@ -54,7 +54,7 @@ def test_only_failures_count(client: FlaskClient) -> None:
     assert guesses(client, "alice", 2) == [401, 429]
 
 
-def test_nobody_is_told_apart_from_somebody(client: FlaskClient) -> None:
+def test_unknown_names_are_treated_like_known_ones(client: FlaskClient) -> None:
     add_user(client, "alice")
     for number in range(12):
         answers = []
@@ -70,7 +70,7 @@ def test_nobody_is_told_apart_from_somebody(client: FlaskClient) -> None:
         assert answers[0] == answers[1], number
 
 
-def test_an_account_is_one_however_it_is_named(client: FlaskClient) -> None:
+def test_an_account_has_one_limit_however_it_is_named(client: FlaskClient) -> None:
     add_user(client, "alice")
     names = ["alice", "ALICE", "Alice@example.com", "alice@EXAMPLE.com", "aLiCe"]
     assert [guess(client, name).status_code for name in names * 2] == [401] * 10
@@ -78,7 +78,7 @@ def test_an_account_is_one_however_it_is_named(client: FlaskClient) -> None:
         assert_problem(guess(client, name, PASSWORD), 429, "rate_limited")
 
 
-def test_a_name_of_nobody_is_one_in_either_case(client: FlaskClient) -> None:
+def test_an_unknown_name_has_one_limit_in_either_case(client: FlaskClient) -> None:
     assert guesses(client, "nobody", 5) + guesses(client, "NOBODY", 6) == [401] * 10 + [429]
     mail = "nobody@example.com"
     assert guesses(client, mail, 5) + guesses(client, mail.upper(), 6) == [401] * 10 + [429]
@@ -99,7 +99,7 @@ def test_an_address_may_not_try_many_accounts(make_app: Callable[..., Flask]) ->
         ("::ffff:192.0.2.9", "192.0.2.9", "192.0.2.8"),
     ],
 )
-def test_of_ipv6_a_whole_network_counts_as_one(
+def test_an_ipv6_network_counts_as_one_address(
     client: FlaskClient, address: str, neighbour: str, stranger: str
 ) -> None:
     add_user(client, "alice")
@@ -135,7 +135,7 @@ def test_an_address_is_forgotten_after_thirty_days(
     assert_problem(guess(client, "alice", PASSWORD, HOME), 429, "rate_limited")
 
 
-def test_of_many_guesses_at_once_ten_are_looked_at(client: FlaskClient) -> None:
+def test_of_many_concurrent_guesses_ten_are_checked(client: FlaskClient) -> None:
     add_user(client, "alice")
     together = Barrier(64)
 
@@ -159,7 +159,7 @@ def test_the_limit_holds_for_all_processes_together(
         assert_problem(guess(each, "alice", PASSWORD), 429, "rate_limited")
 
 
-def test_a_wrong_current_password_counts_alike(client: FlaskClient, alice: Person) -> None:
+def test_a_wrong_current_password_counts_too(client: FlaskClient, alice: Person) -> None:
     body = {"current_password": "wrong", "new_password": "purple elephants drink tea"}
     for _ in range(10):
         assert_problem(alice.post("/v1/auth/password", body), 403, "wrong_password")
@@ -171,7 +171,7 @@ def test_a_wrong_current_password_counts_alike(client: FlaskClient, alice: Perso
 
 
 @pytest.mark.slow
-def test_a_guess_that_could_not_be_looked_at_does_not_count(
+def test_a_guess_that_could_not_be_checked_does_not_count(
     make_app: Callable[..., Flask],
 ) -> None:
     client = client_of(make_app(threads=1, bcrypt_rounds=10))
@@ -218,7 +218,7 @@ def test_an_account_that_hashes_its_share_waits_and_others_do_not(
     assert guess(client, "alice", PASSWORD).status_code == 200
 
 
-def test_names_of_nobody_have_a_share_too(make_app: Callable[..., Flask]) -> None:
+def test_unknown_names_have_a_share_too(make_app: Callable[..., Flask]) -> None:
     client = client_of(make_app(threads=8))
     hasher = service_of(client.application).password_hasher
     with hasher.place("nobody"), hasher.place("nobody"):
@@ -226,7 +226,7 @@ def test_names_of_nobody_have_a_share_too(make_app: Callable[..., Flask]) -> Non
         assert_problem(guess(client, "nobody-else"), 401, "invalid_credentials")
 
 
-def test_setting_passwords_takes_the_share_of_whoever_sets_them(
+def test_setting_a_password_uses_the_share_of_whoever_sets_it(
     make_app: Callable[..., Flask],
 ) -> None:
     client = client_of(make_app(threads=8))
@@ -245,7 +245,7 @@ def test_setting_passwords_takes_the_share_of_whoever_sets_them(
     assert client.post("/v1/auth/password/reset", json=link).status_code == 204
 
 
-def test_the_database_does_not_tell_what_was_typed(client: FlaskClient) -> None:
+def test_the_database_does_not_reveal_what_was_typed(client: FlaskClient) -> None:
     typed = "correct-horse-typed-as-a-name"
     add_user(client, "alice")
     guess(client, typed)
@@ -258,7 +258,7 @@ def test_the_database_does_not_tell_what_was_typed(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("address", ["", "unix:", "unix:/run/backend.sock", "localhost", "x" * 90])
-def test_a_peer_without_an_address_is_one_too(client: FlaskClient, address: str) -> None:
+def test_a_peer_without_an_address_is_limited_too(client: FlaskClient, address: str) -> None:
     add_user(client, "alice")
     assert guess(client, "alice", PASSWORD, address).status_code == 200
     assert guesses(client, "alice", 11, address) == [401] * 10 + [429]
@@ -275,19 +275,19 @@ def test_signing_in_again_is_not_limited(client: FlaskClient) -> None:
 
 @pytest.fixture
 def besieged(make_app: Callable[..., Flask]) -> FlaskClient:
-    """A service whose accounts take few failures a day."""
+    """A service whose accounts allow few failures a day."""
     return client_of(make_app(login_attempts_per_account="5/86400"))
 
 
 def besiege(client: FlaskClient, name: str) -> None:
-    """Strangers spend all the failures that the account may have in a day."""
+    """Strangers use up all the failures that the account may have in a day."""
     spent = [guess(client, name, address=f"198.51.100.{n}").status_code for n in range(6)]
     assert spent == [401] * 5 + [429]
     assert_problem(guess(client, name, PASSWORD, HOME), 429, "rate_limited")
 
 
 def use_link(client: FlaskClient, what: str, address: str = HOME) -> None:
-    """Use the link of the newest mail from an address: to set NEW_PASSWORD, or as it is."""
+    """Use the link in the newest mail from an address: to set NEW_PASSWORD, or just confirm."""
     body = {"token": token_in(mails_of(client)[-1])}
     body |= {"new_password": NEW_PASSWORD} if what == "password/reset" else {}
     where = {"REMOTE_ADDR": address}
@@ -295,7 +295,7 @@ def use_link(client: FlaskClient, what: str, address: str = HOME) -> None:
     assert answer.status_code == 204
 
 
-def test_an_owner_whom_strangers_locked_out_signs_in_after_a_reset(besieged: FlaskClient) -> None:
+def test_a_locked_out_owner_signs_in_after_a_reset(besieged: FlaskClient) -> None:
     add_user(besieged, "alice")
     besiege(besieged, "alice")
     besieged.post("/v1/auth/password/forgot", json={"email": "alice@example.com"})
@@ -307,7 +307,7 @@ def test_an_owner_whom_strangers_locked_out_signs_in_after_a_reset(besieged: Fla
     assert guess(besieged, "alice", NEW_PASSWORD, HOME).status_code == 200
 
 
-def test_an_invited_owner_whom_strangers_locked_out_signs_in_after_the_invitation(
+def test_a_locked_out_owner_signs_in_after_an_invitation(
     besieged: FlaskClient,
 ) -> None:
     add_user(besieged, "carol", password=None)
