@@ -546,7 +546,7 @@ def test_events_of_several_processes_are_listed_exported_and_verified_by_another
     assert result.exit_code == 1
     assert re.fullmatch(
         r"Error: Sequence 3 .+ does not match its seal.+\n"
-        r"Error: Sequence 6 .+ is in the place of sequence 5\.\n",
+        r"Error: Sequence 6 .+ follows sequence 4\.\n",
         result.stderr,
     )
     assert "sequence 6" in result.stdout

@@ -1,9 +1,9 @@
 """The chain of audit events: sealing and pruning it. Skip it on a first reading.
 
 Each event is signed when it is written. Seconds later it is sealed: it gets the next number, and
-its signature is replaced by an HMAC over all its columns and the previous seal. So without
-SECRET_KEY, write access to the database is not enough to add an event at any time, or to edit,
-remove or reorder sealed events, without being detected.
+its signature is replaced by an HMAC over all its columns and the previous seal. An attacker who can
+write to the database, but does not know SECRET_KEY, cannot add events, or edit, remove or reorder
+sealed events, without being detected.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .models import AuditChain
 log = logging.getLogger(__name__)
 
 BATCH = 1000  # events at a time
-BATCHES = 20  # in one periodic run, which other tasks wait for
+BATCHES = 20  # in one periodic run, since other tasks wait for it
 _UNSIGNED = (
     "The database holds audit events without a valid signature. They are not sealed:"
     " `flask audit verify` lists them."
@@ -40,16 +40,16 @@ _LOCK = "backend.audit:seal"  # the same in all releases, which may run at the s
 def seal() -> None:
     """Seal the events that are not sealed yet, unless another process is doing so.
 
-    Runs periodically in every process; the next run continues where this one stops, and a quiet
-    service writes nothing. Raises Conflict if the chain cannot be continued, or if an event is not
-    signed; the others are sealed all the same.
+    Runs periodically in every process; the next run continues where this one stops, and an idle
+    service writes nothing. Raises Conflict if the chain cannot be continued, or, after sealing the
+    others, if an event is not signed.
     """
     if _seal_signed():
         raise Conflict("conflict", _UNSIGNED)
 
 
 def _seal_signed() -> bool:
-    """Seal all signed events; return True if there is an unsigned one."""
+    """Seal all signed events; return whether there is an unsigned one."""
     for _ in range(BATCHES):
         if not AuditEvent.select().where(AuditEvent.sequence.is_null()).exists():
             return False
@@ -68,9 +68,9 @@ def _seal_signed() -> bool:
 def _seal_batch() -> tuple[int, bool] | None:
     """Seal at most BATCH events; return (how many, whether an unsigned one was skipped).
 
-    Return None, having done nothing, if another process is sealing.
+    Does nothing and returns None if another process is sealing.
     """
-    if not _alone():
+    if not _try_lock():
         return None
     chain, key = _open_chain()
     found = _append(chain, key)
@@ -82,11 +82,11 @@ def _seal_batch() -> tuple[int, bool] | None:
 def _append(chain: AuditChain, key: bytes, *, unsigned: bool = False) -> tuple[int, bool]:
     """Number and seal at most BATCH events; include unsigned ones if `unsigned` is set."""
     sealed: list[tuple[Any, int, str]] = []
-    passed_over = False
+    skipped = False
     with closing(rows.unsealed()) as unsealed:
         for row in unsealed:
             if not (row.is_signed() or (unsigned and row.seal is None)):
-                passed_over = True
+                skipped = True
                 continue
             chain.last_sequence += 1
             numbered = row._replace(sequence=chain.last_sequence)
@@ -97,13 +97,16 @@ def _append(chain: AuditChain, key: bytes, *, unsigned: bool = False) -> tuple[i
     if sealed:
         _store(sealed)
         last = {"sequence": chain.last_sequence, "seal": chain.last_seal}
-        # The log records how far the chain went, outside the database.
+        # Logged, so that the end of the chain is also known outside the database.
         current.obj.after_commit(lambda: log.info("audit.seal", extra=last))
-    return len(sealed), passed_over
+    return len(sealed), skipped
 
 
-def _alone() -> bool:
-    """True if no other process can seal or prune until the transaction ends; always on SQLite."""
+def _try_lock() -> bool:
+    """Keep other processes from sealing and pruning until the transaction ends.
+
+    Returns False if another process is doing either, which cannot happen on SQLite.
+    """
     if not on_postgres():
         return True
     lock = "SELECT pg_try_advisory_xact_lock(hashtext(%s))"
@@ -112,7 +115,7 @@ def _alone() -> bool:
 
 def _store(sealed: list[tuple[Any, int, str]]) -> None:
     """Write (id, sequence, seal) into the rows, in one statement."""
-    # As one parameter, because their number is limited.
+    # In one parameter, because the number of parameters is limited.
     values = json.dumps(sealed, default=rows.hex_of)
     if on_postgres():
         columns = (
@@ -126,7 +129,7 @@ def _store(sealed: list[tuple[Any, int, str]]) -> None:
         )
     done = current.execute_sql(
         "UPDATE audit_events SET sequence = sealed.sequence, seal = sealed.seal"  # noqa: S608
-        # No second condition: SQLite would use it to find the rows.
+        # With a second condition, SQLite would use that one to find the rows.
         f" FROM (SELECT {columns}) AS sealed WHERE audit_events.id = sealed.id",
         (values,),
     )
@@ -137,8 +140,8 @@ def _store(sealed: list[tuple[Any, int, str]]) -> None:
 def _open_chain() -> tuple[AuditChain, bytes]:
     """Return the chain's row, creating it if there is none, and the key of the seals.
 
-    Raises Conflict if the row was altered or removed, or if the key's SECRET_KEY is missing:
-    carrying on would hide that.
+    Raises Conflict if the row was altered or removed, since going on would hide that, or if the
+    key's SECRET_KEY is missing.
     """
     chain = state.stored()
     if chain is None:
@@ -152,7 +155,7 @@ def _open_chain() -> tuple[AuditChain, bytes]:
     if outdated:
         chain.wrapped_key = state.wrap(key)
     if state.takes_unsigned(chain, key):
-        # All of them, in this transaction: afterwards their origin would be unknown.
+        # All of them in this transaction: later, nothing would distinguish them from forged ones.
         while _append(chain, key, unsigned=True)[0]:
             pass
         state.save(chain, key)
@@ -176,7 +179,7 @@ def prune(limit: int = BATCH) -> int:
 @atomic
 @rows.any_text()
 def _prune(before: datetime, limit: int) -> int:
-    if not _alone() or not AuditChain.select().exists():
+    if not _try_lock() or not AuditChain.select().exists():
         return 0
     chain, key = _open_chain()
     start = chain.start_sequence
@@ -196,7 +199,7 @@ def _prune(before: datetime, limit: int) -> int:
 
 
 def warnings() -> list[str]:
-    """Return a sentence if the chain depends on an earlier SECRET_KEY, for `flask doctor`."""
+    """Return a warning for `flask doctor` if the chain is broken or needs an earlier SECRET_KEY."""
     try:
         chain = state.stored()
         outdated = chain is not None and state.unwrap(chain)[1]

@@ -1,4 +1,4 @@
-"""Where the chain starts and ends, and its key: one row. Skip it on a first reading."""
+"""The row that holds the ends of the chain, and its key. Skip it on a first reading."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ GONE = "Audit events are sealed, but the row of their chain is missing."
 FORGED = "The row of the audit chain has been altered."
 _KEY_LOST = (
     "The key of the audit chain was altered, or is encrypted under a SECRET_KEY that is no longer"
-    " set: add that one to SECRET_KEY_FALLBACKS. Until then nothing is sealed."
+    " set: add that SECRET_KEY to SECRET_KEY_FALLBACKS. Until then, events are not sealed."
 )
 CHAIN = UUID(int=0)  # the id of the one row
 _KEY_KIND = b"audit:"  # precedes the key, so no other value that we encrypt can replace it
 
-# The label under which the chain's row is authenticated. A chain from before events were signed
-# keeps the first one until it has taken in its unsigned events.
+# The label under which the chain's row is authenticated. A chain left by a version that did not
+# sign events keeps the first one until its unsigned events have been sealed.
 _OF_UNSIGNED, _OF_SIGNED = "chain", "chain of signed events"
 
 
 def stored() -> AuditChain | None:
-    """Return the row, if there is one. Raises Conflict if it cannot be one that we wrote."""
+    """Return the row, or None. Raises Conflict if its values are of the wrong types."""
     try:
         chain: AuditChain | None = AuditChain.get_or_none(AuditChain.id == CHAIN)
     except (ValueError, TypeError, OverflowError):  # SQLite accepts values of any type
@@ -39,17 +39,17 @@ def stored() -> AuditChain | None:
 
 
 def is_anything_sealed() -> bool:
-    """True if there is a sealed event."""
+    """Return whether any event is sealed."""
     return bool(AuditEvent.select().where(AuditEvent.sequence.is_null(False)).exists())
 
 
 def is_authentic(chain: AuditChain, key: bytes) -> bool:
-    """True if the row is as it was last saved."""
+    """Return whether the row is as it was last saved."""
     return chain.mac == _mac(chain, key) or takes_unsigned(chain, key)
 
 
 def takes_unsigned(chain: AuditChain, key: bytes) -> bool:
-    """True for a chain left by a version that did not sign events."""
+    """Return whether the chain was left by a version that did not sign events."""
     return bool(chain.mac == _mac(chain, key, _OF_UNSIGNED))
 
 
@@ -67,7 +67,7 @@ def save(chain: AuditChain, key: bytes) -> None:
 
 
 def wrap(key: bytes) -> str:
-    """Return the key of the seals, encrypted under the present SECRET_KEY."""
+    """Return the key of the seals, encrypted under the current SECRET_KEY."""
     return services.current().keyring.encrypt(_KEY_KIND + key)
 
 

@@ -1,4 +1,4 @@
-"""Checking every event against seals and signatures. Skip it on a first reading."""
+"""Check every event against seals and signatures. Skip it on a first reading."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ..db.database import current, on_postgres
 from . import state
 
 MOST_FAULTS = 20  # reported as sentences; more are only counted
-DISORDER = timedelta(hours=1)  # allowed between clocks, and from an event's time to its commit
+DISORDER = timedelta(hours=1)  # allowed: clocks differ, and events are committed after their time
 
 
 @dataclass
 class Report:
-    """What `verify` found. `faults` holds the first sentences; `more` counts the rest."""
+    """The result of `verify`. `faults` holds the first sentences, and `more` counts the rest."""
 
     checked: int = 0
-    sequence: int = 0  # of the last sealed event, with its seal: to compare with the log
+    sequence: int = 0  # of the last sealed event; it and the seal can be compared with the log
     seal: str = ""
-    unsealed: int = 0  # signed, so a later run seals them
+    unsealed: int = 0  # signed, and will be sealed by a later run
     oldest_unsealed: float = 0  # age in seconds
     unsigned: int = 0  # never sealed
     faults: list[str] = field(default_factory=list)
@@ -45,8 +45,8 @@ def verify() -> Report:
 
     Detects events added at any time, and events edited, removed or reordered after they were
     sealed. Does not detect that an event was removed before that, or that events and chain were
-    restored together to an earlier state. The log reveals those: it has each event, and the number
-    and seal of each sealing.
+    restored together to an earlier state. The log reveals both: it contains every event, and the
+    last number and seal of every batch.
     """
     report = Report()
     with _snapshot(), rows.any_text():
@@ -68,7 +68,7 @@ def verify() -> Report:
 
 @contextmanager
 def _snapshot() -> Iterator[None]:
-    """A transaction that sees one state of the database and does not block writers."""
+    """Open a transaction that sees one state of the database and does not block writers."""
     if on_postgres():
         with current.obj.atomic():
             current.execute_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -95,7 +95,7 @@ def _verify_chain(report: Report) -> tuple[datetime | None, bool]:
     sequence, seal, latest = chain.start_sequence, chain.start_seal, None
     for row in rows.sealed():
         report.checked += 1
-        sentence = fault(row, key, sequence, seal) or _fault_of_time(row, latest)
+        sentence = fault(row, key, sequence, seal) or _time_fault(row, latest)
         if sentence:
             report.fault(sentence)
         sequence = row.sequence if isinstance(row.sequence, int) else sequence
@@ -116,7 +116,7 @@ def _verify_unsealed(report: Report, latest: datetime | None, *, takes_unsigned:
             )
             continue
         report.unsealed += 1
-        sentence = _fault_of_time(row, latest)
+        sentence = _time_fault(row, latest)
         if sentence:
             report.fault(sentence)
         elif row.time:
@@ -129,19 +129,19 @@ def fault(row: Row, key: bytes, sequence: int, seal: str) -> str | None:
     """Return what is wrong with a row that should follow this sequence and seal, or None."""
     where = f"Sequence {row.sequence} (event {row.id})"
     if row.sequence != sequence + 1:
-        return f"{where} is in the place of sequence {sequence + 1}."
+        return f"{where} follows sequence {sequence}."
     if row.seal != row.sealed(key, seal):
         return f"{where} does not match its seal: it, or the event before it, was altered."
     return None
 
 
-def _fault_of_time(row: Row, latest: datetime | None) -> str | None:
-    """Return what is wrong with the time of a row that follows one of `latest`, or None."""
+def _time_fault(row: Row, latest: datetime | None) -> str | None:
+    """Return what is wrong with the time of a row after one at `latest`, or None."""
     if row.time is None:
         return f"Event {row.id} has no valid time."
     if latest and latest - row.time > DISORDER:
         return (
-            f"Event {row.id} of {row.created_at} follows one of {latest}: it was added later,"
-            " or a clock was wrong."
+            f"Event {row.id}, dated {row.created_at}, follows one dated {latest}: it was added"
+            " later, or a clock was wrong."
         )
     return None

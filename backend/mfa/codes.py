@@ -1,4 +1,4 @@
-"""One-time codes and recovery codes: making them and using them up. Skip it on a first reading."""
+"""One-time codes and recovery codes: create them, and use them up. Skip it on a first reading."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ RECOVERY_CODES = 10
 
 
 def check(user: User, code: str) -> bool:
-    """Use up a one-time code or a recovery code of the user; False if it is wrong or used.
+    """Use up one of the user's one-time or recovery codes; False if it is wrong or already used.
 
-    Call it within `throttling.attempt` and outside any transaction: an accepted code stays used,
+    Call it inside `throttling.attempt` and outside any transaction: an accepted code stays used,
     whatever happens afterwards.
     """
     factor = SecondFactor.get_or_none(
@@ -47,9 +47,9 @@ def secrets_in_use() -> dict[str, int]:
 
 
 def use_one_time_code(factor: SecondFactor, code: str) -> bool:
-    """Use up the code's step and all earlier ones by one guarded UPDATE; False for other text.
+    """Use up the code's step and all earlier ones in one guarded UPDATE; False for a wrong code.
 
-    Also moves the secret to the present SECRET_KEY, so that the earlier one can be dropped.
+    Also re-encrypts the secret if its SECRET_KEY is an earlier one, so that that can be dropped.
     """
     try:
         secret, is_earlier = services.current().keyring.decrypt(factor.secret)
@@ -68,7 +68,7 @@ def use_one_time_code(factor: SecondFactor, code: str) -> bool:
 
 
 def _step_of(secret: str, code: str) -> int | None:
-    """Return the step of the code, now or a neighbour (RFC 6238 section 5.2), or None."""
+    """Return the step that the code is for, now or one off (RFC 6238 section 5.2), or None."""
     totp, now, given = pyotp.TOTP(secret), int(clock.timestamp()) // STEP, _compact(code).encode()
     for step in (now, now - 1, now + 1):
         if hmac.compare_digest(totp.generate_otp(step).encode(), given):
@@ -77,13 +77,13 @@ def _step_of(secret: str, code: str) -> int | None:
 
 
 def encrypted(secret: str) -> dict[str, str]:
-    """Return the columns that store the secret, under the present SECRET_KEY."""
+    """Return the columns that store the secret, encrypted under the current SECRET_KEY."""
     keyring = services.current().keyring
     return {"secret": keyring.encrypt(secret.encode()), "secret_id": keyring.secret_ids[0]}
 
 
 def qr_svg(text: str) -> str:
-    """Return a QR code as one SVG element that fills its space, on white even on a dark page."""
+    """Return a QR code as an SVG element that fills its container, white even on a dark page."""
     svg = io.BytesIO()
     segno.make_qr(text, error="m").save(
         svg,
@@ -100,7 +100,7 @@ def qr_svg(text: str) -> str:
 
 
 def replace_recovery_codes(user_id: UUID) -> list[str]:
-    """Replace the user's recovery codes by ten new ones: 128 random bits each, in base32."""
+    """Replace the user's recovery codes with ten new ones: 128 random bits each, in base32."""
     RecoveryCode.delete().where(RecoveryCode.user == user_id).execute()
     drawn = (base64.b32encode(secrets.token_bytes(16)).decode() for _ in range(RECOVERY_CODES))
     texts = [text.rstrip("=") for text in drawn]
@@ -110,17 +110,17 @@ def replace_recovery_codes(user_id: UUID) -> list[str]:
 
 
 def _use_recovery_code(user: User, code: str) -> bool:
-    """Use up the recovery code by one DELETE; False if it is not one of the user's."""
+    """Use up the recovery code with one DELETE; False if it is not one of the user's."""
     same = (RecoveryCode.user == user) & (RecoveryCode.digest == _digest(_compact(code)))
     return bool(RecoveryCode.delete().where(same).execute())
 
 
 def _digest(text: str) -> str:
-    # No slow hash: 2^128 codes cannot be tried. The time of a look-up may reveal something about
-    # the digest, but nothing about the code.
+    # A fast hash is enough, since 2^128 codes cannot be tried. The time that a query takes may
+    # reveal something about the digest, but nothing about the code.
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _compact(code: str) -> str:
-    """Return the code as it is compared, however it was typed."""
+    """Return the code in the form that is compared, however it was typed."""
     return code.replace("-", "").replace(" ", "").upper()

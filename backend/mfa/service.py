@@ -1,7 +1,7 @@
-"""What may be done with the second factor: setting it up, using its codes, removing it.
+"""The second factor: setting it up, checking codes, removing it.
 
 One-time codes follow RFC 6238 as all authenticator apps implement it: SHA-1, six digits, 30
-seconds. Ten recovery codes stand in for a lost app. Wrong codes count like wrong passwords.
+seconds. Users who lose the app have ten recovery codes. Wrong codes count like wrong passwords.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ def require_enrolment(user: Any) -> None:
 
 
 def login(mfa_token: str, code: str) -> dict[str, Any]:
-    """Return tokens for a new session if `code` is of the second factor of the token's user.
+    """Return the tokens of a new session for the user of `mfa_token`, whose code this must be.
 
-    InvalidCredentials for a wrong code, and for a token that is used, too old, or was tried with
-    five wrong codes.
+    Raises InvalidCredentials for a wrong code, and for a token that is used, too old, or has been
+    tried with five wrong codes.
     """
-    user, step = _halfway_in(mfa_token), f"second step {mfa_token}"
+    user, step = _user_of(mfa_token), f"second step {mfa_token}"
     with throttling.attempt(user, "login.mfa", code=True):
         if not limits.allow(step, SECOND_STEP_TRIES) or not codes.check(user, code):
             raise InvalidCredentials
@@ -64,8 +64,8 @@ def login(mfa_token: str, code: str) -> dict[str, Any]:
     return sessions.open_session(user, "login.mfa")
 
 
-def _halfway_in(mfa_token: str) -> User:
-    """Return the user who gave their password for this token and has not changed it since."""
+def _user_of(mfa_token: str) -> User:
+    """Return the user who got this token for their password and has not changed that since."""
     try:
         user_id, epoch = services.current().keyring.read_for(SECOND_STEP, mfa_token)
     except InvalidToken:
@@ -87,13 +87,13 @@ def state(actor: Identity) -> dict[str, Any]:
 def start(actor: Identity, current_password: str) -> dict[str, str]:
     """Create a secret for the actor's authenticator app: in base32, as a URI, as a QR code in SVG.
 
-    It is in force once `confirm` gets one of its codes, and voids an earlier unconfirmed one.
-    Forbidden for a wrong password, Conflict if the actor already has a second factor.
+    It takes effect once `confirm` gets one of its codes, and replaces an earlier unconfirmed one.
+    Raises Forbidden for a wrong password, Conflict if the actor already has a second factor.
     """
     user = throttling.require_password(actor, current_password, "mfa.enable")
     secret = pyotp.random_base32()
     with current.atomic():
-        _hold(user.id, enabled=False)
+        _lock_user(user.id, enabled=False)
         SecondFactor.delete().where(SecondFactor.user == user).execute()
         SecondFactor.create(user=user, **codes.encrypted(secret))
     issuer = context.settings().service_name
@@ -102,9 +102,9 @@ def start(actor: Identity, current_password: str) -> dict[str, str]:
 
 
 def confirm(actor: Identity, code: str) -> list[str]:
-    """Activate the secret of `start` with one of its codes; return the recovery codes, shown once.
+    """Activate the secret from `start` with one of its codes; return new recovery codes.
 
-    Forbidden for a wrong code, Conflict if there is nothing to confirm.
+    Raises Forbidden for a wrong code, Conflict if there is nothing to confirm.
     """
     user = users.get(actor, actor.user_id)
     factor = SecondFactor.get_or_none(SecondFactor.user == user)
@@ -114,14 +114,14 @@ def confirm(actor: Identity, code: str) -> list[str]:
         if not codes.use_one_time_code(factor, code):
             raise throttling.wrong_code()
     with current.atomic():
-        _hold(user.id, enabled=False)
+        _lock_user(user.id, enabled=False)
         same = SecondFactor.id == factor.id
         if not SecondFactor.update(confirmed_at=clock.now()).where(same).execute():
             raise Conflict(
                 "conflict",
                 "The second factor was set up again in another request; confirm that one.",
             )
-        _note(user.id, enabled=True)
+        _set_enabled(user.id, enabled=True)
         audit.record(actor, "mfa.enable", target=("user", user.id))
         mailer.send_to(user, "mfa_enabled")
         return codes.replace_recovery_codes(user.id)
@@ -130,21 +130,21 @@ def confirm(actor: Identity, code: str) -> list[str]:
 def disable(actor: Identity, current_password: str, code: str) -> None:
     """Remove the actor's second factor.
 
-    Forbidden for a wrong password or code, Conflict if there is none.
+    Raises Forbidden for a wrong password or code, Conflict if there is none.
     """
     user = _prove(actor, current_password, code, "mfa.disable")
     with current.atomic():
-        _hold(user.id, enabled=True)
+        _lock_user(user.id, enabled=True)
         _remove(user.id)
         audit.record(actor, "mfa.disable", target=("user", user.id))
         mailer.send_to(user, "mfa_disabled", by_admin=False)
 
 
 def new_recovery_codes(actor: Identity, current_password: str, code: str) -> list[str]:
-    """Return ten new recovery codes, which void all earlier ones. Refuses as `disable` does."""
+    """Return ten new recovery codes, which replace all earlier ones. Refuses as `disable` does."""
     user = _prove(actor, current_password, code, "mfa.enable")
     with current.atomic():
-        _hold(user.id, enabled=True)
+        _lock_user(user.id, enabled=True)
         audit.record(actor, "mfa.enable", target=("user", user.id), recovery_codes="new")
         mailer.send_to(user, "recovery_codes")
         return codes.replace_recovery_codes(user.id)
@@ -152,7 +152,7 @@ def new_recovery_codes(actor: Identity, current_password: str, code: str) -> lis
 
 @atomic
 def clear(actor: Identity, user_id: UUID) -> None:
-    """Remove another user's second factor, if there is one, as an administrator."""
+    """Remove another user's second factor, if they have one. For administrators."""
     user = permissions.for_update(actor, user_id, not_own=True)
     _remove(user.id)
     if user.mfa_enabled:
@@ -161,9 +161,9 @@ def clear(actor: Identity, user_id: UUID) -> None:
 
 
 def _prove(actor: Identity, current_password: str, code: str, action: str) -> User:
-    """Return the actor's row, if both are theirs.
+    """Return the actor's row if both the password and the code are right.
 
-    Checks the password first: a wrong one uses up no code.
+    Checks the password first, so that a wrong one does not use up the code.
     """
     user = throttling.require_password(actor, current_password, action)
     if not user.mfa_enabled:
@@ -178,20 +178,20 @@ def _conflict(*, enabled: bool) -> Conflict:
     return Conflict("conflict", f"The second factor is {'already' if enabled else 'not'} on.")
 
 
-def _hold(user_id: UUID, *, enabled: bool) -> None:
-    """Lock the user's row, which makes the following one step; Conflict if `enabled` differs."""
+def _lock_user(user_id: UUID, *, enabled: bool) -> None:
+    """Lock the user's row for the transaction; Conflict if the second factor is not as expected."""
     rows = User.select(User.id).where((User.id == user_id) & (User.mfa_enabled == enabled))
     if not lock(rows):
         raise _conflict(enabled=not enabled)
 
 
-def _note(user_id: UUID, *, enabled: bool) -> None:
-    """Record in the user's row whether there is a second factor; all other code reads it there."""
+def _set_enabled(user_id: UUID, *, enabled: bool) -> None:
+    """Set the column of the user's row in which all other code sees whether MFA is on."""
     changed = User.update(mfa_enabled=enabled, updated_at=clock.now())
     changed.where((User.id == user_id) & (User.mfa_enabled != enabled)).execute()
 
 
 def _remove(user_id: UUID) -> None:
-    _note(user_id, enabled=False)
+    _set_enabled(user_id, enabled=False)
     for table in (SecondFactor, RecoveryCode):
         table.delete().where(table.user == user_id).execute()

@@ -16,32 +16,29 @@ from ..db.database import atomic
 from .models import Throttle
 
 
-def allow(what: str, limit: Limit) -> bool:
-    """Use up one unit of the limit of `what`; False if none is left."""
-    return _use(services.current().keyring.blind(what), limit) is not None
+def allow(name: str, limit: Limit) -> bool:
+    """Use one unit of the limit called `name`; return False if none is left."""
+    return _use(services.current().keyring.blind(name), limit) is not None
 
 
-def spend(what: str, limit: Limit) -> None:
+def spend(name: str, limit: Limit) -> None:
     """Like `allow`, but raise Failure `rate_limited`, with the seconds to wait, if none is left."""
-    if not allow(what, limit):
-        raise too_many(services.current().keyring.blind(what), None)
+    if not allow(name, limit):
+        raise too_many(services.current().keyring.blind(name), None)
 
 
-def allow_from_here(what: str, limit: Limit) -> bool:
-    """Like `allow`, for requests from the present address.
-
-    Most of a flood ends with one read, and costs no write.
-    """
-    bucket = services.current().keyring.blind(f"{what} from {context.network()}")
+def allow_from_here(name: str, limit: Limit) -> bool:
+    """Like `allow`, but with a separate limit for each address. Most of a flood costs no write."""
+    bucket = services.current().keyring.blind(f"{name} from {context.network()}")
     full = (Throttle.used >= limit.most) & (Throttle.expires_at > clock.now())
     if Throttle.select().where((Throttle.bucket == bucket) & full).exists():
         return False
     return _use(bucket, limit) is not None
 
 
-def use_up(what: str, limit: Limit) -> None:
-    """Use up all that is left of the limit of `what`."""
-    bucket, now = services.current().keyring.blind(what), clock.now()
+def use_up(name: str, limit: Limit) -> None:
+    """Use all that is left of the limit called `name`."""
+    bucket, now = services.current().keyring.blind(name), clock.now()
     Throttle.insert(
         bucket=bucket, used=limit.most, expires_at=now + timedelta(seconds=limit.seconds)
     ).on_conflict(conflict_target=[Throttle.bucket], update={Throttle.used: limit.most}).execute()
@@ -49,25 +46,22 @@ def use_up(what: str, limit: Limit) -> None:
 
 @atomic
 def use_all(limits: dict[str, Limit], refuse: Callable[[str], None]) -> list[tuple[str, datetime]]:
-    """Count one more in each bucket and return when each empties; call `refuse` for full ones.
+    """Count one more in each bucket, and return when each empties; call `refuse` for full ones.
 
-    All callers take the buckets in the same order, so that no two deadlock.
+    All callers use the buckets in the same order, so that no two deadlock.
     """
-    booked = []
+    counted = []
     for bucket, limit in limits.items():
         end = _use(bucket, limit)
         if end is None:
             refuse(bucket)
         else:
-            booked.append((bucket, end))
-    return booked
+            counted.append((bucket, end))
+    return counted
 
 
 def _use(bucket: str, limit: Limit) -> datetime | None:
-    """Count one more in the bucket, in one statement; return when it empties.
-
-    Returns None if it is full.
-    """
+    """Count one more in the bucket, in one statement; return when it empties, None if full."""
     now = clock.now()
     empty = Throttle.expires_at <= now
     rows = (
@@ -89,15 +83,15 @@ def _use(bucket: str, limit: Limit) -> datetime | None:
 
 
 @atomic
-def take_back(booked: list[tuple[str, datetime]]) -> None:
-    """Count one less in each bucket that has not been emptied since."""
-    for bucket, end in booked:
+def uncount(counted: list[tuple[str, datetime]]) -> None:
+    """Count one less in each bucket that has not emptied since."""
+    for bucket, end in counted:
         same = (Throttle.bucket == bucket) & (Throttle.expires_at == end)
         Throttle.update(used=Throttle.used - 1).where(same).execute()
 
 
 def too_many(bucket: str, ends: datetime | None) -> Failure:
-    """The error for a full bucket, which empties when it `ends`, or, if None, as the row says."""
+    """Return the error for a full bucket, which empties when it `ends` (None: read that)."""
     if ends is None:
         row = Throttle.get_or_none(Throttle.bucket == bucket)
         ends = row.expires_at if row else clock.now()

@@ -1,8 +1,8 @@
-"""Throttles limit how often a password or a code may be guessed; the database counts.
+"""Limit how often passwords and codes may be guessed, counting failures in the database.
 
-Only failures count. Each guess is booked before it is checked and taken back if it was right, so
-that of many concurrent guesses no more are checked than the limit allows, in all processes together
-(NIST SP 800-63B section 3.2.2; ASVS 5.0 6.3.1).
+Each guess is counted before it is checked, and uncounted if it was right. So even of many
+concurrent guesses, in all processes together, no more are checked than the limit allows (NIST SP
+800-63B section 3.2.2; ASVS 5.0 6.3.1).
 """
 
 from __future__ import annotations
@@ -33,15 +33,16 @@ _USED = "SELECT bucket, used, expires_at FROM throttles WHERE bucket IN ({}) AND
 def attempt(
     account: User | str, action: str, actor: Identity | None = None, *, code: bool = False
 ) -> Iterator[None]:
-    """Allow one guess at the account's password, or at a `code`, from the present address.
+    """Allow one guess at the account's password, or at a `code`, from the current address.
 
-    The block raises InvalidCredentials or Forbidden for a wrong guess: it counts then, and a failed
-    `action` is recorded. `account` is the name that was given if there is no such user: it has
-    limits too, or the difference would give it away. Failure `rate_limited` after too many guesses.
+    The block must raise InvalidCredentials or Forbidden for a wrong guess, which is then counted
+    and recorded as a failed `action`. For an unknown user, `account` is the name that was given: it
+    has the same limits, so that they do not reveal which accounts exist. Raises Failure
+    `rate_limited` after too many guesses.
     """
     if not code:  # before any write: clients without a slot retry immediately
         services.current().password_hasher.require_place(_hashes_as(account))
-    booked = _book(account, code=code)
+    counted = _count(account, code=code)
     try:
         yield
     except (InvalidCredentials, Forbidden) as refusal:
@@ -49,13 +50,13 @@ def attempt(
         audit.record(actor, action, outcome="failure", target=target, code=refusal.code)
         raise
     except BaseException:
-        limits.take_back(booked)
+        limits.uncount(counted)
         raise
-    limits.take_back(booked)
+    limits.uncount(counted)
 
 
 def require_password(actor: Identity, password: str, action: str) -> User:
-    """Return the actor's row if `password` is theirs, as an attempt at `action`; else Forbidden."""
+    """Return the actor's row if the password is right, as an attempt at `action`, or Forbidden."""
     user = users.get(actor, actor.user_id)
     with attempt(user, action, actor):
         if not is_password(user, password):
@@ -64,23 +65,23 @@ def require_password(actor: Identity, password: str, action: str) -> User:
 
 
 def is_password(account: User | str, password: str) -> bool:
-    """True if it is the account's password; takes equally long for an unknown name."""
+    """Return whether the password is right, after the same time for known and unknown names."""
     stored = account.password_hash if isinstance(account, User) else None
     return services.current().password_hasher.verify(password, stored, _hashes_as(account))
 
 
 def wrong_password() -> Forbidden:
-    """The error for a wrong `current_password`; the session goes on."""
+    """Return the error for a wrong `current_password`, which does not end the session."""
     return Forbidden("wrong_password", "The current password is wrong.")
 
 
 def wrong_code() -> Forbidden:
-    """The error for a wrong code from a signed-in user; the session goes on."""
+    """Return the error for a wrong code from a signed-in user, which does not end the session."""
     return Forbidden("wrong_code", "The code is wrong, has been used, or is too old.")
 
 
 def remember_address(user: User) -> None:
-    """Remember that the user signed in from the present address."""
+    """Remember that the user signed in from the current address."""
     _remember(user, context.network())
 
 
@@ -93,26 +94,26 @@ def _remember(user: User, address: str) -> None:
 
 
 def clear_failures(user: User) -> None:
-    """Forget failed guesses at the user's account: the day's, and those from this address."""
+    """Forget failed guesses at the account: those of the day, and those from this address."""
     who, blind = _who(user), services.current().keyring.blind
-    # In the order in which guesses are booked, so that the two never deadlock.
+    # In the order in which guesses are counted, so that the two never deadlock.
     for bucket in (blind(f"{who} from {context.network()}"), blind(who)):
         Throttle.delete().where(Throttle.bucket == bucket).execute()
 
 
 def trust_address(user: User) -> None:
-    """Let the user sign in from the present address, however many failures others have caused.
+    """Let the user sign in from the current address, however many failures others have caused.
 
-    For a user who has just proved, by a link or a code, that they read the account's mail. An
-    intruder who reads that mail still has to guess the second factor, and gets no extra guesses:
-    failed codes are also counted separately, and this function does not affect that count.
+    Call this for a user who has just proved, with a link or a code, that they can read the
+    account's mail. An intruder who can read it too still has to guess the second factor, and gets
+    no extra guesses: failed codes are also counted separately, and that count stays.
     """
     clear_failures(user)
     _remember(user, _by_mail(context.network()))
 
 
-def _book(account: User | str, *, code: bool) -> list[tuple[str, datetime]]:
-    """Book this attempt: return the buckets that count it, with their ends.
+def _count(account: User | str, *, code: bool) -> list[tuple[str, datetime]]:
+    """Count this attempt; return the buckets that count it, and when each empties.
 
     Raises Failure if one of them is full.
     """
@@ -144,7 +145,7 @@ def _book(account: User | str, *, code: bool) -> list[tuple[str, datetime]]:
 
 
 def _is_known(account: User | str, addresses: list[str]) -> bool:
-    """True if the user used one of these lately, so that others cannot lock them out there."""
+    """Return whether the user recently used one of these, where others cannot lock them out."""
     since = clock.now() - KNOWN_FOR
     return (
         isinstance(account, User)
@@ -159,22 +160,22 @@ def _is_known(account: User | str, addresses: list[str]) -> bool:
 
 
 def _by_mail(address: str) -> str:
-    """Name an address at which the user read their mail but has not signed in yet."""
+    """Return what is stored for an address from which the user has so far only read their mail."""
     return f"{address} by mail"
 
 
 def _who(account: User | str) -> str:
-    """The account's name in its buckets: one for all names of a user."""
+    """Return the account's name in buckets, which is the same for all names of a user."""
     return f"user {account.id}" if isinstance(account, User) else f"name {_folded(account)}"
 
 
 def _hashes_as(account: User | str) -> Account:
-    """The account as the hasher knows it."""
+    """Return the name by which the password hasher knows the account."""
     return account.id if isinstance(account, User) else account.lower()
 
 
 def _folded(name: str) -> str:
-    """Return an unknown name in the form in which it would be unique."""
+    """Return the form of an unknown name that would be unique."""
     try:
         return fold_email(name)
     except ValueError:
