@@ -84,7 +84,7 @@ def test_keys_that_nobody_uses_are_disabled_and_nobody_did_it(
     travel(days=89)
     assert prune(mailing)[1:] == []  # a use may be a little late to be written
     travel(hours=2)
-    assert prune(mailing)[1:] == ["2 keys disabled or expiring soon."]
+    assert prune(mailing)[1:] == ["disable unused keys: 2"]
     assert prune(mailing)[1:] == []
     alice, root = sign_in(client, "alice"), sign_in(client, "root")
     assert {name: status(alice, key) for name, key in keys.items()} == {

@@ -13,7 +13,8 @@ from marshmallow import fields
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from backend.web.access import public
-from backend.web.api import Blueprint, ResponseSchema, page_of
+from backend.web.api import Blueprint, page_of
+from backend.web.fields import ResponseSchema
 
 from .support.problems import assert_problem
 

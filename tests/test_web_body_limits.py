@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from marshmallow import fields
 from werkzeug.test import TestResponse
 
-from backend.web.api import List, Schema
+from backend.web.fields import List, Schema
 
 from .support.openapi import NOTHING
 from .support.people import Person

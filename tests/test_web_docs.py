@@ -13,7 +13,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from backend.core.settings import ROOT
 from backend.web import problems
-from backend.web.api import ResponseSchema
+from backend.web.fields import ResponseSchema
 
 from .support.apps import client_of
 from .support.databases import ON_SQLITE

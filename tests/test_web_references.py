@@ -17,7 +17,8 @@ from backend.db import migrations
 from backend.db.database import Model, atomic
 from backend.users.models import User
 from backend.web.access import actor, session_or_any_key
-from backend.web.api import Blueprint, Id, List, ResponseSchema, Schema, Timestamp
+from backend.web.api import Blueprint
+from backend.web.fields import Id, List, ResponseSchema, Schema, Timestamp
 
 from .support.apps import service_of
 from .support.openapi import NOTHING

@@ -5,7 +5,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validate
 
-from ..web.api import Id, List, Pattern, Timestamp, about
+from ..web.fields import Id, List, Pattern, Timestamp, about
 from .networks import parse_address, parse_network
 from .scopes import PATTERN
 

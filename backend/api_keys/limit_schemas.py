@@ -4,7 +4,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
-from ..web.api import EnumString, ResponseSchema, Schema, StrictInteger, about
+from ..web.fields import EnumString, ResponseSchema, Schema, StrictInteger, about
 from . import quotas
 from .quotas import INTERVALS
 

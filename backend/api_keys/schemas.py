@@ -3,10 +3,10 @@
 from marshmallow import ValidationError, fields, validate, validates_schema
 
 from ..users.schemas import USER_ID
-from ..web.api import (
+from ..web.api import PageQuery
+from ..web.fields import (
     EnumString,
     Id,
-    PageQuery,
     QueryBoolean,
     ResponseSchema,
     Schema,

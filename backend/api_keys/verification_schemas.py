@@ -3,7 +3,7 @@
 from marshmallow import fields, validate
 
 from ..users.schemas import kind, role
-from ..web.api import (
+from ..web.fields import (
     EnumString,
     Id,
     ResponseSchema,

@@ -2,7 +2,8 @@
 
 from marshmallow import fields
 
-from ..web.api import EnumString, Id, PageQuery, ResponseSchema, Timestamp, about
+from ..web.api import PageQuery
+from ..web.fields import EnumString, Id, ResponseSchema, Timestamp, about
 from .service import ACTIONS, OUTCOMES
 
 _USER = "0192d3a4-5b6c-7d8e-9f01-23456789abcd"

@@ -9,7 +9,8 @@ from marshmallow import fields
 from .. import services
 from ..core.errors import NotFound
 from ..web.access import public
-from ..web.api import Blueprint, ResponseSchema, about
+from ..web.api import Blueprint
+from ..web.fields import ResponseSchema, about
 
 blp = Blueprint("jwks", __name__, description="Public keys and metadata")
 

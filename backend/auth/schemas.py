@@ -3,7 +3,7 @@
 from marshmallow import fields, validate
 
 from ..users.schemas import UserSchema, email, password, username
-from ..web.api import EnumString, Id, ResponseSchema, Schema, Timestamp, about
+from ..web.fields import EnumString, Id, ResponseSchema, Schema, Timestamp, about
 
 _SESSION_ID = "0192d3a4-7777-7d8e-9f01-23456789abcd"
 _REFRESH_TOKEN = "btr_AZLTpFtsfY6fASNFZ4mrzQAAAAA.kFo2bS8u1n5mD3t0m9b6cXJv4yqYhT7wKpL2sQeRzWU"  # noqa: S105

@@ -4,7 +4,7 @@ from marshmallow import EXCLUDE, fields
 
 from ..api_keys.key_fields import KEY, KEY_ID
 from ..users.schemas import USER_ID, role
-from ..web.api import EnumString, Id, ResponseSchema, Schema, about
+from ..web.fields import EnumString, Id, ResponseSchema, Schema, about
 
 TOKEN_TYPES = ("access_token", "refresh_token", "api_key")
 

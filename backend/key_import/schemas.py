@@ -6,7 +6,7 @@ from marshmallow import ValidationError, fields, validate
 
 from ..api_keys.schemas import CreateKeySchema
 from ..crypto.keyring import read_digest
-from ..web.api import Schema, Timestamp, about
+from ..web.fields import Schema, Timestamp, about
 
 
 class Digest(fields.String):

@@ -2,7 +2,7 @@
 
 from marshmallow import fields
 
-from ..web.api import EnumString, ResponseSchema, Schema, Timestamp, about
+from ..web.fields import EnumString, ResponseSchema, Schema, Timestamp, about
 
 
 class UsageQuery(Schema):

@@ -5,7 +5,7 @@ from marshmallow import fields, validate
 
 from ..auth.schemas import MFA_TOKEN, token_field
 from ..users.schemas import password
-from ..web.api import ResponseSchema, Schema, about
+from ..web.fields import ResponseSchema, Schema, about
 
 _SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"  # noqa: S105
 _URI = pyotp.TOTP(_SECRET).provisioning_uri(name="alice", issuer_name="accounts.example.org")

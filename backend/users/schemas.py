@@ -7,10 +7,10 @@ from marshmallow import ValidationError, fields, validate
 from ..core.email_addresses import MAX_EMAIL, fold_email
 from ..core.identity import ROLES
 from ..crypto.passwords import MAX_LENGTH, normalised
-from ..web.api import (
+from ..web.api import PageQuery
+from ..web.fields import (
     EnumString,
     Id,
-    PageQuery,
     Pattern,
     QueryBoolean,
     ResponseSchema,

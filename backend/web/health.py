@@ -18,7 +18,8 @@ from ..db.database import release
 from ..db.errors import explain
 from ..services import Services
 from .access import public
-from .api import Blueprint, ResponseSchema, about
+from .api import Blueprint
+from .fields import ResponseSchema, about
 
 log = logging.getLogger(__name__)
 

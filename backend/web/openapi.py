@@ -11,7 +11,8 @@ from marshmallow import fields
 
 from . import problems
 from .access import Access
-from .api import Api, EnumString, Id, IdConverter, ResponseSchema, about
+from .api import Api, IdConverter
+from .fields import EnumString, Id, ResponseSchema, about
 
 TITLE = "Backend"
 DESCRIPTION = """Accounts, sessions and API keys for your services.
