@@ -25,7 +25,7 @@ FORM = "application/x-www-form-urlencoded"
 KIB = 1024
 MIB = 1024 * KIB
 PUBLIC = 32 * KIB
-MANY = 250_000
+MANY = 200_000
 
 
 def padded(size: int, kind: str = JSON) -> bytes:
