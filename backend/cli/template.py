@@ -47,7 +47,7 @@ def new(subject: str, singular: str | None) -> None:
         (ROOT / path).write_text(_named(text, subject, singular), "utf-8")
         say(f"written {path}")
     importlib.invalidate_caches()
-    written = migrations.revision(services.current().database, f"add {subject}")
+    written = migrations.revision(services.current().database, f"Add {subject}.")
     say(f"written {written and written.relative_to(ROOT)}")
     say(f"Now add {subject}.SUBJECT to SUBJECTS in {PACKAGE.name}/app.py, read the migration, and")
     say("run `flask --app wsgi db upgrade`, `make format`, `make test` and `make lint`.")
