@@ -79,10 +79,19 @@ def test_redoc_shows_the_document_and_fetches_nothing_from_elsewhere(
 def test_swagger_ui_is_dark_when_the_system_is(page: Chromium, address: str) -> None:
     page.open(f"{address}/v1/docs")
     until(lambda: "/v1/auth/login" in page.shows())
-    colours = {}
-    for scheme in ("light", "dark", "light"):
+
+    def background() -> str:
+        return str(page.run("getComputedStyle(document.documentElement).backgroundColor"))
+
+    def prefer(scheme: str) -> None:
         preferred = {"name": "prefers-color-scheme", "value": scheme}
         page.call("Emulation.setEmulatedMedia", features=[preferred])
-        colours[scheme] = page.run("getComputedStyle(document.documentElement).backgroundColor")
+
+    prefer("light")
+    until(lambda: "dark-mode" not in page.run("document.documentElement.className"))
+    light = background()
+    prefer("dark")
+    until(lambda: background() != light)
+    prefer("light")
+    until(lambda: background() == light)
     page.call("Emulation.setEmulatedMedia", features=[])
-    assert colours["light"] != colours["dark"]
