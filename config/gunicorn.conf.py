@@ -13,10 +13,11 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from backend.core import logs
 from backend.core.settings import Settings, SettingsError
+from backend.core.settings_checks import require_safe
 from backend.server.listeners import addresses, announce, stop_listening, use_temporary_folder
 
 try:
-    _settings = Settings.load().check()
+    _settings = require_safe(Settings.load())
 except SettingsError as refusal:
     sys.exit(f"Not started, for these reasons:\n{refusal}")
 
