@@ -8,7 +8,7 @@ from . import commands, jwks, password_page, routes, sessions
 
 
 def init_app(app: Flask, api: Api) -> None:
-    """Register what is not under /v1: public keys, metadata, the page to set a password."""
+    """Register the routes outside /v1: public keys, metadata and the password page."""
     api.register_blueprint(jwks.blp)
     password_page.init_app(app)
 

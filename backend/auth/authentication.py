@@ -1,4 +1,4 @@
-"""Who is calling, and with which credential: the same for every door.
+"""Find out who is calling, and with which credential, in the same way for every door.
 
 The credential is read from the WSGI environ, so that a door does not need Flask.
 """
@@ -24,8 +24,8 @@ from . import lookup
 
 _ACCESS_TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
-# The decisions that mean a key is not valid at all, or not any more.
-_NOT_GOOD = frozenset({"not_found", "revoked", "disabled", "expired", "owner_inactive"})
+# The decisions that mean that a key is not valid, or no longer.
+_INVALID = frozenset({"not_found", "revoked", "disabled", "expired", "owner_inactive"})
 
 
 def authenticate(environ: WSGIEnvironment, need: Need | None) -> Identity:
@@ -38,7 +38,7 @@ def authenticate(environ: WSGIEnvironment, need: Need | None) -> Identity:
     try:
         if _ACCESS_TOKEN.fullmatch(bearer):
             try:
-                return _known(lookup.by_access_token(bearer))
+                return _set_actor(lookup.by_access_token(bearer))
             except InvalidCredentials:
                 if not key:  # in both headers, since an imported key may look like an access token
                     raise
@@ -49,7 +49,7 @@ def authenticate(environ: WSGIEnvironment, need: Need | None) -> Identity:
 
 
 def _presented(environ: WSGIEnvironment) -> tuple[str, str]:
-    """Return what was sent as (bearer token, X-API-Key). Both may be sent if they are equal."""
+    """Return (bearer token, X-API-Key) as sent. Both may be sent only if they are equal."""
     bearer = bearer_of(environ)
     key = environ.get("HTTP_X_API_KEY", "").strip(" \t")
     if bearer and key and bearer != key:
@@ -62,18 +62,18 @@ def _presented(environ: WSGIEnvironment) -> tuple[str, str]:
 def by_api_key(text: str, need: Need | None) -> Identity:
     """Return the identity behind the API key with this text; it counts as used.
 
-    Forbidden if the key lacks what it needs or may not be used from here; Failure `rate_limited` or
-    `usage_exceeded` if it is used up. Where no key is accepted, `need` is None: then it does not
-    count as used, and only its address is checked.
+    Raises Forbidden if the key lacks something that it needs or may not be used from this address,
+    and Failure `rate_limited` or `usage_exceeded` if its limit or quota is used up. `need` is None
+    where no key is accepted: then it does not count as used, and only the address is checked.
     """
     call = context.current_call()
     wanted, cost = (Need(), 0) if need is None else (need, 1)
     decision = verification.verify(text, wanted.scopes, call.address, role=wanted.role, cost=cost)
     key = decision.key
-    if key is None or decision.code in _NOT_GOOD:
+    if key is None or decision.code in _INVALID:
         raise InvalidCredentials  # one answer, whatever makes the key invalid
     call.rate = decision.rate
-    identity = _known(key.identity)
+    identity = _set_actor(key.identity)
     if decision.code != VALID and (cost or decision.code == "ip_not_allowed"):
         raise _refused(decision, wanted)
     return identity
@@ -94,22 +94,22 @@ def _refused(decision: Decision, need: Need) -> Failure:
 
 
 def wrong_role(need: Need) -> Forbidden:
-    """The error for a caller without the role that is needed."""
+    """Return the error for a caller without the role that is needed."""
     return Forbidden("forbidden", f"This requires the role {need.role}.")
 
 
-def lacks_scope(what: str, need: Need) -> Forbidden:
-    """The error for a credential, `what`, without the scopes that are needed."""
+def lacks_scope(credential: str, need: Need) -> Forbidden:
+    """Return the error for a credential without the scopes that are needed."""
     wanted = " ".join(need.scopes)
     return Forbidden(
         "insufficient_scope",
-        f"{what} lacks the scope {wanted}.",
+        f"{credential} lacks the scope {wanted}.",
         challenge=f'{INSUFFICIENT_SCOPE}, scope="{wanted}"',
     )
 
 
-def _known(identity: Identity) -> Identity:
-    """Return the identity, after noting it for the log and as the actor of the call."""
+def _set_actor(identity: Identity) -> Identity:
+    """Set the identity as the actor of the call, and for the log; return it."""
     call = context.current_call()
     call.identity = identity
     call.who = f"user:{identity.user_id}"

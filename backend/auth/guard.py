@@ -1,4 +1,4 @@
-"""May the caller pass? One function decides it for routes, proxies, WSGI applications and views."""
+"""May the caller pass? One function decides, for routes, proxies, WSGI applications and views."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from wsgiref.types import WSGIEnvironment
 
 from .. import services
-from ..api_keys import scopes as rules
+from ..api_keys.scopes import PATTERN, allowed
 from ..core import context
 from ..core.errors import Failure, Forbidden
 from ..core.identity import ROLES, Identity, Need, Requirement, holds_role
@@ -18,7 +18,7 @@ from .client_secrets import authenticate_client
 
 log = logging.getLogger(__name__)
 
-_SCOPE = re.compile(rules.PATTERN)
+_SCOPE = re.compile(PATTERN)
 
 
 def authorize(environ: WSGIEnvironment, wanted: Requirement) -> Identity:
@@ -39,7 +39,7 @@ def _check_session(identity: Identity, wanted: Requirement) -> None:
     need, kind = wanted.session, identity.user.kind
     if not holds_role(identity.role, need.role):
         raise wrong_role(need)
-    if not all(rules.allowed(scope, identity.role, kind) for scope in need.scopes):
+    if not all(allowed(scope, identity.role, kind) for scope in need.scopes):
         raise lacks_scope("The session", need)
     if not wanted.before_enrolment:
         for check in services.current().session_checks:
@@ -49,8 +49,8 @@ def _check_session(identity: Identity, wanted: Requirement) -> None:
 def requirement(scopes: Iterable[str], role: str | None) -> Requirement:
     """Return the requirement of another service: all of these scopes, and the role.
 
-    A session has a scope if its user's role allows a key to have it. ValueError for unknown scopes
-    or roles.
+    A session has a scope if its user's role allows a key to have it. Raises ValueError for unknown
+    scopes or roles.
     """
     need = Need(role, tuple(scopes))
     for scope in need.scopes:

@@ -1,4 +1,4 @@
-"""Whose session an access token belongs to: the statement that each request with one runs.
+"""Find the session of an access token, with the statement that each request with one runs.
 
 It is written by hand because building a query costs more than running it. It checks everything that
 can end a session, so that ending one or disabling a user takes effect immediately, in every

@@ -10,9 +10,9 @@ from ..users.models import User
 class Session(Model):
     """One sign-in, alive while its row exists, its epoch is the user's, and it has not expired.
 
-    `generation` counts rotations: the refresh token of the present generation is good, and the one
-    before it for a few seconds after `rotated_at`. `expires_at`, `ip` and `user_agent` are those of
-    the last sign-in or refresh; `secret_id` names the SECRET_KEY that signed its refresh token.
+    `generation` counts rotations: the refresh token of the current generation works, and the
+    previous one for a few seconds after `rotated_at`. `expires_at`, `ip` and `user_agent` are those
+    of the last sign-in or refresh; `secret_id` names the SECRET_KEY that signed its refresh token;
     `grace_used_at` is when the previous generation was last accepted from elsewhere.
     """
 

@@ -1,4 +1,4 @@
-"""Refresh tokens: exchanging them, and noticing copies."""
+"""Exchange refresh tokens, and detect stolen copies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .models import Session
 
 
 def refresh(token: str) -> dict[str, Any]:
-    """Return fresh tokens for a refresh token's session, rotating it by one guarded UPDATE.
+    """Return fresh tokens for a refresh token's session, rotating it in one guarded UPDATE.
 
     For a few seconds the previous token also returns the newest, so that parallel refreshes agree;
     if it comes from elsewhere, that is recorded. Any older token is a stolen copy: the session
@@ -28,7 +28,7 @@ def refresh(token: str) -> dict[str, Any]:
             return sessions.tokens(session.user, session_id, presented + 1)
         session = sessions.living(session_id)  # another request was first
     if session.generation == presented + 1 and _in_grace(session):
-        _note_grace(session)
+        _record_grace(session)
         return sessions.tokens(session.user, session_id, session.generation)
     if session.generation > presented:
         _end_copied(session)
@@ -38,7 +38,7 @@ def refresh(token: str) -> dict[str, Any]:
 def session_of_refresh_token(token: str) -> Session:
     """Return the session, with its user, for which this refresh token could be exchanged now.
 
-    InvalidCredentials if there is none. Rotates and ends nothing.
+    Raises InvalidCredentials if there is none. Changes nothing.
     """
     session_id, presented = services.current().keyring.read_refresh(token)
     session = sessions.living(session_id)
@@ -49,7 +49,7 @@ def session_of_refresh_token(token: str) -> Session:
 
 
 @atomic
-def _note_grace(session: Session) -> None:
+def _record_grace(session: Session) -> None:
     """Record, once per rotation, that the previous refresh token came from elsewhere.
 
     Elsewhere is another address or agent than the rotation: a browser's tabs share both, a thief

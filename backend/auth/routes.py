@@ -189,8 +189,8 @@ def forgot_password(body: dict[str, str]) -> None:
 def reset_password(body: dict[str, str]) -> None:
     """Set a password with the link from an e-mail
 
-    A link works once; one whose password was refused as too weak can be used again. All sessions of
-    the account end.
+    A link works once, but can be used again if the password was refused as too weak. All sessions
+    of the account end.
     """
     service.reset_password(**body)
 
@@ -203,7 +203,7 @@ def reset_password(body: dict[str, str]) -> None:
 def confirm_email(body: dict[str, str]) -> None:
     """Confirm a new e-mail address with the link that was mailed to it
 
-    A link works once. The former address gets an e-mail about the change.
+    A link works once. The former address is notified by e-mail.
     """
     service.confirm_email(body["token"])
 
@@ -213,27 +213,27 @@ def confirm_email(body: dict[str, str]) -> None:
 @admin("tokens:introspect")
 @blp.arguments(PresentedTokenSchema, location="form")
 @blp.response(200, IntrospectionSchema)
-def introspect_token(asked: dict[str, str]) -> dict[str, Any]:
+def introspect_token(form: dict[str, str]) -> dict[str, Any]:
     """Introspect a token or an API key (RFC 7662)
 
-    Returns whether it is active and, if so, what it is. Does not count as a use. A key with
+    Returns whether it is active and, if so, what it is. This does not count as a use. A key with
     `allowed_ips` is never active here, since its caller's address is unknown: verify it with
     `POST /v1/api-keys/verify`.
     """
-    return tokens.introspect(actor(), asked["token"])
+    return tokens.introspect(actor(), form["token"])
 
 
 @blp.route("/revoke", methods=["POST"])
 @public
 @blp.arguments(PresentedTokenSchema, location="form")
 @blp.response(200)
-def revoke_token(held: dict[str, str]) -> None:
+def revoke_token(form: dict[str, str]) -> None:
     """Revoke a token or an API key that you have (RFC 7009)
 
-    You need not sign in. An access or refresh token ends its session; an API key is revoked with
-    all keys made with it. The answer is the same if there is no such token.
+    You do not have to sign in. An access or refresh token ends its session; an API key is revoked
+    with all keys made with it. The answer is the same if there is no such token.
     """
-    tokens.revoke(held["token"])
+    tokens.revoke(form["token"])
 
 
 def _me(identity: Identity) -> dict[str, Any]:

@@ -14,7 +14,7 @@ _ACCESS_TOKEN = "eyJhbGciOiJIUzI1NiIsImtpZCI6IjhmMTRlNDVmIiwidHlwIjoiYXQrand0In0
 
 
 def token_field(description: str, example: str) -> fields.String:
-    """The field for a token."""
+    """Return the field for a token."""
     return fields.String(
         required=True, validate=validate.Length(1, 4096), metadata=about(description, example)
     )
@@ -34,7 +34,9 @@ class LoginSchema(Schema):
 class RefreshSchema(Schema):
     """Exchange a refresh token."""
 
-    refresh_token = token_field("The one from the last sign-in or refresh.", _REFRESH_TOKEN)
+    refresh_token = token_field(
+        "The refresh token from the last sign-in or refresh.", _REFRESH_TOKEN
+    )
 
 
 class TokensSchema(ResponseSchema):
@@ -59,14 +61,14 @@ class AuthSchema(ResponseSchema):
     method = EnumString(
         "AuthMethod",
         ("session", "api_key"),
-        metadata=about("The kind of the credential.", "session"),
+        metadata=about("The kind of credential.", "session"),
     )
     session_id = Id(metadata=about("The session's id; only for a session.", _SESSION_ID))
     key_id = Id(metadata=about("The key's id; only for an API key."))
     scopes = fields.List(
         fields.String(),
         allow_none=True,
-        metadata=about("What the key may do now; null for a session.", None),
+        metadata=about("The scopes that the key has now; null for a session.", None),
     )
 
 
@@ -113,10 +115,8 @@ class ChangeMeSchema(Schema):
 class ChangePasswordSchema(Schema):
     """Change your password."""
 
-    current_password = password("Your password so far.", required=True)
-    new_password = password(
-        "The password to use from now on.", "purple elephants drink tea", required=True
-    )
+    current_password = password("Your current password.", required=True)
+    new_password = password("The new password.", "purple elephants drink tea", required=True)
 
 
 class ForgotSchema(Schema):
@@ -129,9 +129,7 @@ class ResetSchema(Schema):
     """Set a password with a link."""
 
     token = token_field("The token from the link.", _PASSWORD_LINK)
-    new_password = password(
-        "The password to use from now on.", "purple elephants drink tea", required=True
-    )
+    new_password = password("The new password.", "purple elephants drink tea", required=True)
 
 
 class ConfirmEmailSchema(Schema):

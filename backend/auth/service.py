@@ -1,4 +1,4 @@
-"""Signing in, and changing one's own name, address and password."""
+"""Sign in, and change your own username, e-mail address and password."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ from ..users.models import User
 from . import sessions
 from .models import Session
 
-RENAMES = Limit(3, 86_400)  # that the user of an account may make
-MAILS = Limit(3, 3600)  # that may be sent for one account
+RENAMES = Limit(3, 86_400)  # of one account
+MAILS = Limit(3, 3600)  # with links, for one account
 
 
 def login(username: str, password: str) -> dict[str, Any]:
-    """Return tokens for a new session if `password` is that of the user called `username`.
+    """Return the tokens of a new session if this is the password of the user called `username`.
 
-    Unknown, disabled and wrong take equally long and look the same: InvalidCredentials.
+    Raises InvalidCredentials, in the same time, for an unknown name, a disabled account and a wrong
+    password.
     """
     user = users.find(username)
     with throttling.attempt(user or username, "login"):
@@ -40,16 +41,17 @@ def login(username: str, password: str) -> dict[str, Any]:
             raise InvalidCredentials
     if services.current().password_hasher.needs_rehash(user.password_hash):
         passwords.rehash(user, password)
-    for ask in services.current().second_steps:
-        ask(user)
+    for require_second_step in services.current().second_steps:
+        require_second_step(user)
     return sessions.open_session(user, "login")
 
 
 def change_me(actor: Identity, current_password: str, **changes: str) -> User:
     """Change the actor's username or e-mail address, the latter once confirmed; return the user.
 
-    Forbidden for a wrong password, Conflict if it is changed meanwhile. Only an address that is
-    mailed a link counts towards the limit; giving the present address withdraws a pending change.
+    Raises Forbidden for a wrong password, Conflict if it is changed meanwhile. Only an address that
+    is mailed a link counts towards the limit; giving the current address withdraws a pending
+    change.
     """
     proven = throttling.require_password(actor, current_password, "user.update")
     email = changes.get("email")
@@ -60,7 +62,7 @@ def change_me(actor: Identity, current_password: str, **changes: str) -> User:
         user = names.rename(actor, proven, **changes)
         if user.username != proven.username:
             limits.spend(f"usernames for {user.id}", RENAMES)
-        if is_new:  # last: a request refused for another reason mails nothing
+        if is_new:  # last, since a refused request mails nothing
             limits.spend(f"addresses for {user.id}", MAILS)
     return user
 
@@ -68,7 +70,7 @@ def change_me(actor: Identity, current_password: str, **changes: str) -> User:
 def change_password(actor: Identity, current_password: str, new_password: str) -> None:
     """Replace the actor's password and end all sessions except the calling one.
 
-    Forbidden for a wrong password, InvalidCredentials if the calling session ends meanwhile.
+    Raises Forbidden for a wrong password, InvalidCredentials if the session ends meanwhile.
     """
     user = actor.user
     passwords.require_strong(new_password, "new_password", user.username, user.email)
@@ -78,8 +80,8 @@ def change_password(actor: Identity, current_password: str, new_password: str) -
 
 @atomic
 def _replace_password(actor: Identity, user: User, new: str) -> None:
-    going_on = keys.count_active(user.id)
-    if not passwords.replace_password(user, new, passwords.same_password(user), going_on):
+    active_keys = keys.count_active(user.id)
+    if not passwords.replace_password(user, new, passwords.same_password(user), active_keys):
         raise throttling.wrong_password()
     epoch = User.select(User.session_epoch).where(User.id == user.id)
     mine = (Session.id == actor.session_id) & (Session.epoch + 1 == epoch)
@@ -117,7 +119,7 @@ def _send_link(user: User) -> None:
 def reset_password(token: str, new_password: str) -> None:
     """Set the password of the user whose link is `token`, and end all their sessions.
 
-    InvalidToken for a bad link; after a password that is too weak, the link can be used again.
+    Raises InvalidToken for a bad link. After a password that is too weak, the link still works.
     """
     user = links.holder(PASSWORD_LINK, token)
     hashed = passwords.hash_password(

@@ -1,4 +1,4 @@
-"""Sessions: opening, listing and ending them."""
+"""Open, list and end sessions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .models import Session
 def open_session(user: User, action: str) -> dict[str, Any]:
     """Open a session for the user as they were when the password was checked; return tokens.
 
-    InvalidCredentials if the password, which raises the epoch, or the second factor has changed.
+    Raises InvalidCredentials if the password, and so the epoch, or the second factor has changed.
     """
     now = user.last_login_at = clock.now()
     # Also locks the row, so that of concurrent sign-ins, each counts the sessions before it.
@@ -60,26 +60,26 @@ def open_session(user: User, action: str) -> dict[str, Any]:
 
 
 def _self(user: User) -> Identity:
-    """The user as the actor of what they do before they have a session."""
+    """Return the user as the actor of a sign-in, before there is a session."""
     return Identity(user.id, user.username, user.role, "session")
 
 
 def revoke_token(token: str) -> None:
     """End the session of an access or refresh token: having the token is enough to do so.
 
-    Any refresh token that we signed will do, even one that was rotated away: it would end the
-    session in `refresh` too. An expired access token can do nothing, so not this either.
-    InvalidCredentials for other text.
+    Any refresh token that we signed will do, even one that has been replaced: it would also end the
+    session in `refresh`. An expired access token will not. Raises InvalidCredentials for any other
+    text.
     """
     try:
         _, session_id = services.current().access_tokens.read(token)
     except InvalidCredentials:
         session_id, _ = services.current().keyring.read_refresh(token)
-    _end_held(session_id)
+    _end(session_id)
 
 
 @atomic
-def _end_held(session_id: UUID) -> None:
+def _end(session_id: UUID) -> None:
     session = _alive().where(Session.id == session_id).first()
     if session and Session.delete().where(Session.id == session_id).execute():
         target, user_id = ("session", session_id), str(session.user_id)
@@ -108,7 +108,7 @@ def living(session_id: UUID) -> Session:
 
 
 def circumstances() -> dict[str, str | None]:
-    """Return columns for where the present call comes from, and which secret signs for it."""
+    """Return the columns that say where the call comes from, and which secret signs for it."""
     call, secret_id = context.call.get(), services.current().keyring.secret_ids[0]
     if call is None:
         return {"secret_id": secret_id}
@@ -117,7 +117,7 @@ def circumstances() -> dict[str, str | None]:
 
 
 def expiry(created_at: datetime, used_at: datetime) -> datetime:
-    """Return when a session ends that was made and last used at these times."""
+    """Return when a session expires that was created and last used at these times."""
     settings = context.settings()
     idle = used_at + timedelta(days=settings.jwt_refresh_token_expire_days)
     return min(idle, created_at + timedelta(days=settings.session_absolute_days))
@@ -152,7 +152,7 @@ def list_sessions(
 
 @atomic
 def end_session(actor: Identity, session_id: UUID) -> None:
-    """End one of the actor's sessions; NotFound if it is not the actor's."""
+    """End one of the actor's sessions, or raise NotFound."""
     mine = (Session.id == session_id) & (Session.user == actor.user_id)
     if not Session.delete().where(mine).execute():
         raise NotFound

@@ -21,12 +21,12 @@ class PresentedTokenSchema(Schema):
     token_type_hint = fields.String(
         metadata=about("Ignored: the token itself shows its type.", "api_key")
     )
-    client_id = fields.String(metadata=about("Any text, as OAuth clients send it; it is ignored."))
+    client_id = fields.String(metadata=about("Ignored; OAuth clients send it."))
     client_secret = fields.String(metadata=about("An API key, to introspect as an OAuth client."))
 
 
 class IntrospectionSchema(ResponseSchema):
-    """What a token is. If it is not active, `active` is the only member."""
+    """A description of a token. If it is not active, `active` is the only member."""
 
     sometimes = frozenset(
         {"token_type", "sub", "username", "role", "scope", "client_id", "sid"}
@@ -45,7 +45,7 @@ class IntrospectionSchema(ResponseSchema):
     )
     client_id = Id(metadata=about("API keys only: the key's id.", KEY_ID))
     sid = Id(metadata=about("Access and refresh tokens only: the session's id."))
-    iat = fields.Integer(metadata=about("When it was made, in Unix seconds.", 1795424400))
+    iat = fields.Integer(metadata=about("When it was issued, in Unix seconds.", 1795424400))
     exp = fields.Integer(metadata=about("When it expires, in Unix seconds.", 1803200400))
     iss = fields.String(metadata=about("The issuer.", "https://accounts.example.com"))
     aud = fields.String(metadata=about("Access tokens only: the audience."))

@@ -1,4 +1,4 @@
-"""Describing a token to a service that was given it, and revoking it: RFC 7662, RFC 7009.
+"""Introspect tokens (RFC 7662), and revoke them (RFC 7009).
 
 Skip it on a first reading. Both take tokens of every kind: access tokens, refresh tokens, API keys.
 """
@@ -21,12 +21,12 @@ from . import refresh_tokens, sessions
 
 
 def introspect(actor: Identity, token: str) -> dict[str, Any]:
-    """Return the answer of RFC 7662 section 2.2: what the token is, or that it is not active.
+    """Return the response of RFC 7662 section 2.2: what the token is, or that it is not active.
 
-    Active means usable now, as far as can be known without using it: asking spends nothing, rotates
-    nothing, and activates no new secret. How much of an API key's limit or quota is left plays no
-    part. A key that is bound to addresses is not active, because its address is unknown here: use
-    `verify` for it. Nor is the session of a user who must set up a second factor first.
+    Active means usable now, as far as can be known without using it: this spends nothing, rotates
+    nothing, and activates no new secret. What is left of an API key's limit or quota is not
+    considered. A key with `allowed_ips` is not active, because its caller's address is unknown
+    here: use `verify` for it. Nor is the session of a user who must still set up a second factor.
     """
     for describe in (_access_token, _refresh_token, _api_key):
         try:

@@ -1,4 +1,4 @@
-"""Accounts: who exists, and what administrators may do with them."""
+"""Accounts, and what administrators can do with them."""
 
 from ..subject import Scope, Subject, Target
 from . import commands, routes, service, usernames

@@ -83,7 +83,7 @@ def list_users(*, as_json: bool) -> None:
 @click.argument("username")
 @inside
 def disable(username: str) -> None:
-    """Disable an account: its sessions end permanently, its keys stop working."""
+    """Disable an account: its sessions end permanently, and its keys stop working."""
     users.change(CONSOLE, users.called(username).id, is_active=False)
 
 

@@ -1,8 +1,8 @@
 """Links in mail, which let a user set a password or confirm an address.
 
 A link is signed and holds the user's epoch for its kind. Requesting a new link or using one raises
-the epoch, so each works once, and only the newest. The link itself is made, and its lifetime
-starts, when the mail is sent; until then only the epoch is kept.
+the epoch, so only the newest link works, and only once. The link itself is made, and its lifetime
+starts, when the mail is sent; until then only the epoch is stored.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .models import User
 
 _EPOCHS = {PASSWORD_LINK: User.password_link_epoch, EMAIL_LINK: User.email_link_epoch}
 
-# For each template with a link: its kind, its lifetime, and how the mail words that.
+# For each template with a link: its kind, its lifetime, and that lifetime in words.
 _LINKS = {
     "invitation": (PASSWORD_LINK, timedelta(days=7), "7 days"),
     "reset": (PASSWORD_LINK, timedelta(minutes=30), "30 minutes"),
@@ -29,7 +29,7 @@ _LINKS = {
 
 
 def reaches(user: User) -> bool:
-    """True if a link to set a password can be mailed to the user, and would work."""
+    """Return whether a link to set a password can be mailed to the user and would work."""
     return mailer.enabled() and user.is_active and user.kind == "person"
 
 
@@ -57,7 +57,7 @@ def complete(template: str, user_id: UUID | None, values: dict[str, Any]) -> dic
         return values
     kind, lifetime, valid_for = _LINKS[template]
     epoch = values.pop("epoch")
-    if not User.select().where(_present(kind, user_id, epoch)).exists():
+    if not User.select().where(_current(kind, user_id, epoch)).exists():
         return None
     token = services.current().keyring.sign_for(kind, user_id, epoch, lifetime)
     return {**values, "link": mailer.link(token), "valid_for": valid_for}
@@ -69,13 +69,13 @@ def holder(kind: str, token: str) -> User:
     Raises InvalidToken if there is none.
     """
     user_id, epoch = services.current().keyring.read_for(kind, token)
-    for user in lock(User.select().where(_present(kind, user_id, epoch))):
+    for user in lock(User.select().where(_current(kind, user_id, epoch))):
         return user
     raise InvalidToken
 
 
-def _present(kind: str, user_id: UUID, epoch: int) -> Any:
-    """The condition that this epoch is the user's newest of this kind, and not used yet."""
+def _current(kind: str, user_id: UUID, epoch: int) -> Any:
+    """Build the condition that this epoch is the user's newest of this kind, and unused."""
     return (User.id == user_id) & (_EPOCHS[kind] == epoch) & User.is_active
 
 

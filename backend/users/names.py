@@ -1,4 +1,4 @@
-"""Changing usernames and e-mail addresses, which are unique; a new address is confirmed first."""
+"""Change usernames and e-mail addresses, which are unique. A new address must be confirmed."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def rename(
 ) -> User:
     """Rename the actor's own user, and return it; a new address waits until it is confirmed.
 
-    Conflict for a name that is taken, or held for another user who gave it up; also if the password
-    has changed since it was checked against `proven`. Does not reveal whether another account has
-    the address, since the caller could try them all.
+    Raises Conflict if the username is taken, or held for another user who gave it up, or if the
+    password has changed since it was checked against `proven`. Does not reveal whether another
+    account has the address, since the caller could try many.
     """
     with unique():
         return _rename(actor, proven, username, email)
@@ -57,8 +57,8 @@ def _rename(actor: Identity, proven: User, username: str | None, email: str | No
 def confirm_email(token: str) -> User:
     """Make the pending address of the link's user their address, and notify the old one.
 
-    Returns the user. InvalidToken for a bad link; Conflict if another account has the address by
-    now, in which case the link stays good.
+    Returns the user. Raises InvalidToken for a bad link, and Conflict if another account has the
+    address by now, in which case the link stays valid.
     """
     with unique():
         return _confirm_email(token)
@@ -67,7 +67,7 @@ def confirm_email(token: str) -> User:
 @atomic
 def _confirm_email(token: str) -> User:
     user = links.holder(EMAIL_LINK, token)
-    readdress(user, user.pending_email)
+    set_email(user, user.pending_email)
     user.updated_at = clock.now()
     user.save()
     audit.record(None, "email.change", target=("user", user.id))
@@ -75,7 +75,7 @@ def _confirm_email(token: str) -> User:
 
 
 def save_changes(actor: Identity, user: User, **facts: Any) -> None:
-    """Store the changes; the event names the columns, and `facts` holds some of their values."""
+    """Store the changes, and record which columns changed, with `facts`."""
     changed = sorted({field.name for field in user.dirty_fields}.intersection(UserRow._fields))
     if changed:
         user.updated_at = clock.now()
@@ -83,7 +83,7 @@ def save_changes(actor: Identity, user: User, **facts: Any) -> None:
         audit.record(actor, "user.update", target=("user", user.id), changed=changed, **facts)
 
 
-def readdress(user: User, email: str | None) -> None:
+def set_email(user: User, email: str | None) -> None:
     """Change the user's address immediately, notify the old one, and void links sent to it."""
     if user.email and email and user.email != email:
         mailer.send_to(user, "email_changed", about=user.email, new_email=email)
@@ -94,7 +94,7 @@ def readdress(user: User, email: str | None) -> None:
 
 
 def set_names(user: User, **names: Any) -> None:
-    """Set these names, which the caller stores, and hold the username that is given up."""
+    """Set the username or e-mail address without storing it; hold a username that is given up."""
     if names.get("username"):
         folded = names["username"].lower()
         if user.username_folded not in (None, folded):
@@ -108,7 +108,7 @@ def set_names(user: User, **names: Any) -> None:
 
 @contextmanager
 def unique() -> Iterator[None]:
-    """Turn a violation of a unique index into the conflict it means."""
+    """Turn the violation of a unique index into the Conflict that it means."""
     try:
         yield
     except pw.IntegrityError as error:

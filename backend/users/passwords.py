@@ -1,4 +1,4 @@
-"""Setting, hashing and replacing passwords."""
+"""Hash, set and replace passwords."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .models import User
 
 
 def hash_password(password: str, field: str, username: str, email: str | None, by: UUID) -> str:
-    """Return the hash to store; Invalid, naming `field`, if the password is too weak.
+    """Return the hash to store; raise Invalid, naming `field`, if the password is too weak.
 
-    Takes a quarter of a second in a hashing slot of the user `by`: never call it in a transaction.
+    Takes a quarter of a second in a hashing slot of the user `by`. Never call it in a transaction.
     """
     require_strong(password, field, username, email)
     return services.current().password_hasher.hash(password, by)
@@ -32,7 +32,7 @@ def require_strong(password: str, field: str, username: str, email: str | None) 
 
 
 def set_password(actor: Identity, user: User, password: str) -> None:
-    """Set a new password for the user and end all their sessions; for the console."""
+    """Set a new password for the user and end all their sessions. For the console."""
     if user.kind == "service":
         raise Invalid("password", "A service account has no password.")
     hashed = hash_password(password, "password", user.username, user.email, actor.user_id)
@@ -43,13 +43,13 @@ def set_password(actor: Identity, user: User, password: str) -> None:
 
 
 def same_password(user: User) -> Any:
-    """The condition that the password has not changed since `user` was read."""
+    """Build the condition that the password has not changed since `user` was read."""
     old = user.password_hash
     return User.password_hash.is_null() if old is None else User.password_hash == old
 
 
 def replace_password(user: User, new: str, unchanged: Any, api_keys: int | None = None) -> bool:
-    """Store the hash `new`, void links and end all sessions; False if not `unchanged`.
+    """Store the hash `new`, void links and end all sessions; return False unless `unchanged`.
 
     The user is notified by mail, with the number of `api_keys` that stay valid. Call it in a
     transaction.
@@ -71,7 +71,7 @@ def replace_password(user: User, new: str, unchanged: Any, api_keys: int | None 
 
 
 def rehash(user: User, password: str) -> None:
-    """Hash the same password again at the present cost, unless it has changed meanwhile."""
+    """Hash the same password again at the current cost, unless it has changed meanwhile."""
     try:
         new = services.current().password_hasher.hash(password, user.id)
     except Unavailable:

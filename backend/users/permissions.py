@@ -1,4 +1,4 @@
-"""Who may change an account, and which account must stay: the last administrator's."""
+"""Decide who may change an account, and protect the last administrator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .models import User
 
 
 def admins() -> pw.ModelSelect:
-    """Query the users who can administer, by id: active persons with the role who can sign in.
+    """Query the working administrators, by id: active persons with the role who can sign in.
 
     A password is the only way to sign in; add each new way to this condition.
     """
@@ -34,12 +34,12 @@ def for_update(
 ) -> User:
     """Return the user's row, locked, if the actor may change it.
 
-    Conflict if `loses_admin` would leave no administrator. Forbidden if `not_own` and the row is
-    the actor's: a stolen session would be enough to take over the account, where /v1/auth asks for
-    proof.
+    Raises Conflict if `loses_admin` would leave no administrator, and Forbidden if `not_own` is set
+    and the row is the actor's: otherwise, a stolen session would be enough to take over the
+    account, for which /v1/auth requires the password.
 
-    All administrators are locked first and in one order, so that two who demote each other wait for
-    each other instead of both seeing the other still in place.
+    All administrators are locked first, always in the same order: of two who demote each other, the
+    second waits, and then sees that the first is the last one.
     """
     remaining = lock(admins()) if loses_admin else []
     rows = lock(User.select().where(User.id == user_id))

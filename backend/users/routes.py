@@ -43,7 +43,7 @@ def get_user(user_id: UUID) -> User:
 def change_user(changes: dict[str, Any], user_id: UUID) -> User:
     """Change an account
 
-    Members that you do not send stay as they are. Disabling an account ends its sessions
+    Members that you do not send stay unchanged. Disabling an account ends its sessions
     permanently, and its API keys are refused until you enable it again. You cannot change your own
     e-mail address here: use `PATCH /v1/auth/me`.
     """
@@ -71,7 +71,7 @@ def send_password_link(user_id: UUID) -> None:
     """Mail another user a link to set a password
 
     The link replaces earlier ones; the current password works until it is used. The answer is
-    `conflict` for a service account, a disabled account, or if there is no mail.
+    `conflict` for a service account or a disabled one, or if mail is not configured.
     """
     service.send_password_link(actor(), user_id)
 

@@ -1,4 +1,4 @@
-"""A user as the statements of each request read it, without the ORM.
+"""The user as each request reads it, without the ORM.
 
 To read another column with each request, add it to the model, a migration and `UserRow`.
 """

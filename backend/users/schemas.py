@@ -42,16 +42,16 @@ class Email(fields.Email):
 
 
 def username(**kwargs: Any) -> fields.String:
-    """The field for a username."""
+    """Return the field for a username."""
     rule = Pattern("[A-Za-z0-9._-]{3,64}", "3 to 64 ASCII letters, digits, dots, _ and -.")
-    shown = about("The name to sign in with, in either case.", "alice")
+    shown = about("The name to sign in with, in upper or lower case.", "alice")
     return fields.String(validate=rule, metadata=shown, **kwargs)
 
 
 def password(
     description: str, example: str = "correct horse battery staple", **kwargs: Any
 ) -> fields.String:
-    """The field for a password. The password policy, not the schema, sets the minimum length."""
+    """Return the field for a password. The password policy sets the minimum length."""
     return fields.String(
         validate=_password_length,
         metadata=about(description, example, format="password", minLength=1),
@@ -67,20 +67,20 @@ def _password_length(text: str) -> None:
 
 
 def email(**kwargs: Any) -> Email:
-    """The field for an e-mail address."""
+    """Return the field for an e-mail address."""
     description = "The e-mail address, with an ASCII part before the @."
     shown = about(description, "alice@example.com", maxLength=MAX_EMAIL)
     return Email(metadata=shown, **kwargs)
 
 
 def role() -> EnumString:
-    """The field for a role."""
+    """Return the field for a role."""
     shown = about("An `admin` can administer the service; a `user` cannot.", "user")
     return EnumString("Role", ROLES, metadata=shown)
 
 
 def kind() -> EnumString:
-    """The field for what an account is for."""
+    """Return the field for what an account is for."""
     shown = about("A `person` signs in; a `service` account only uses API keys.", "person")
     return EnumString("Kind", KINDS, metadata=shown)
 
@@ -89,7 +89,9 @@ class UserSchema(ResponseSchema):
     """An account."""
 
     id = Id(metadata=about("The user's id, which never changes.", USER_ID))
-    username = fields.String(metadata=about("The name to sign in with, in either case.", "alice"))
+    username = fields.String(
+        metadata=about("The name to sign in with, in upper or lower case.", "alice")
+    )
     email = fields.String(
         allow_none=True,
         metadata=about("The e-mail address; a service account may have none.", "alice@example.com"),
@@ -133,7 +135,7 @@ class UserQuery(PageQuery):
 
     search = fields.String(
         validate=validate.Length(1, 254),
-        metadata=about("Text to find in username or e-mail address, in either case."),
+        metadata=about("Text to find in the username or e-mail address, ignoring case."),
     )
     role = role()
     kind = kind()

@@ -1,4 +1,4 @@
-"""What may be done with accounts. The actor comes first: an administrator or their key."""
+"""Find, create, change and delete accounts, for administrators and their keys."""
 
 from __future__ import annotations
 
@@ -84,9 +84,10 @@ def create(
     role: str = "user",
     kind: str = "person",
 ) -> User:
-    """Create an account. Conflict if username or e-mail is taken, Invalid for unsuitable values.
+    """Create an account. A person without a password is mailed an invitation to set one.
 
-    A person without a password is mailed an invitation to set one.
+    Raises Conflict if the username or e-mail address is taken, and Invalid for values that do not
+    fit the kind of account.
     """
     if role == "admin":
         permissions.require_in_person(actor)
@@ -114,7 +115,7 @@ def create(
 def change(actor: Identity, user_id: UUID, **changes: Any) -> User:
     """Change username, email, role or is_active, effective immediately, and return the user.
 
-    Disabling ends all sessions for good. Conflict `last_admin` if no administrator would be left.
+    Disabling ends all sessions permanently. Raises Conflict if no administrator would be left.
     """
     with names.unique():
         return _change(actor, user_id, changes)
@@ -132,7 +133,7 @@ def _change(actor: Identity, user_id: UUID, changes: dict[str, Any]) -> User:
         raise Invalid("email", "A person needs an e-mail address.")
     facts = {name: changes[name] for name in ("role", "is_active") if name in changes}
     if "email" in changes:
-        names.readdress(user, changes["email"])
+        names.set_email(user, changes["email"])
     if "username" in changes:
         names.set_names(user, username=changes["username"])
     if user.is_active and facts.get("is_active") is False:
@@ -148,7 +149,7 @@ def _change(actor: Identity, user_id: UUID, changes: dict[str, Any]) -> User:
 
 @atomic
 def delete(actor: Identity, user_id: UUID) -> None:
-    """Delete another user with all sessions and keys. Conflict `last_admin` for the last admin."""
+    """Delete another user with all sessions and keys; raise Conflict for the last administrator."""
     user = permissions.for_update(actor, user_id, loses_admin=True, not_own=True)
     user.delete_instance()
     usernames.hold(user)
@@ -157,7 +158,7 @@ def delete(actor: Identity, user_id: UUID) -> None:
 
 @atomic
 def send_password_link(actor: Identity, user_id: UUID) -> None:
-    """Mail another user a link to set a password. Conflict if no mail can reach them."""
+    """Mail another user a link to set a password; raise Conflict if mail cannot reach them."""
     user = permissions.for_update(actor, user_id, not_own=True)
     if not links.reaches(user):
         raise Conflict(
@@ -170,7 +171,7 @@ def send_password_link(actor: Identity, user_id: UUID) -> None:
 
 @atomic
 def end_sessions_of(actor: Identity, user_id: UUID) -> None:
-    """End all sessions of another user, as an administrator."""
+    """End all sessions of another user. For administrators."""
     user = permissions.for_update(actor, user_id, not_own=True)
     end_sessions(user.id)
     audit.record(actor, "session.end", target=("user", user_id), sessions="all")

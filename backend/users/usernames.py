@@ -14,7 +14,7 @@ from .models import HeldUsername, User
 
 
 def hold(user: User) -> None:
-    """Hold the present name of the user, who is giving it up."""
+    """Hold the current name of the user, who is giving it up."""
     given_up = {HeldUsername.user_id: user.id, HeldUsername.created_at: clock.now()}
     HeldUsername.insert(
         {HeldUsername.username_folded: user.username_folded, **given_up}
@@ -36,7 +36,7 @@ def require_not_held(user: User) -> None:
 
 
 def taken() -> Conflict:
-    """The error for a name that another account has, or had."""
+    """Return the error for a name that another account has, or had."""
     return Conflict("username_taken", "That username is taken.")
 
 
