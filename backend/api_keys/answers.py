@@ -1,4 +1,4 @@
-"""What a service that presents a key, or the key's owner, learns about it."""
+"""Answers about a key, for its owner and for services to which it was presented."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def verify(
     """
     if explain:
         return _explained(*verification.explain(lookup.key_of(key), scopes or [], ip, cost=cost))
-    return _told(verification.verify(key, scopes or [], ip, cost=cost))
+    return _described(verification.verify(key, scopes or [], ip, cost=cost))
 
 
 def explain(
@@ -40,10 +40,10 @@ def explain(
 
 def _explained(decision: Decision, outcomes: list[tuple[str, bool]]) -> dict[str, Any]:
     checks = [{"code": code, "passed": passed} for code, passed in outcomes]
-    return {**_told(decision), "checks": checks}
+    return {**_described(decision), "checks": checks}
 
 
-def _told(decision: Decision) -> dict[str, Any]:
+def _described(decision: Decision) -> dict[str, Any]:
     answer: dict[str, Any] = {"valid": decision.code == VALID, "code": decision.code}
     key, rate = decision.key, decision.rate
     if key is not None:

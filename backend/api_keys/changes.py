@@ -1,4 +1,4 @@
-"""What a key may be changed to: partial changes, RATE_LIMIT_MAX, administrators' locks."""
+"""Rules for changing a key: partial changes, RATE_LIMIT_MAX, administrators' locks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOCKABLE = ("disabled", "quota", "rate_limit", "allowed_ips")
 def merged(key: ApiKey, wanted: dict[str, Any]) -> dict[str, Any]:
     """Return `wanted`, with missing members of quota and rate limit filled in from the key.
 
-    Invalid if they do not form a quota or rate limit together.
+    Raises Invalid if they do not form a quota or rate limit together.
     """
     whole = dict(wanted)
     for name, fault_of in (("quota", quotas.fault), ("rate_limit", rate_limits.fault)):
@@ -30,7 +30,7 @@ def merged(key: ApiKey, wanted: dict[str, Any]) -> dict[str, Any]:
 
 
 def require_below_maximum(actor: Identity, rate_limit: dict[str, int] | None) -> None:
-    """Raise Invalid for more than RATE_LIMIT_MAX, in a burst or over time, unless an admin asks."""
+    """Raise Invalid for more than RATE_LIMIT_MAX, in a burst or over time, except for admins."""
     limit, highest = as_limit(rate_limit), context.settings().rate_limit_max
     if (
         limit
@@ -45,7 +45,7 @@ def require_below_maximum(actor: Identity, rate_limit: dict[str, int] | None) ->
 def respect_locks(actor: Identity, key: ApiKey, wanted: dict[str, Any]) -> None:
     """Lock what an administrator sets on another's key, and unlock what one of them lifts.
 
-    Forbidden for anyone else who would widen what is locked.
+    Raises Forbidden if anyone else would widen what is locked.
     """
     locked = set(key.locked_by_admin)
     if not actor.is_admin_in_person:
@@ -76,7 +76,7 @@ def as_limit(rate_limit: dict[str, int] | None) -> Limit | None:
 
 
 def _quota_narrows(new: dict[str, Any] | None, old: dict[str, Any]) -> bool:
-    """False also from monthly to daily: this month's may be spent, a day's would come on top."""
+    """False from monthly to daily too: a day's quota would be added to what the month has spent."""
     if new is None or (old["refill_interval"], new["refill_interval"]) == ("monthly", "daily"):
         return False
     return quotas.within(new, old)

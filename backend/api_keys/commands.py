@@ -27,11 +27,11 @@ group = AppGroup("keys", help="API keys.")
 @group.command("create")
 @click.argument("owner")
 @click.argument("name")
-@click.option("--scope", "scopes", multiple=True, help="What the key may do; repeatable.")
-@click.option("--expires-in-days", type=int, help="1 to 3650; without it the key does not expire.")
+@click.option("--scope", "scopes", multiple=True, help="A scope of the key; repeatable.")
+@click.option("--expires-in-days", type=int, help="1 to 3650; by default, the key does not expire.")
 @inside
 def create_key(owner: str, name: str, scopes: tuple[str, ...], expires_in_days: int | None) -> None:
-    """Create a key for the account OWNER. Its text is printed only this once."""
+    """Create a key for the account OWNER. Its text is printed once, and not stored."""
     wanted: dict[str, Any] = {"name": name, "scopes": list(scopes)}
     wanted |= {"expires_in_days": expires_in_days} if expires_in_days is not None else {}
     key = keys.issue(CONSOLE, **load(CreateKeySchema(), wanted), owner_id=users.called(owner).id)
@@ -39,7 +39,9 @@ def create_key(owner: str, name: str, scopes: tuple[str, ...], expires_in_days: 
 
 
 @group.command("list")
-@click.option("--unused-since", type=click.DateTime(["%Y-%m-%d"]), help="Not used since that day.")
+@click.option(
+    "--unused-since", type=click.DateTime(["%Y-%m-%d"]), help="Only keys not used since this day."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 @inside
 def list_keys(unused_since: datetime | None, *, as_json: bool) -> None:
@@ -66,7 +68,7 @@ def revoke(key_id: UUID, *, cascade: bool) -> None:
 def check_text() -> None:
     """Find API keys in a text on standard input, such as a log or a diff. Works offline.
 
-    Prints line and hint of each key whose checksum is right. Exit code 1 if there is none.
+    Prints the line number and hint of each key with a valid checksum. Exit code 1 if there is none.
     """
     found = False
     for number, line in enumerate(sys.stdin.buffer, 1):
@@ -100,7 +102,7 @@ keywords = ["${prefix}r_", "${prefix}p_", "${prefix}e_", "${prefix}m_"]
 @group.command("scanner-rules")
 @inside
 def scanner_rules() -> None:
-    """Print rules in gitleaks' TOML for secret scanners to find our keys, tokens and links."""
+    """Print gitleaks rules (TOML) with which secret scanners find our keys, tokens and links."""
     settings = context.settings()
     host = urlsplit(settings.public_url).hostname
     click.echo(_RULES.substitute(prefix=settings.api_key_prefix, host=host).strip())

@@ -1,4 +1,4 @@
-"""Recording what happens to keys in the audit trail."""
+"""Record in the audit trail what happens to keys."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ KEY = "bt_2mVq8Zr4KxY7nB1cWd9sLf3gHj6kPt5u0Q9mZc"
 
 
 def name(**kwargs: Any) -> fields.String:
-    """The field for the key's name."""
+    """Return the field for the key's name."""
     return fields.String(
         validate=validate.Length(1, 100),
         metadata=about("A name for people to read.", "deploys"),
@@ -23,7 +23,7 @@ def name(**kwargs: Any) -> fields.String:
 
 
 def description(**kwargs: Any) -> fields.String:
-    """The field for notes."""
+    """Return the field for the description."""
     return fields.String(
         validate=validate.Length(max=500),
         allow_none=True,
@@ -33,7 +33,7 @@ def description(**kwargs: Any) -> fields.String:
 
 
 def scopes(description: str = "What the key may do.", **kwargs: Any) -> List:
-    """The field for scopes."""
+    """Return the field for scopes."""
     scope = fields.String(validate=Pattern(PATTERN, "Must have the form area:act or area:*."))
     return List(scope, most=50, metadata=about(description, ["reports:read"]), **kwargs)
 
@@ -76,25 +76,27 @@ class Address(fields.String):
 
 
 def metadata() -> Metadata:
-    """The field for metadata."""
-    shown = about("Any data of yours: at most 4096 bytes of JSON.", {"team": "search"})
+    """Return the field for metadata."""
+    shown = about("Any data of yours, up to 4096 bytes of JSON.", {"team": "search"})
     return Metadata(metadata=shown)
 
 
 def allowed_ips() -> List:
-    """The field for the addresses that may use the key."""
-    shown = about("Address blocks such as 192.0.2.0/24 that may use the key; empty: all.", [])
+    """Return the field for the addresses that may use the key."""
+    shown = about(
+        "Address blocks, such as 192.0.2.0/24, from which the key may be used; empty: all.", []
+    )
     return List(CIDR(), most=50, metadata=shown)
 
 
 def expires_at() -> Timestamp:
-    """The field for when the key expires."""
+    """Return the field for when the key expires."""
     shown = about("When the key expires, such as 2027-11-23T09:00:00Z; null: never.", None)
     return Timestamp(allow_none=True, metadata=shown)
 
 
 def api_key_text(**kwargs: Any) -> fields.String:
-    """The field for the text of a key."""
+    """Return the field for the text of a key."""
     return fields.String(metadata=about("The text of the key.", KEY), **kwargs)
 
 

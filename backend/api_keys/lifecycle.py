@@ -1,4 +1,4 @@
-"""Disabling unused keys, and notifying owners of keys that soon expire or have leaked.
+"""Disable unused keys, and notify owners of keys that expire soon or have leaked.
 
 Skip it on a first reading.
 """
@@ -23,14 +23,14 @@ log = logging.getLogger(__name__)
 
 MOST_CHILDREN = 20  # named in one mail
 NOTICES = (3, 14)  # days before a key expires, the last notice first
-_LATE = timedelta(hours=1)  # by then, other processes have written the uses they noted
+_LATE = timedelta(hours=1)  # by then, all processes have written the uses that they saw
 
 
 def disable_unused_keys(limit: int) -> int:
     """Disable at most `limit` keys unused for DISABLE_KEYS_UNUSED_DAYS; return how many.
 
-    A key that was never used counts from its creation, and one that was enabled again from then.
-    Using a key is also a use of its ancestors: without them it would be refused.
+    The days count from the last use, the creation, or the last time that the key was enabled again.
+    Using a key also counts as using its ancestors, without which it would be refused.
     """
     days = context.settings().disable_keys_unused_days
     if not days:
@@ -51,27 +51,27 @@ def _disable(key: ApiKey) -> None:
 def notify_of_expiring_keys(limit: int) -> int:
     """Notify owners of at most `limit` keys expiring within 14 or 3 days; return how many.
 
-    Each notice is sent once, and not for keys made for less time than that: their owners know.
+    Each notice is sent once, and not for keys created for a shorter time: their owners know.
     """
-    return sum(_tell_of_expiry(days, limit) for days in NOTICES)
+    return sum(_notify_of_expiry(days, limit) for days in NOTICES)
 
 
-def _tell_of_expiry(days: int, limit: int) -> int:
-    def tell(key: ApiKey) -> None:
+def _notify_of_expiry(days: int, limit: int) -> int:
+    def notify(key: ApiKey) -> None:
         key.expiry_notice = days
         if key.created_at <= key.expires_at - timedelta(days=days):
             expires_at = f"{key.expires_at:%Y-%m-%d %H:%M} UTC"
             notify_owner(key, "key_expires", expires_at=expires_at, days=days)
 
     soon = ApiKey.expires_at <= clock.now() + timedelta(days=days)
-    untold = ApiKey.expiry_notice.is_null() | (ApiKey.expiry_notice > days)
-    return _change_some(ApiKey.has_status("active") & soon & untold, limit, tell)
+    unnotified = ApiKey.expiry_notice.is_null() | (ApiKey.expiry_notice > days)
+    return _change_some(ApiKey.has_status("active") & soon & unnotified, limit, notify)
 
 
 def notify_owner(
-    key: ApiKey, what: str, *, children: Sequence[ApiKey] = (), **facts: object
+    key: ApiKey, event: str, *, children: Sequence[ApiKey] = (), **facts: object
 ) -> None:
-    """After the commit, log `what` happens to the key, and mail its owner that template.
+    """After the commit, log the event, and mail its owner the template of that name.
 
     `children` are the keys to which it happens as well. Service accounts and disabled users get no
     mail.
@@ -83,16 +83,16 @@ def notify_owner(
     named = [f"{each.name} ({each.hint})" for each in children[:MOST_CHILDREN]]
     more = len(children) - MOST_CHILDREN
     facts["children"] = [*named, f"and {more} more"] if more > 0 else named
-    current.obj.after_commit(lambda: log.warning(what.replace("_", ".", 1), extra=extra))
+    current.obj.after_commit(lambda: log.warning(event.replace("_", ".", 1), extra=extra))
     if owner.email and owner.kind == "person" and owner.is_active:
         facts |= {"key": key.name, "hint": key.hint}
-        mailer.send_to(owner, what, about=str(key.id), **facts)
+        mailer.send_to(owner, event, about=str(key.id), **facts)
 
 
 def _change_some(due: Any, limit: int, act: Callable[[ApiKey], None]) -> int:
     """Let `act` change at most `limit` keys that are due; return how many it changed.
 
-    Of several processes, only one gets each: a row that another has changed is no longer due.
+    Of several processes, only one changes each: a changed row is no longer due.
     """
     # Found before the transaction begins: SQLite allows one at a time.
     ids = [key.id for key in ApiKey.select(ApiKey.id).where(due).limit(limit)]

@@ -29,15 +29,15 @@ class RateLimitSchema(Schema):
 
 
 class ChangeRateLimitSchema(Schema):
-    """How often a key may be used; members that you do not send stay as they are."""
+    """How often a key may be used; members that you do not send stay unchanged."""
 
     limit = _uses()
     window_seconds = _window()
 
 
 def rate_limit(schema: type[Schema] = RateLimitSchema) -> fields.Nested:
-    """The field for the rate limit."""
-    shown = about("Null: none of its own; RATE_LIMIT_DEFAULT and RATE_LIMIT_MAX apply.")
+    """Return the field for the rate limit."""
+    shown = about("The key's own rate limit; null: RATE_LIMIT_DEFAULT applies.")
     return fields.Nested(schema(), allow_none=True, metadata=shown)
 
 
@@ -54,15 +54,17 @@ def _refill_interval() -> EnumString:
 
 
 class ChangeQuotaSchema(Schema):
-    """How much of a key may be used; members that you do not send stay as they are."""
+    """A quota on the use of a key; members that you do not send stay unchanged."""
 
-    remaining = _amount(0, "How much is left now; a new quota starts at refill_amount without it.")
+    remaining = _amount(
+        0, "How much is left now; by default, a new quota starts at `refill_amount`."
+    )
     refill_amount = _amount(1, "How much is left after each refill.", allow_none=True)
     refill_interval = _refill_interval()
 
 
 class SetQuotaSchema(ChangeQuotaSchema):
-    """How much of a key may be used."""
+    """A quota on the use of a key."""
 
     @validates_schema
     def _whole(self, data: dict, **kwargs: object) -> None:
@@ -72,7 +74,7 @@ class SetQuotaSchema(ChangeQuotaSchema):
 
 
 class QuotaSchema(ResponseSchema):
-    """How much of a key is left to use."""
+    """A quota on the use of a key."""
 
     remaining = _amount(0, "How much is left now.")
     refill_amount = _amount(1, "How much is left after each refill.", allow_none=True)
@@ -80,6 +82,6 @@ class QuotaSchema(ResponseSchema):
 
 
 def quota(schema: type[Schema] | type[ResponseSchema] = SetQuotaSchema) -> fields.Nested:
-    """The field for the quota."""
-    shown = about("How much of the key may be used; null: any amount.")
+    """Return the field for the quota."""
+    shown = about("The key's quota; null: unlimited.")
     return fields.Nested(schema(), allow_none=True, metadata=shown)

@@ -1,4 +1,4 @@
-"""Keys that were made with other keys: the descendants and the ancestors of a key.
+"""Find the descendants and ancestors of a key: those made with it, and those that made it.
 
 Skip it on a first reading. All keys of a line have the same owner.
 """
@@ -17,7 +17,7 @@ from .models import ApiKey
 def living(keys: Collection[UUID], beside: Collection[UUID] = ()) -> pw.ModelSelect:
     """Query these keys and all their descendants, in the order of their ids.
 
-    Leaves out revoked keys, except for `keys` themselves. `beside` are further keys to include.
+    Leaves out revoked keys, except for `keys` themselves. `beside` holds further keys to include.
     """
     line = ApiKey.select(ApiKey.id).where(ApiKey.id.in_(keys)).cte("line", recursive=True)
     child = ApiKey.alias()
@@ -40,7 +40,7 @@ def in_use(last_use: Any, since: Any) -> pw.Select:
 
 
 def _upwards(first: pw.ModelSelect) -> pw.Select:
-    """Query the parents that `first` selects, and all of theirs."""
+    """Query the parents that `first` selects, and all their ancestors."""
     line = first.cte("line", recursive=True, columns=("id",))
     above = ApiKey.alias()
     line = line.union(above.select(above.parent).join(line, on=above.id == line.c.id))

@@ -1,4 +1,4 @@
-"""The statement that finds a key, run by each request that presents one.
+"""Find a key, with the statement that each request with one runs.
 
 It is written by hand because building a query costs more than running it. Everything that can end a
 key is read each time, so that revoking a key or disabling its owner takes effect immediately, in
@@ -22,11 +22,11 @@ from ..core.settings_parsers import Limit
 from ..db.database import execute, from_db_time
 from ..users.rows import SELECTED, UserRow, user_row, uuid_of
 from . import quotas
-from . import scopes as rules
+from .scopes import common, effective
 
 _OF_USER = len(UserRow._fields)  # the first columns of a key's row
 
-# What limits the uses of a key, and of all its descendants.
+# The columns that limit a key and all its descendants.
 _BOUNDS = (
     "k.parent_id, k.id, k.scopes, k.allowed_ips, k.expires_at, k.disabled, k.revoked_at,"
     " k.rate_limit_uses, k.rate_limit_seconds, k.quota_remaining, k.refill_amount,"
@@ -48,16 +48,16 @@ _BY_ID = f"{_KEY} WHERE k.id = ? AND s.id = k.current_secret"
 def _by_digest(number: int) -> str:
     """Return the statement for one of `number` digests.
 
-    One statement, because between two, another request may move the row to another digest. Several
-    rows may match: two digests of another system may be of the same text without our knowing. A
-    revoked key then comes first, so that the text is refused from then on.
+    One statement, because between two, another request could move the row to another digest.
+    Several rows match if two imported digests are of the same text. A revoked key then comes first,
+    so that the text is refused from then on.
     """
     order = " ORDER BY k.revoked_at IS NULL, s.id LIMIT 1" if number > 1 else ""
     return f"{_KEY} WHERE s.digest IN ({', '.join('?' * number)}){order}"
 
 
 class Quota(NamedTuple):
-    """What may still be spent of a key since `since`, and when it is refilled, if ever."""
+    """What is left of a key's quota since `since`, and when it is refilled, if ever."""
 
     key_id: str
     remaining: int
@@ -81,8 +81,8 @@ class Secret(NamedTuple):
 class Key(NamedTuple):
     """A key as read for a decision, with its owner's row.
 
-    A key that was made with another is limited to what that one and its ancestors allow now: it is
-    revoked if one of them is, and their limits and quotas apply beside its own.
+    A key that was made with another key is limited to what that key and its ancestors allow now: it
+    is revoked if one of them is, and their limits and quotas apply in addition to its own.
     """
 
     id: UUID
@@ -110,8 +110,8 @@ class Key(NamedTuple):
 def key_of(text: str) -> Key | None:
     """Return the key with this text, whatever its state, or None.
 
-    Text in our format with a wrong checksum is refused without a query. A secret that was replaced
-    and whose grace period is over finds no key.
+    Text in our format with a wrong checksum is refused without a query. A replaced secret no longer
+    finds the key once its grace period is over.
     """
     digests = [digest for _, digest in services.current().keyring.digests(text)]
     if not digests:
@@ -173,7 +173,7 @@ def _within_ancestors(key: Key, parent_id: str | UUID) -> Key | None:
         key_id = uuid_of(found)
         ends = [key.expires_at, None if expires_at is None else from_db_time(expires_at)]
         key = key._replace(
-            scopes=rules.common(key.scopes, _effective(scopes, who.role, who.kind)),
+            scopes=common(key.scopes, _effective(scopes, who.role, who.kind)),
             allowed_ips=(*key.allowed_ips, *_blocks(allowed_ips)),
             expires_at=min(filter(None, ends), default=None),
             disabled=key.disabled or bool(disabled),
@@ -197,7 +197,7 @@ def _limits(key_id: UUID, uses: int | None, seconds: int | None) -> tuple[Window
 @functools.lru_cache(1024)
 def _effective(stored: str, role: str, kind: str) -> frozenset[str]:
     """Return the effective scopes of a key. Cached, but the arguments are read at each request."""
-    return rules.effective(json.loads(stored), role, kind)
+    return effective(json.loads(stored), role, kind)
 
 
 def _secret(columns: tuple) -> Secret | None:

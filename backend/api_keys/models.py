@@ -14,7 +14,7 @@ from . import quotas
 
 
 class JSONField(pw.TextField):
-    """A list or an object, kept as compact JSON. NULL means an empty one."""
+    """A list or an object, stored as compact JSON. NULL means an empty one."""
 
     def __init__(self, kind: Callable[[], Any], **kwargs: Any) -> None:
         self._kind = kind
@@ -32,13 +32,13 @@ class JSONField(pw.TextField):
 class ApiKey(Model):
     """A key as its owner sees it. The secrets that authenticate it are in ApiKeySecret.
 
-    `current_secret` is accepted. So is `pending_secret`, which replaces it at its first use, and
-    `grace_secret`, which was replaced, until `grace_ends_at`; no other is. They are columns here so
-    that one UPDATE of one row replaces a secret.
+    The accepted secrets are `current_secret`, `pending_secret`, which replaces it at its first use,
+    and, until `grace_ends_at`, `grace_secret`, which was replaced. They are columns here so that
+    one UPDATE of one row replaces a secret.
 
     `parent` is the key that made this one; null if a session did, or another system.
     `locked_by_admin` names attributes that an administrator set, which only an administrator may
-    widen. `enabled_at` is when it was last enabled again, or imported; `expiry_notice` is how many
+    widen. `enabled_at` is when it was last re-enabled, or imported; `expiry_notice` is how many
     days before `expires_at` the owner was last notified.
     """
 
@@ -95,7 +95,7 @@ class ApiKey(Model):
 
     @classmethod
     def has_status(cls, status: str) -> Any:
-        """The condition that a key's status is `status`."""
+        """Build the condition that a key has this status."""
         revoked = cls.revoked_at.is_null(False)
         expired = cls.expires_at.is_null(False) & (cls.expires_at <= now())
         return {
@@ -107,7 +107,7 @@ class ApiKey(Model):
 
     @classmethod
     def has_scopes_within(cls, scopes: Collection[str]) -> Any:
-        """The condition that `scopes` cover all scopes of a key, as in `scopes.within`."""
+        """Build the condition that `scopes` cover all scopes of a key, as in `scopes.within`."""
         held = pw.SQL("held.value")
         beyond = held.not_in(sorted(scopes))
         for scope in scopes:
@@ -135,7 +135,7 @@ class ApiKey(Model):
 
     @property
     def quota(self) -> dict[str, Any] | None:
-        """What may still be spent now, and what it is refilled to; None if there is no quota."""
+        """What is left now, and what it is refilled to; None if there is no quota."""
         if self.quota_remaining is None:
             return None
         interval, at = self.refill_interval, now()

@@ -1,4 +1,4 @@
-"""Where a key may be used from: pure rules about addresses and CIDR blocks."""
+"""Check from which addresses a key may be used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
 def parse_network(text: str) -> Network:
-    """Parse a block, returning an IPv4-mapped one as IPv4. ValueError if it has host bits."""
+    """Parse a block; return an IPv4-mapped one as IPv4. Raises ValueError if it has host bits."""
     if len(text) > _MAX_TEXT:
         raise ValueError("too long for an address block")
     length = text.partition("/")[2]
@@ -31,7 +31,7 @@ def parse_network(text: str) -> Network:
 
 
 def parse_address(text: str) -> Address:
-    """Parse an address, returning an IPv4-mapped one as IPv4; ValueError if it is none."""
+    """Parse an address; return an IPv4-mapped one as IPv4. Raises ValueError if it is not one."""
     if len(text) > _MAX_TEXT:
         raise ValueError("too long for an address")
     address = ipaddress.ip_address(text)
@@ -43,7 +43,7 @@ def parse_address(text: str) -> Address:
 
 
 def allows(blocks: Iterable[str], address: str | None) -> bool:
-    """True if a block contains the address, or if there are no blocks: then all are allowed."""
+    """Return whether a block contains the address; without blocks, all addresses are allowed."""
     blocks = list(blocks)
     if not blocks:
         return True
@@ -55,7 +55,7 @@ def allows(blocks: Iterable[str], address: str | None) -> bool:
 
 
 def within(inner: Iterable[str], outer: Iterable[str]) -> bool:
-    """True if `outer` allows every address that `inner` allows."""
+    """Return whether `outer` allows every address that `inner` allows."""
     around = [ipaddress.ip_network(block) for block in outer]
     if not around:
         return True

@@ -1,4 +1,4 @@
-"""What an actor may let a key do: nothing beyond the owner's role, or the key that acts."""
+"""Keep an actor from giving a key more than the owner's role, or the acting key, allows."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..core.settings_parsers import Limit
 from ..db.database import lock
 from ..users.models import User
 from . import changes, lineage, networks, quotas
-from . import scopes as rules
 from .models import ApiKey
+from .scopes import allowed, within
 
 
 def require_holder(actor: Identity, owner: Any) -> None:
-    """Raise Forbidden if the owner is another person: only they may hold their secret."""
+    """Raise Forbidden if the owner is another person, who alone may have the key's secret."""
     if owner.id != actor.user_id and owner.kind != "service" and actor.method != "console":
         raise Forbidden("forbidden", "Only the owner can receive the secret of a person's key.")
 
@@ -26,15 +26,15 @@ def require_reach(actor: Identity, key: ApiKey) -> None:
     """Raise Forbidden for a key that can do more than the one that the actor presented."""
     if actor.scopes is None or actor.key_id == key.id:
         return
-    if not rules.within(key.scopes, actor.scopes):
+    if not within(key.scopes, actor.scopes):
         raise Forbidden("insufficient_scope", "That key can do more than the one you presented.")
 
 
 def acting_line(actor: Identity, *others: UUID) -> list[ApiKey]:
     """Return the key that the actor presented and its ancestors, locked, if all are active.
 
-    Else InvalidCredentials: a key that is being revoked must leave no successor. `others` are
-    locked with them, in one order, so that two keys that change each other do not deadlock.
+    Otherwise raises InvalidCredentials: a key that is being revoked must not create another.
+    `others` are locked too, in one order, so that two keys that change each other do not deadlock.
     """
     assert actor.key_id is not None
     line = {actor.key_id, *lineage.ancestors(actor.key_id)}
@@ -48,10 +48,10 @@ def acting_line(actor: Identity, *others: UUID) -> list[ApiKey]:
 def require_allowed(actor: Identity, owner: User, scopes: list[str]) -> None:
     """Raise Forbidden if the owner's role does not allow all of the scopes.
 
-    Scopes for service accounts only must be granted by an administrator's session.
+    Only an administrator's session can grant scopes that are reserved for service accounts.
     """
     kind = owner.kind if actor.is_admin_in_person else "person"
-    if not all(rules.allowed(scope, owner.role, kind) for scope in scopes):
+    if not all(allowed(scope, owner.role, kind) for scope in scopes):
         raise Forbidden("insufficient_scope", "The owner's role does not allow these scopes.")
 
 
@@ -60,7 +60,7 @@ def require_within(actor: Identity, key: ApiKey) -> None:
     if actor.key_id is None:
         return
     line = acting_line(actor)
-    if not rules.within(key.scopes, actor.scopes or ()):
+    if not within(key.scopes, actor.scopes or ()):
         raise Forbidden("insufficient_scope", "The scopes exceed those of the key you presented.")
     for acting in line:
         _require_narrower(key, acting)

@@ -1,4 +1,4 @@
-"""The keys that an actor may reach: one, a page of them, or some locked to be changed."""
+"""Read the keys that an actor may see: one, a page of them, or some locked for a change."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from .models import ApiKey, ApiKeySecret
 
 
 def hold_owners(ids: Collection[UUID]) -> set[UUID]:
-    """Lock the rows of these owners, so that for others, checking and inserting is one step.
+    """Lock the rows of these owners, so that no key is inserted between a check and an insert.
 
-    Locks in one order, to avoid deadlocks. Returns the ids of those owners that exist.
+    Locks in one order, to avoid deadlocks. Returns the ids of the owners that exist.
     """
     return {
         owner.id for owner in lock(User.select(User.id).where(User.id.in_(ids)).order_by(User.id))
@@ -28,9 +28,9 @@ def hold_owners(ids: Collection[UUID]) -> set[UUID]:
 
 
 def get(actor: Identity, key_id: UUID) -> ApiKey:
-    """Return the key if it is the actor's or the actor is an admin in person; else NotFound.
+    """Return the key if it is the actor's or the actor is an admin in person, or raise NotFound.
 
-    An actor that is a key sees itself and keys that can do no more than it; Forbidden for others.
+    A key that acts sees itself and keys that can do no more; raises Forbidden for others.
     """
     key = _with_secrets(_visible(actor, key_id)).first()
     if key is None:
@@ -53,8 +53,8 @@ def list_keys(
 ) -> tuple[list[ApiKey], UUID | None]:
     """Return a page of the actor's keys, newest first, and the next cursor.
 
-    An actor that is a key sees itself and keys that can do no more than it. `owner_id`, an id or
-    "any", is for an administrator's session: Forbidden for others.
+    A key that acts sees itself and keys that can do no more. `owner_id`, an id or "any", is for an
+    administrator's session; raises Forbidden for others.
     """
     if owner_id is not None and not actor.is_admin_in_person:
         raise Forbidden("forbidden", "Only an administrator's session can list the keys of others.")
@@ -109,8 +109,8 @@ def _visible(actor: Identity, key_id: UUID) -> pw.ModelSelect:
 def for_update(actor: Identity, key_id: UUID, *, itself: bool = False) -> ApiKey:
     """Return the key's row, locked, if the actor may change it.
 
-    A key that manages keys may change those that can do no more than itself, and itself only if
-    `itself` is set: a leaked key must not be able to prolong its own life.
+    A key that acts may change keys that can do no more, and itself only if `itself` is set: a
+    leaked key must not be able to extend its own life.
     """
     if actor.key_id:
         permissions.acting_line(actor, key_id)

@@ -1,4 +1,4 @@
-"""When a quota is refilled: pure rules about days and months in UTC. Skip it on a first reading."""
+"""Decide when a quota is refilled: every day or month in UTC. Skip it on a first reading."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -9,7 +9,7 @@ NEVER = datetime(1, 1, 1, tzinfo=UTC)
 
 
 def period_start(interval: str | None, now: datetime) -> datetime:
-    """Return when the present day or month began, at 00:00 UTC; NEVER for None."""
+    """Return when the current day or month began, at 00:00 UTC; NEVER for None."""
     if interval is None:
         return NEVER
     day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -20,18 +20,18 @@ def next_start(interval: str | None, now: datetime) -> datetime | None:
     """Return when the next day or month begins; None for None."""
     if interval is None:
         return None
-    # From the start of any period, a day or 31 of them lead into the next one.
+    # A day after the start of a day, or 31 after the start of a month, is in the next one.
     later = period_start(interval, now) + timedelta(days=1 if interval == "daily" else 31)
     return period_start(interval, later)
 
 
 def is_due(interval: str | None, refilled_at: datetime | None, now: datetime) -> bool:
-    """True if a new day or month has begun since the quota was set or refilled."""
+    """Return whether a new day or month has begun since the quota was set or refilled."""
     return refilled_at is not None and refilled_at < period_start(interval, now)
 
 
 def fault(quota: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return (member, what is wrong with it) if these do not form a quota together, or None."""
+    """Return (member, what is wrong with it) if the members do not form a quota, or None."""
     amount = quota.get("refill_amount")
     if (amount is None) != (quota.get("refill_interval") is None):
         return "refill_amount", "Must be sent together with refill_interval."
@@ -41,7 +41,7 @@ def fault(quota: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def within(inner: dict, outer: dict) -> bool:
-    """True if a holder of the quota `inner` can never spend more than a holder of `outer`."""
+    """Return whether the quota `inner` can never allow more than the quota `outer`."""
     if inner["remaining"] > outer["remaining"]:
         return False
     if inner["refill_interval"] is None:

@@ -1,4 +1,4 @@
-"""Revoking and deleting API keys, and those that were made with them."""
+"""Revoke and delete API keys, and the keys that were made with them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .models import ApiKey, ApiKeySecret
 
 @atomic
 def revoke(actor: Identity, key_id: UUID, *, cascade: bool = False) -> ApiKey:
-    """Revoke the key for good, and return it. Revoking it again changes nothing.
+    """Revoke the key permanently, and return it. Revoking it again changes nothing.
 
-    With `cascade`, all its descendants are revoked too. Without, they are refused as long as the
+    With `cascade`, all its descendants are revoked too. Without it, they are refused as long as the
     key exists, but keep their own status.
     """
     if cascade:
@@ -31,8 +31,8 @@ def revoke(actor: Identity, key_id: UUID, *, cascade: bool = False) -> ApiKey:
 def revoke_by_possession(text: str) -> None:
     """Revoke the key with this text, if there is one: having the text is enough to do so.
 
-    All its descendants are revoked too, since a finder may have made them. Its owner gets mail. A
-    text that was imported in two forms has two keys.
+    All its descendants are revoked too, since whoever found it may have made them. The owner is
+    notified by e-mail. A text that was imported in two forms has two keys.
     """
     digests = [digest for _, digest in services.current().keyring.digests(text)]
     if digests:
@@ -68,7 +68,7 @@ def _revoke(actor: Identity | None, keys: list[ApiKey]) -> bool:
 def delete(actor: Identity, key_id: UUID, *, cascade: bool = False) -> None:
     """Delete the key and its secrets; with `cascade`, also its living descendants.
 
-    Without, Conflict if there are any: nothing would limit them any more.
+    Without it, raises Conflict if there are any, since nothing would limit them any more.
     """
     if cascade:
         key, *others = queries.line_for_update(actor, key_id)

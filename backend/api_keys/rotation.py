@@ -1,4 +1,4 @@
-"""The secrets of a key: making one, and replacing it while the old one still works."""
+"""Make the secrets of keys, and replace them while the old ones still work."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .models import ApiKey, ApiKeySecret
 
 
 def new_secret() -> tuple[str, ApiKeySecret]:
-    """Return a new random text, and what is stored of it."""
+    """Return a new random text, and the row to store for it."""
     ring = services.current().keyring
     text = ring.new_api_key()
     return text, secret_of(keyring.hint(text), *ring.digests(text)[0])
 
 
 def secret_of(hint: str, secret_id: str, digest: str) -> ApiKeySecret:
-    """Return what is stored of a text: its digest under the SECRET_KEY of that id, and a hint."""
+    """Return the row to store for a text: its digest under this SECRET_KEY, and a hint."""
     return ApiKeySecret(id=new_id(), hint=hint, secret_id=secret_id, digest=digest)
 
 
@@ -34,11 +34,11 @@ def store_secret(key: ApiKey, secret: ApiKeySecret) -> None:
 
 @atomic
 def rotate(actor: Identity, key_id: UUID, *, grace_seconds: int = 86_400) -> ApiKey:
-    """Give the key a further secret. Its text, `key.key`, is not stored and never shown again.
+    """Give the key a new secret. Its text, `key.key`, is not stored and never shown again.
 
-    The present secret stays valid until the new one is first used, and `grace_seconds` from then
-    on. An earlier new secret that was never used is replaced. Conflict if the key is not active,
-    Forbidden if an administrator has disabled it.
+    The current secret stays valid until the new one is first used, and `grace_seconds` after that.
+    An earlier new secret that was never used is replaced. Raises Conflict if the key is not active,
+    and Forbidden if an administrator has disabled it.
     """
     key = queries.for_update(actor, key_id)
     permissions.require_holder(actor, key.owner)

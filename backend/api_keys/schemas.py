@@ -32,7 +32,9 @@ class RotationSchema(ResponseSchema):
     hint = fields.String(
         metadata=about("Prefix and last four characters of the new secret.", "bt_...Qw3r")
     )
-    created_at = Timestamp(metadata=about("When the new secret was made.", "2026-11-23T09:00:00Z"))
+    created_at = Timestamp(
+        metadata=about("When the new secret was created.", "2026-11-23T09:00:00Z")
+    )
     grace_seconds = fields.Integer(
         metadata=about("How long the old secret works after the first use of the new one.", 86_400)
     )
@@ -75,7 +77,7 @@ class ApiKeySchema(ResponseSchema):
             "The first that applies: `revoked`, `disabled`, `expired`, `active`.", "active"
         ),
     )
-    created_at = Timestamp(metadata=about("When the key was made.", "2026-11-23T09:00:00Z"))
+    created_at = Timestamp(metadata=about("When the key was created.", "2026-11-23T09:00:00Z"))
     updated_at = Timestamp(metadata=about("When the key last changed.", "2026-11-23T09:00:00Z"))
     last_used_at = Timestamp(
         allow_none=True,
@@ -86,7 +88,7 @@ class ApiKeySchema(ResponseSchema):
     last_used_ip = fields.String(
         allow_none=True, metadata=about("The address it was last used from, if known.", None)
     )
-    owner_id = Id(metadata=about("The id of the user whose key it is.", USER_ID))
+    owner_id = Id(metadata=about("The id of the key's owner.", USER_ID))
     parent_id = Id(
         allow_none=True,
         metadata=about("The id of the key that made this one; null if none did.", None),
@@ -119,12 +121,16 @@ class CreateKeySchema(Schema):
     rate_limit = limit_schemas.rate_limit()
     quota = limit_schemas.quota()
     owner_id = Id(
-        metadata=about("The service account to own the key; for an administrator's session.")
+        metadata=about(
+            "The service account that will own the key; only for an administrator's session."
+        )
     )
     expires_in_days = StrictInteger(
         validate=validate.Range(1, 3650),
         allow_none=True,
-        metadata=about("In how many days the key expires, instead of expires_at; null: never.", 90),
+        metadata=about(
+            "In how many days the key expires, instead of `expires_at`; null: never.", 90
+        ),
     )
     expires_at = Timestamp(allow_none=True, metadata=about("When the key expires; null: never."))
 
@@ -174,17 +180,19 @@ class KeyQuery(PageQuery):
     """Which keys to list."""
 
     owner_id = key_fields.OwnerId(
-        metadata=about("For an administrator's session: keys of this user; `any`: of all users.")
+        metadata=about(
+            "Only for an administrator's session: keys of this user, or `any` for all users."
+        )
     )
-    status = EnumString("KeyStatus", STATUSES, metadata=about("Keys with this status."))
+    status = EnumString("KeyStatus", STATUSES, metadata=about("Only keys with this status."))
     search = fields.String(
         validate=validate.Length(1, 100),
-        metadata=about("Text to find in name or description, in either case."),
+        metadata=about("Text to find in the name or description, ignoring case."),
     )
-    expires_before = Timestamp(metadata=about("Keys that expire before this time."))
+    expires_before = Timestamp(metadata=about("Only keys that expire before this time."))
     unused_since = Timestamp(
-        metadata=about("Keys not used since then; for keys never used, not made since then.")
+        metadata=about("Only keys not used since then, or never used and created before then.")
     )
     never_used = QueryBoolean(
-        metadata=about("True: keys never used; false: keys used at least once.")
+        metadata=about("True: only keys never used; false: only keys used at least once.")
     )

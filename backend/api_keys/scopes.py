@@ -1,4 +1,4 @@
-"""What a key may do: pure rules about scopes, without tables or HTTP.
+"""Decide what scopes allow, without tables or HTTP.
 
 A scope is `area:act`; `area:*` covers every act of the area.
 """
@@ -9,14 +9,13 @@ from ..subject import Scope
 
 PATTERN = r"[a-z][a-z0-9_-]{0,31}:([a-z][a-z0-9_-]{0,31}|\*)"
 
-# The service's own, of all subjects. All other areas belong to the services that ask us to verify
-# keys.
+# The scopes that the subjects define. All others belong to the services for which we verify keys.
 OWN: list[str] = []
 _RESERVED: list[Scope] = []
 
 
 def define_scopes(scopes: Iterable[Scope]) -> None:
-    """Add scopes of a subject."""
+    """Define the scopes of a subject."""
     for scope in scopes:
         if not scope.name.endswith(":*"):
             OWN.append(scope.name)
@@ -25,12 +24,12 @@ def define_scopes(scopes: Iterable[Scope]) -> None:
 
 
 def covers(held: Iterable[str], wanted: str) -> bool:
-    """True if `held` contains `wanted`, or the wildcard of its area."""
+    """Return whether `held` contains `wanted`, or the wildcard of its area."""
     return wanted in held or f"{wanted.partition(':')[0]}:*" in held
 
 
 def within(inner: Iterable[str], outer: Iterable[str]) -> bool:
-    """True if `outer` covers all of `inner`."""
+    """Return whether `outer` covers all of `inner`."""
     return all(covers(outer, each) for each in inner)
 
 
@@ -43,7 +42,7 @@ def common(one: frozenset[str], other: frozenset[str]) -> frozenset[str]:
 
 
 def allowed(scope: str, role: str, kind: str) -> bool:
-    """True if the role lets an owner of this kind hold `scope`."""
+    """Return whether the role lets an owner of this kind hold `scope`."""
     if role == "admin":
         return True
     return not any(
@@ -56,7 +55,7 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def effective(stored: Iterable[str], role: str, kind: str) -> frozenset[str]:
-    """Return what is left of the stored scopes under the owner's present role.
+    """Return what is left of the stored scopes under the owner's current role.
 
     A wildcard that is too wide now is replaced by those of our own scopes in it that are allowed.
     """

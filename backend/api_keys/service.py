@@ -1,4 +1,4 @@
-"""Issuing and changing API keys. The actor comes first: a session, or a key that manages keys."""
+"""Create and change API keys. The actor is a session, or a key that manages keys."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from .models import ApiKey, ApiKeySecret
 def issue(actor: Identity, *, owner_id: UUID | None = None, **wanted: Any) -> ApiKey:
     """Create a key for the actor. Its text, `key.key`, is not stored and never shown again.
 
-    Conflict `limit_reached` at MAX_KEYS_PER_USER keys that are not revoked. With `owner_id`, an
-    administrator's session creates it for a service account, never for another person.
+    Raises Conflict `limit_reached` if the owner has MAX_KEYS_PER_USER keys that are not revoked.
+    With `owner_id`, an administrator's session creates it for a service account, never for another
+    person.
     """
     _require_future(wanted.get("expires_at"))  # regardless of the owner
     key = draft(actor, _owner(actor, owner_id), **wanted)
@@ -74,7 +75,8 @@ def draft(
 def _owner(actor: Identity, owner_id: UUID | None) -> Any:
     """Return the owner of a new key.
 
-    Forbidden for another account unless an administrator's session asks; NotFound if it is missing.
+    Raises Forbidden for another account, except for an administrator's session; NotFound if it is
+    missing.
     """
     if owner_id is None or owner_id == actor.user_id:
         return actor.user
@@ -118,8 +120,8 @@ def require_room(kept: int) -> None:
 def change(actor: Identity, key_id: UUID, **wanted: Any) -> ApiKey:
     """Change attributes of a key that its owner may set, and return it.
 
-    Members of quota and rate limit that are not given stay. Conflict for a revoked key: that is
-    final. Forbidden for what an administrator has set, unless it becomes narrower.
+    Members of quota and rate limit that are not given stay. Raises Conflict for a revoked key, and
+    Forbidden for what an administrator has set, unless it becomes narrower.
     """
     _require_future(wanted.get("expires_at"))
     if "scopes" in wanted:
@@ -160,7 +162,7 @@ def write_last_used(notes: dict[str, tuple[datetime, str]]) -> None:
     rows = json.dumps(
         [(key, at.isoformat(" ", "microseconds"), ip) for key, (at, ip) in notes.items()]
     )
-    # In one order, so that this never deadlocks with others that lock some of the same keys.
+    # In one order, so that this never deadlocks with others that lock the same keys.
     in_order = " FOR NO KEY UPDATE OF k" if on_postgres() else ""
     execute(
         f"WITH used (id, at, ip) AS ({json_rows('uuid', 'timestamptz', 'text')}),"  # noqa: S608

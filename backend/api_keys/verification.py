@@ -1,8 +1,8 @@
-"""Verifying a key, and counting its use. Every way to present a key comes through here.
+"""Verify a key, and count its use. Every way to present a key comes through here.
 
 A decision of `valid` is one use: one of its rate limit, `cost` of its quota. It writes to the
 database only the quota, the switch to a new secret at its first use, and a digest that moves to the
-present SECRET_KEY; the rest is written later, in batches.
+current SECRET_KEY; everything else is written later, in batches.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ..core.identity import holds_role
 from ..core.rate_limits import Rate
 from ..db.database import current, db_time, execute
 from . import lookup, networks
-from . import scopes as rules
 from .lookup import Key, Quota
 from .models import ApiKeySecret
+from .scopes import within
 from .service import write_last_used
 
 VALID = "valid"
@@ -50,17 +50,17 @@ _SPEND = (
     " CASE WHEN refilled_at < ? THEN refill_amount ELSE quota_remaining END >= ?)"
     " RETURNING quota_remaining"
 )
-_TAKE_PLACE = (
+_ACTIVATE = (
     "UPDATE api_keys SET grace_secret = current_secret, grace_ends_at = ?,"
     " current_secret = pending_secret, pending_secret = NULL WHERE id = ? AND pending_secret = ?"
 )
 
 
 class Decision(NamedTuple):
-    """What was decided about a key: `valid`, or the code of the first check that failed.
+    """The decision about a key: `valid`, or the code of the first check that failed.
 
-    `key` is None if there is none; `rate` is the state of its limit, and `quota` the one with the
-    least left; None if it has none. For a key made by another, its ancestors' limits and quotas are
+    `key` is None if there is none. `rate` is the state of its limit, and `quota` the quota with the
+    least left, or None. For a key made by another, its ancestors' limits and quotas are
     included.
     """
 
@@ -73,7 +73,7 @@ class Decision(NamedTuple):
     def retry_after(self) -> int:
         """Seconds until the limit allows another use, or the quota is refilled.
 
-        A day if it never is: the owner may raise it.
+        A day if it never is, since the owner may raise it.
         """
         if self.code == "rate_limited" and self.rate:
             return self.rate.reset_seconds
@@ -101,7 +101,7 @@ def verify(
         code = first_failure(checks(key, scopes, address, role))
         decision = _use(key, text, cost) if code == VALID else _refusal(code, key)
         if decision.key is not None:
-            _note(key, decision.code, address)
+            _count(key, decision.code, address)
     services.current().metrics.verification(decision.code)
     return decision
 
@@ -114,7 +114,7 @@ def explain(
     role: str | None = None,
     cost: int = 1,
 ) -> tuple[Decision, list[tuple[str, bool]]]:
-    """Return what would be decided, and (code, whether it passed) of every check; spend nothing."""
+    """Return the decision, and (code, whether it passed) of every check, without using the key."""
     outcomes = list(checks(key, scopes, address, role, cost))
     code = first_failure(outcomes)
     return Decision(code) if key is None else _refusal(code, key), outcomes
@@ -129,8 +129,8 @@ def checks(
 ) -> Iterator[tuple[str, bool]]:
     """Yield (code, whether it passed) for each check, in order.
 
-    Without a key there is only the first; `forbidden` only if a `role` is required. With a `cost`,
-    also whether limits and quotas would allow it; a real use finds that out by counting.
+    Without a key, yields only the first; without a `role`, leaves out `forbidden`. With a `cost`,
+    includes limits and quotas, which a real use checks by counting.
     """
     yield "not_found", key is not None
     if key is None:
@@ -143,7 +143,7 @@ def checks(
     yield "ip_not_allowed", not lists or all(networks.allows(each, address) for each in lists)
     if role is not None:
         yield "forbidden", holds_role(key.owner.role, role)
-    yield "insufficient_scope", rules.within(scopes, key.scopes)
+    yield "insufficient_scope", within(scopes, key.scopes)
     if cost is not None:
         rate = _peek(key)
         yield "rate_limited", rate is None or rate.passed
@@ -174,7 +174,7 @@ def _use(key: Key, text: str, cost: int) -> Decision:
         if not rate.passed:
             return Decision("rate_limited", key, rate, _least(key.quotas))
     if key.secret.state == "pending" or len(key.quotas) > 1:
-        # All or nothing: every quota is spent and the secret takes its place, or neither.
+        # All or nothing: spend every quota and activate the secret, or neither.
         with current.obj.atomic() as transaction:
             code, quota = _settle(key, text, cost)
             if code != VALID:
@@ -182,12 +182,12 @@ def _use(key: Key, text: str, cost: int) -> Decision:
     else:
         code, quota = _settle(key, text, cost)
     if code == VALID:
-        _move_on(key, text)
+        _renew_digest(key, text)
     return Decision(code, None if code == "not_found" else key, rate, quota)
 
 
 def _settle(key: Key, text: str, cost: int) -> tuple[str, Quota | None]:
-    """Spend `cost` and let a new secret take its place: return the code and the quota to report."""
+    """Spend `cost` and activate a new secret: return the code, and the quota to report."""
     left = []
     for quota in key.quotas:
         since = db_time(quota.since)
@@ -198,29 +198,29 @@ def _settle(key: Key, text: str, cost: int) -> tuple[str, Quota | None]:
             return "usage_exceeded", _lacking(key.quotas, quota, cost)
         if spent[0][0] is not None:  # the quota was lifted meanwhile
             left.append(quota._replace(remaining=spent[0][0]))
-    return (VALID, _least(left)) if _has_its_place(key, text) else ("not_found", None)
+    return (VALID, _least(left)) if _is_activated(key, text) else ("not_found", None)
 
 
 def _lacking(quotas: Sequence[Quota], refused: Quota, cost: int) -> Quota:
-    """Return the quota that is refilled last, of those that have too little left."""
+    """Return the quota that is refilled last, of those with too little left."""
     short = [each for each in quotas if each.remaining < cost]
     short = short or [refused._replace(remaining=cost - 1)]  # another use was faster
     return max(short, key=lambda each: each.refill_at.timestamp() if each.refill_at else inf)
 
 
-def _has_its_place(key: Key, text: str) -> bool:
-    """Let a pending secret take its place; False if it was replaced before this first use."""
+def _is_activated(key: Key, text: str) -> bool:
+    """Activate a pending secret; return False if it was replaced before this first use."""
     secret = key.secret
     if secret.state != "pending":
         return True
     ends = clock.now() + timedelta(seconds=secret.grace_seconds)
-    if execute(_TAKE_PLACE, db_time(ends), key.id.hex, secret.id).rowcount:
+    if execute(_ACTIVATE, db_time(ends), key.id.hex, secret.id).rowcount:
         return True
     return lookup.key_of(text) is not None  # another request was first, or it was replaced
 
 
-def _move_on(key: Key, text: str) -> None:
-    """Move the digest to the present SECRET_KEY, so that the earlier one can be dropped."""
+def _renew_digest(key: Key, text: str) -> None:
+    """Move the digest to the current SECRET_KEY, so that the earlier one can be dropped."""
     keyring, secret = services.current().keyring, key.secret
     if secret.digested_by == keyring.secret_ids[0]:
         return
@@ -233,8 +233,8 @@ def _move_on(key: Key, text: str) -> None:
         moving.execute()
 
 
-def _note(key: Key, code: str, address: str | None) -> None:
-    """Count the decision, and remember a use and its `address`, if known; written later."""
+def _count(key: Key, code: str, address: str | None) -> None:
+    """Count the decision, and remember a use and its address, to be written later."""
     service, key_id = services.current(), key.id.hex
     for count in service.verified:
         count(key_id, code)

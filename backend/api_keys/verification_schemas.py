@@ -18,14 +18,14 @@ from .verification import CODES
 
 
 def _ip() -> Address:
-    description = "Where the key was used from. Needed for a key with allowed_ips."
+    description = "The address from which the key was used; required for a key with `allowed_ips`."
     return Address(metadata=about(description, "192.0.2.1"))
 
 
 class ExplainSchema(Schema):
-    """What a key would be used for."""
+    """The use that a key is checked for."""
 
-    scopes = scopes("What the key is to be used for; it needs all of them.")
+    scopes = scopes("The scopes that the key must have.")
     ip = _ip()
 
 
@@ -38,7 +38,7 @@ class VerifySchema(ExplainSchema):
         metadata=about("How much of the quota to spend; 0 does not count as a use.", 1),
     )
     explain = StrictBoolean(
-        metadata=about("True: return all checks; does not count as a use.", False)
+        metadata=about("True: return all checks, and do not count a use.", False)
     )
 
 
@@ -52,7 +52,7 @@ class CheckSchema(ResponseSchema):
 
 
 class OwnerSchema(ResponseSchema):
-    """The user whose key it is."""
+    """The key's owner."""
 
     id = Id(metadata=about("The user's id.", KEY_ID))
     username = fields.String(metadata=about("The user's name.", "alice"))
@@ -92,7 +92,7 @@ class VerifiedSchema(ResponseSchema):
         "VerifyCode", CODES, metadata=about("`valid`, or the first check that failed.", "valid")
     )
     key_id = Id(metadata=about("The key's id.", KEY_ID))
-    owner = fields.Nested(OwnerSchema(), metadata=about("The user whose key it is."))
+    owner = fields.Nested(OwnerSchema(), metadata=about("The key's owner."))
     name = fields.String(metadata=about("The key's name.", "deploys"))
     scopes = fields.List(
         fields.String(),
@@ -110,5 +110,5 @@ class VerifiedSchema(ResponseSchema):
     )
     checks = fields.List(
         fields.Nested(CheckSchema()),
-        metadata=about("Every check in order, if you asked to explain."),
+        metadata=about("All checks in order, if `explain` was true."),
     )
