@@ -32,7 +32,7 @@ from .audit.service import define_actions
 from .auth.guard import authorize
 from .background.maintenance import HOUR, PAUSE, at_most_every
 from .background.periodic import PeriodicTasks
-from .background.task_queue import Lookups, TaskQueue
+from .background.task_queue import ShuffledTasks, TaskQueue
 from .background.write_behind import WriteBehind
 from .core.metrics import Metrics
 from .core.rate_limits import RateLimiter
@@ -158,7 +158,7 @@ def create_services(settings: Settings | None = None) -> Services:
             sender.start,
         ),
         tasks=TaskQueue(),
-        lookups=Lookups(),
+        shuffled_tasks=ShuffledTasks(),
         mailer=mailer,
         sender=sender,
         metrics=counters,

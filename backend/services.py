@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .background.periodic import PeriodicTasks
-from .background.task_queue import Lookups, TaskQueue
+from .background.task_queue import ShuffledTasks, TaskQueue
 from .background.write_behind import WriteBehind
 from .core import context
 from .core.metrics import Metrics
@@ -40,7 +40,7 @@ class Services:
     write_behind: dict[Callable[[dict[Any, Any]], None], WriteBehind]
     periodic_tasks: PeriodicTasks
     tasks: TaskQueue
-    lookups: Lookups
+    shuffled_tasks: ShuffledTasks
     mailer: Mailer
     sender: Sender
     metrics: Metrics

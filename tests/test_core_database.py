@@ -513,9 +513,9 @@ class Written:
 def test_the_newest_note_of_a_key_is_written_together_with_the_others() -> None:
     written = Written()
     gathered = WriteBehind(written.write)
-    gathered.note("a", 1)
-    gathered.note("b", 2)
-    gathered.note("a", 3)
+    gathered.add("a", 1)
+    gathered.add("b", 2)
+    gathered.add("a", 3)
     assert written.notes == []
     gathered.flush()
     gathered.flush()
@@ -526,11 +526,11 @@ def test_notes_are_kept_while_the_database_is_down_and_newer_ones_win() -> None:
     written = Written()
     written.fault = pw.OperationalError("down")
     gathered = WriteBehind(written.write)
-    gathered.note("a", 1)
-    gathered.note("b", 2)
+    gathered.add("a", 1)
+    gathered.add("b", 2)
     with pytest.raises(pw.OperationalError):
         gathered.flush()
-    gathered.note("a", 3)
+    gathered.add("a", 3)
     with pytest.raises(pw.OperationalError):
         gathered.flush()
     written.fault = None
@@ -542,12 +542,12 @@ def test_notes_can_be_merged_also_with_those_kept_while_the_database_is_down() -
     written = Written()
     gathered = WriteBehind(written.write, lambda earlier, later: earlier + later)
     for value in ("x", "y"):
-        gathered.note("a", value)
+        gathered.add("a", value)
     written.fault = pw.OperationalError("down")
     with pytest.raises(pw.OperationalError):
         gathered.flush()
-    gathered.note("a", "z")
-    gathered.note("b", "x")
+    gathered.add("a", "z")
+    gathered.add("b", "x")
     written.fault = None
     gathered.flush()
     gathered.flush()
@@ -558,10 +558,10 @@ def test_notes_that_can_never_be_written_do_not_stop_later_ones() -> None:
     written = Written()
     written.fault = ValueError("a note that no database takes")
     gathered = WriteBehind(written.write)
-    gathered.note("bad", 1)
+    gathered.add("bad", 1)
     with pytest.raises(ValueError, match="no database"):
         gathered.flush()
     written.fault = None
-    gathered.note("good", 2)
+    gathered.add("good", 2)
     gathered.flush()
     assert written.notes == [{"good": 2}]

@@ -38,11 +38,11 @@ def each() -> Iterator[task_queue.TaskQueue]:
 
 
 @pytest.fixture
-def lookups() -> Iterator[task_queue.Lookups]:
+def shuffled_tasks() -> Iterator[task_queue.ShuffledTasks]:
     """Look-ups of no service."""
-    lookups = task_queue.Lookups()
-    yield lookups
-    lookups.close()
+    shuffled_tasks = task_queue.ShuffledTasks()
+    yield shuffled_tasks
+    shuffled_tasks.close()
 
 
 def test_jobs_are_done_one_after_another_in_another_thread(each: task_queue.TaskQueue) -> None:
@@ -144,41 +144,41 @@ def test_beyond_a_thousand_that_wait_jobs_are_dropped_and_logged(
     assert done == list(range(task_queue.MOST))
 
 
-def test_lookups_wait_for_others_and_are_done_in_random_order(
-    lookups: task_queue.Lookups, monkeypatch: pytest.MonkeyPatch
+def test_shuffled_tasks_wait_for_others_and_are_done_in_random_order(
+    shuffled_tasks: task_queue.ShuffledTasks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(task_queue, "TICK_SECONDS", (60, 60))
     done: list[int] = []
     for number in range(100):
-        lookups.submit(lambda number=number: done.append(number))  # type: ignore[misc]
-    assert task_queue.BackgroundThread.join(lookups, 0.05) is False
+        shuffled_tasks.submit(lambda number=number: done.append(number))  # type: ignore[misc]
+    assert task_queue.BackgroundThread.join(shuffled_tasks, 0.05) is False
     assert done == []
-    assert lookups.join(10)
+    assert shuffled_tasks.join(10)
     assert sorted(done) == list(range(100))
     assert done != sorted(done)
 
 
-def test_lookups_are_done_by_themselves_after_a_random_time(
-    lookups: task_queue.Lookups, monkeypatch: pytest.MonkeyPatch
+def test_shuffled_tasks_are_done_by_themselves_after_a_random_time(
+    shuffled_tasks: task_queue.ShuffledTasks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert task_queue.TICK_SECONDS[0] < task_queue.TICK_SECONDS[1]
     monkeypatch.setattr(task_queue, "TICK_SECONDS", (0.01, 0.02))
     for _ in range(2):
         done = threading.Event()
-        lookups.submit(done.set)
+        shuffled_tasks.submit(done.set)
         assert done.wait(10)
 
 
-def test_lookups_beyond_a_thousand_are_dropped_and_logged_in_one_line(
-    lookups: task_queue.Lookups, caplog: pytest.LogCaptureFixture
+def test_shuffled_tasks_beyond_a_thousand_are_dropped_and_logged_in_one_line(
+    shuffled_tasks: task_queue.ShuffledTasks, caplog: pytest.LogCaptureFixture
 ) -> None:
     done: list[int] = []
     for number in range(task_queue.MOST + 300):
-        lookups.submit(lambda number=number: done.append(number))  # type: ignore[misc]
-    assert lookups.join(10)
+        shuffled_tasks.submit(lambda number=number: done.append(number))  # type: ignore[misc]
+    assert shuffled_tasks.join(10)
     assert sorted(done) == list(range(task_queue.MOST))
     assert [record.message for record in caplog.records] == [
-        "look-ups: 300 dropped, 1000 are waiting"
+        "shuffled tasks: 300 dropped, 1000 are waiting"
     ]
 
 

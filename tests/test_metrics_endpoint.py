@@ -214,7 +214,7 @@ def test_chores_that_fail_are_counted_and_what_they_leave_stays_late(
 ) -> None:
     app = make_bare_app()
     client, service = client_of(app), service_of(app)
-    service.write_behind[write_last_used].note(NOTHING, (clock.now(), None))
+    service.write_behind[write_last_used].add(NOTHING, (clock.now(), None))
     travel(seconds=40)
     for _ in range(2):
         service.periodic_tasks.run()

@@ -154,13 +154,13 @@ def _change(actor: Identity, key_id: UUID, wanted: dict[str, Any]) -> ApiKey:
     return key
 
 
-def write_last_used(notes: dict[str, tuple[datetime, str]]) -> None:
+def write_last_used(uses: dict[str, tuple[datetime, str]]) -> None:
     """Store when and from where keys were last used, in one statement.
 
-    `notes` is {key id: (time, address)}.
+    `uses` is {key id: (time, address)}.
     """
     rows = json.dumps(
-        [(key, at.isoformat(" ", "microseconds"), ip) for key, (at, ip) in notes.items()]
+        [(key, at.isoformat(" ", "microseconds"), ip) for key, (at, ip) in uses.items()]
     )
     # In one order, so that this never deadlocks with others that lock the same keys.
     in_order = " FOR NO KEY UPDATE OF k" if on_postgres() else ""

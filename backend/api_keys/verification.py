@@ -239,5 +239,5 @@ def _count(key: Key, code: str, address: str | None) -> None:
     for count in service.verified:
         count(key_id, code)
     if code == VALID:
-        service.write_behind[write_last_used].note(key_id, (clock.now(), address))
+        service.write_behind[write_last_used].add(key_id, (clock.now(), address))
     service.periodic_tasks.wake()

@@ -51,7 +51,7 @@ def deny(actor: Identity | None, **detail: Any) -> None:
         "detail": {"key_id": actor.key_id, **detail} if actor and actor.key_id else detail,
     }
     log.warning("access.denied", extra=facts)
-    service.write_behind[write_denials].note(credential, 1)
+    service.write_behind[write_denials].add(credential, 1)
     service.periodic_tasks.wake()
 
 
@@ -86,20 +86,20 @@ def _record(actor: Identity | None, credential: Credential, detail: dict[str, An
     return True
 
 
-def write_denials(notes: dict[Credential, int]) -> None:
+def write_denials(counts: dict[Credential, int]) -> None:
     """Add to the counts of denials without an event, {credential: how many}, in one statement.
 
     If the hour has been closed in the meantime, they are reported when the next one is closed.
     """
     # Sorted, so that two processes that write the same rows do not deadlock.
-    rows = json.dumps([(new_id().hex, *who, count) for who, count in sorted(notes.items())])
+    rows = json.dumps([(new_id().hex, *who, count) for who, count in sorted(counts.items())])
     now = db_time(clock.now())
     execute(
-        "WITH noted (id, credential, user_id, is_key, count) AS"  # noqa: S608 (no input)
+        "WITH counted (id, credential, user_id, is_key, count) AS"  # noqa: S608 (no input)
         f" ({json_rows('uuid', 'uuid', 'uuid', 'bool', 'bigint')})"
         " INSERT INTO denials"
         " (id, created_at, credential, user_id, is_key, recorded, count, ends_at)"
-        f" SELECT id, ?, credential, user_id, is_key, {EVENTS}, count, ? FROM noted WHERE true"
+        f" SELECT id, ?, credential, user_id, is_key, {EVENTS}, count, ? FROM counted WHERE true"
         " ON CONFLICT (credential) DO UPDATE SET count = denials.count + excluded.count",
         rows,
         now,

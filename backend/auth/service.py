@@ -100,7 +100,7 @@ def forgot_password(email: str) -> None:
     of the mails reveals whether it exists. Requests beyond one network's limit are ignored.
     """
     if limits.allow_from_here("forgotten", context.settings().login_attempts_per_address):
-        services.current().lookups.submit(functools.partial(_mail_password_link, email))
+        services.current().shuffled_tasks.submit(functools.partial(_mail_password_link, email))
 
 
 def _mail_password_link(email: str) -> None:

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 MOST = 1000  # waiting tasks
 CLOSE_SECONDS = 5.0  # for the remaining work when the process ends
-TICK_SECONDS = (1.0, 3.0)  # how long look-ups wait for others: a random time in this range
+TICK_SECONDS = (1.0, 3.0)  # how long shuffled tasks wait for others: a random time in this range
 
 Task = Callable[[], object]
 _chance = secrets.SystemRandom()
@@ -135,13 +135,13 @@ class TaskQueue(BackgroundThread):
             return partial(inside.run, _do, task)
 
 
-class Lookups(TaskQueue):
+class ShuffledTasks(TaskQueue):
     """Tasks whose order and timing must not reveal what they find.
 
     They wait for others for a random time, and are then done in random order.
     """
 
-    name = "look-ups"
+    name = "shuffled tasks"
 
     def _forget(self) -> None:
         super()._forget()
@@ -171,7 +171,9 @@ class Lookups(TaskQueue):
                 _chance.shuffle(self._waiting)
                 self._ready = len(self._waiting)
                 if self._dropped:
-                    log.error("look-ups: %s dropped, %s are waiting", self._dropped, self._ready)
+                    log.error(
+                        "shuffled tasks: %s dropped, %s are waiting", self._dropped, self._ready
+                    )
                     self._dropped = 0
             self._ready = max(0, self._ready - 1)
             return super()._next()

@@ -1,4 +1,4 @@
-"""Write-behind: notes are collected in memory, and written together every few seconds.
+"""Write-behind: entries are collected in memory, and written together every few seconds.
 
 This is for facts that may be written a little late, or be lost in a crash without harm, such as
 when a key was last used: a verification must not cost a write. Skip it on a first reading.
@@ -17,55 +17,55 @@ Merge = Callable[[Any, Any], Any]
 
 
 def newest(earlier: Any, later: Any) -> Any:
-    """Merge two notes by keeping the later one."""
+    """Merge two entries by keeping the later one."""
     return later
 
 
 class WriteBehind:
-    """Keeps one note per key, until `flush` passes all of them to `write`.
+    """Keeps one entry per key, until `flush` passes all of them to `write`.
 
-    `merge(earlier, later)` combines two notes of one key.
+    `merge(earlier, later)` combines two entries with the same key.
     """
 
     def __init__(self, write: Callable[[dict[Any, Any]], None], merge: Merge = newest) -> None:
         self._write = write
         self._merge = merge
-        self._notes: dict[Any, Any] = {}
-        self._since: float | None = None  # no unwritten note is older
+        self._entries: dict[Any, Any] = {}
+        self._since: float | None = None  # when the oldest unwritten entry was added
         self._lock = threading.Lock()
 
-    def note(self, key: Any, value: Any) -> None:
-        """Remember `value` for `key`, merged with its earlier note, until the next flush."""
+    def add(self, key: Any, value: Any) -> None:
+        """Keep `value` for `key`, merged with an earlier entry, until the next flush."""
         with self._lock:
-            notes = self._notes
-            notes[key] = self._merge(notes[key], value) if key in notes else value
+            entries = self._entries
+            entries[key] = self._merge(entries[key], value) if key in entries else value
             if self._since is None:
                 self._since = clock.monotonic()
 
     @property
     def lag(self) -> float:
-        """Seconds since the oldest unwritten note; 0 if there is none."""
+        """Seconds since the oldest unwritten entry; 0 if there is none."""
         since = self._since
         return 0 if since is None else clock.monotonic() - since
 
     def flush(self) -> None:
-        """Write all notes, or raise the error. Keeps the notes only while the database is down."""
+        """Write all entries, or raise the error. Keeps them only while the database is down."""
         with self._lock:
-            notes, self._notes = self._notes, {}
-        if not notes:
+            entries, self._entries = self._entries, {}
+        if not entries:
             return
-        since: float | None = clock.monotonic()  # for notes made from now on
+        since: float | None = clock.monotonic()  # for entries added from now on
         try:
-            self._write(notes)
+            self._write(entries)
         except Exception as error:
-            # After any other error, they would fail again, and all later notes with them.
+            # After any other error, they would fail again, and all later entries with them.
             if is_unavailable(error):
                 with self._lock:
-                    for key, value in self._notes.items():
-                        notes[key] = self._merge(notes[key], value) if key in notes else value
-                    self._notes = notes
+                    for key, value in self._entries.items():
+                        entries[key] = self._merge(entries[key], value) if key in entries else value
+                    self._entries = entries
                     since = self._since
             raise
         finally:
             with self._lock:
-                self._since = since if self._notes else None
+                self._since = since if self._entries else None

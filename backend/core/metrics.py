@@ -92,7 +92,9 @@ class Metrics:
         self._pool_used = gauge("database_connections_in_use", "Connections in use")
         self._pool_size = gauge("database_connections_max", "Connections allowed at most")
         self._tasks = gauge("jobs_waiting", "Background tasks that have not started")
-        self._lag = gauge("write_behind_lag_seconds", "Age of the oldest unwritten note", "livemax")
+        self._lag = gauge(
+            "write_behind_lag_seconds", "Age of the oldest unwritten entry", "livemax"
+        )
 
     def request(self, method: str, route: str | None, status: int, seconds: float) -> None:
         """Count a response. `route` is the rule of the route, None if no route matched."""
@@ -141,5 +143,5 @@ class Metrics:
         """Set the gauges that are not updated as things happen."""
         self._pool_used.set(service.database.in_use)
         self._pool_size.set(service.settings.database_connections)
-        self._tasks.set(service.tasks.waiting + service.lookups.waiting)
-        self._lag.set(max(notes.lag for notes in service.write_behind.values()))
+        self._tasks.set(service.tasks.waiting + service.shuffled_tasks.waiting)
+        self._lag.set(max(queue.lag for queue in service.write_behind.values()))

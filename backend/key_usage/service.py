@@ -32,21 +32,21 @@ INTERVALS = {
 def count(key_id: str, code: str) -> None:
     """Count an outcome for the key with this id, in hex. It is written later, with others."""
     hour = int(clock.now().timestamp()) // HOUR
-    services.current().write_behind[write_usage].note((key_id, hour, code), 1)
+    services.current().write_behind[write_usage].add((key_id, hour, code), 1)
 
 
-def write_usage(notes: dict[tuple[str, int, str], int]) -> None:
+def write_usage(counts: dict[tuple[str, int, str], int]) -> None:
     """Add up decisions, {(key id, hour, code): how often}, in one statement.
 
     Keys that are gone are left out. If the database's confirmation is lost, they count twice.
     """
     # In one order, as in keys.write_last_used.
-    rows = json.dumps([(*what, uses) for what, uses in notes.items()])
+    rows = json.dumps([(*what, uses) for what, uses in counts.items()])
     # Waits for a key that is just being deleted, and then leaves it out.
     lock = " FOR KEY SHARE OF k" if on_postgres() else ""
     execute(
-        f"WITH noted (id, hour, code, uses) AS ({json_rows('uuid', 'int', 'text', 'bigint')}),"  # noqa: S608
-        " known AS (SELECT n.* FROM noted n JOIN api_keys k ON k.id = n.id"
+        f"WITH counted (id, hour, code, uses) AS ({json_rows('uuid', 'int', 'text', 'bigint')}),"  # noqa: S608
+        " known AS (SELECT n.* FROM counted n JOIN api_keys k ON k.id = n.id"
         f" ORDER BY n.id, n.hour, n.code{lock})"
         " INSERT INTO key_usage (key_id, hour, code, uses) SELECT * FROM known WHERE true"
         " ON CONFLICT (key_id, hour, code) DO UPDATE SET uses = key_usage.uses + excluded.uses",

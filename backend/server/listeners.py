@@ -97,7 +97,7 @@ def begin(app: Flask) -> None:
 def finish(app: Flask) -> None:
     """Do the remaining background work before the process ends."""
     service: Services = app.extensions["backend"]
-    for each in (service.tasks, service.lookups, service.sender, service.periodic_tasks):
+    for each in (service.tasks, service.shuffled_tasks, service.sender, service.periodic_tasks):
         each.close()
 
 

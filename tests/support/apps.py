@@ -27,7 +27,7 @@ def client_of(app: Flask) -> FlaskClient:
 def close(app: Flask) -> None:
     """End the app's threads, then its connections: a thread that still uses one would crash."""
     service = service_of(app)
-    for lane in (service.tasks, service.lookups, service.sender):
+    for lane in (service.tasks, service.shuffled_tasks, service.sender):
         lane.close()
     service.periodic_tasks.stop()  # no test looks at what remains to be done
     service.database.close_all()
@@ -80,6 +80,6 @@ class DocumentedClient(FlaskClient):
 
 
 def settle(app: Flask) -> None:
-    """Wait until all that requests started is done: jobs, look-ups, mail that is due."""
+    """Wait until all that requests started is done: tasks, shuffled tasks, mail that is due."""
     service = service_of(app)
-    assert all(lane.join(30) for lane in (service.tasks, service.lookups, service.sender))
+    assert all(lane.join(30) for lane in (service.tasks, service.shuffled_tasks, service.sender))
