@@ -14,7 +14,7 @@ from .background.write_behind import Merge
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """A scope that the service defines, and whose API keys may have it.
+    """A scope that the service defines, and the owners whose API keys may have it.
 
     `area:*` means every scope in the area, including those that other services define.
     """

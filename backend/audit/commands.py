@@ -61,7 +61,7 @@ def _with_name(kind: str, id_: UUID) -> str:
 
 
 def _id_of(kind: str, name: str) -> UUID:
-    """Return the id that belongs to a name. An id is returned unchanged and not looked up."""
+    """Return the id that belongs to a name. An id is returned unchanged, without a query."""
     try:
         return UUID(name)
     except ValueError:

@@ -9,7 +9,7 @@ from ..db.database import Model, UTCDateTimeField
 
 
 class AuditEvent(Model):
-    """Something that was done or attempted. It has no foreign keys, to outlive what they refer to.
+    """Something that was done or attempted. It has no foreign keys, so that it outlives its target.
 
     `sequence` is null until the event is sealed. Until then, `seal` is the event's own signature,
     or null if a version that did not sign events wrote it. `detail` is a JSON object, stored as the

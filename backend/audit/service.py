@@ -28,7 +28,7 @@ BATCH = 1000  # events at a time
 
 
 def define_actions(names: Iterable[str]) -> None:
-    """Allow events to have these actions."""
+    """Define actions that events may have."""
     ACTIONS.extend(names)
 
 
@@ -40,7 +40,7 @@ def record(
     target: tuple[str, UUID | None] | None = None,
     **detail: Any,
 ) -> None:
-    """Store that `actor` (None if unknown) did `action` to `target`, a (type, id) pair.
+    """Record that `actor` (None if unknown) did `action` to `target`, a (type, id) pair.
 
     Runs in the open transaction, and logs a line after its commit. Raises Unavailable if the event
     cannot be stored: then the action must not happen either. `detail` is for ids, numbers, codes

@@ -25,7 +25,7 @@ class Identity(NamedTuple):
 
     @property
     def is_admin_in_person(self) -> bool:
-        """True for an administrator's session and for the console, never for a key."""
+        """Return True for an administrator's session and for the console, never for a key."""
         return self.role == "admin" and self.method != "api_key"
 
 
@@ -34,7 +34,7 @@ CONSOLE = Identity(user_id=UUID(int=0), username="console", role="admin", method
 
 
 def holds_role(role: str, wanted: str | None) -> bool:
-    """True if `role` satisfies `wanted`, or `wanted` is None; an administrator is a user too."""
+    """Return whether `role` satisfies `wanted`, if that is set; an administrator is a user too."""
     return wanted is None or role in (wanted, "admin")
 
 

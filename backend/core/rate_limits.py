@@ -203,7 +203,7 @@ def fault(rate_limit: Mapping[str, int]) -> tuple[str, str] | None:
 
 
 def within(inner: Limit | None, outer: Limit | None) -> bool:
-    """True if `inner` lets no more pass than `outer`, both at once and in the long run."""
+    """Return whether `inner` lets no more pass than `outer`, both at once and in the long run."""
     if outer is None or inner is None:
         return outer is None
     return inner.most <= outer.most and inner.most * outer.seconds <= outer.most * inner.seconds

@@ -194,7 +194,7 @@ class Settings:
 
     @property
     def strict(self) -> bool:
-        """True in every environment except development and testing."""
+        """Return True in every environment except development and testing."""
         return self.environment not in {"development", "testing"}
 
     @property

@@ -73,7 +73,7 @@ def _sends_password_in_clear(mail_url: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """True if `host`, a name or an address, means this machine."""
+    """Return whether `host`, a name or an address, means this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

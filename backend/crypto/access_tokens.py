@@ -162,7 +162,7 @@ def _header(algorithm: str, name: str, key: Any) -> str:
 
 
 def _has_high_s(token: str) -> bool:
-    """True if s is the higher one of the two valid signatures (r, s) and (r, order - s).
+    """Return whether s is the higher one of the two valid signatures (r, s) and (r, order - s).
 
     Anyone can turn one into the other, and half of all signatures are high. We only accept the low
     one, so that each token has exactly one text.

@@ -162,7 +162,7 @@ class Keyring:
         return _signature(self._event_keys[0], text)
 
     def is_event_signed(self, text: str, signature: str) -> bool:
-        """True if `sign_event` made the signature, with this SECRET_KEY or an earlier one."""
+        """Return whether `sign_event` made the signature, with any SECRET_KEY that is set."""
         given = signature.encode(errors="surrogateescape")
         return any(
             hmac.compare_digest(_signature(key, text).encode(), given) for key in self._event_keys
@@ -247,7 +247,7 @@ def read_digest(text: str) -> str:
 
 
 def is_api_key(text: str) -> bool:
-    """True if `text` looks like an API key and has the right checksum. Uses no database."""
+    """Return whether `text` looks like an API key and has the right checksum. Uses no database."""
     shape = _API_KEY.fullmatch(text)
     return shape is not None and _checksum(shape[1]) == shape[2]
 

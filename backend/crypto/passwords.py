@@ -74,7 +74,7 @@ class PasswordHasher:
             return self._bcrypt(password, bcrypt.gensalt(self.rounds)).decode()
 
     def verify(self, password: str, stored: str | None, account: Account = None) -> bool:
-        """True if `stored` is a hash of `password`. None takes as long, and never matches."""
+        """Return whether `stored` is a hash of `password`. None takes as long, and never is."""
         reference = stored.encode() if stored else bcrypt.gensalt(self.rounds)
         with self._turn(account):  # one for all hashes, or a right password could be refused
             right = hmac.compare_digest(self._bcrypt(password, reference), reference)
@@ -85,7 +85,7 @@ class PasswordHasher:
         return right
 
     def needs_rehash(self, stored: str) -> bool:
-        """True if `stored` has a cost other than BCRYPT_ROUNDS."""
+        """Return whether `stored` has a cost other than BCRYPT_ROUNDS."""
         return _rounds(stored.encode()) != self.rounds
 
     def _bcrypt(self, password: str, salt: bytes) -> bytes:
@@ -190,7 +190,7 @@ def _name_of_service(settings: Settings) -> str:
 
 
 def _is_common(text: str) -> bool:
-    """True for one of 30,000 known passwords, or for one of them repeated."""
+    """Return True for one of 30,000 known passwords, or for one of them repeated."""
     known = _common_passwords()
     units = (text[:length] for length in range(4, min(len(text), LONGEST_COMMON + 1)))
     return text in known or any(
@@ -202,7 +202,7 @@ def _is_common(text: str) -> bool:
 
 
 def _is_common_with_additions(text: str, enough: int) -> bool:
-    """True for a common password with too few choices in the digits and signs around it."""
+    """Return True for a common password with too few choices in the digits and signs around it."""
     word = text.strip(_ADDITIONS)
     if not word or not _is_common(word):
         return False

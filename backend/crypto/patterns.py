@@ -60,7 +60,7 @@ def _choices(text: str) -> int:
 
 
 def _is_next(one: str, other: str) -> bool:
-    """True for equal characters, and for neighbours in the alphabet or on a keyboard."""
+    """Return True for equal characters, and for neighbours in the alphabet or on a keyboard."""
     return abs(ord(one) - ord(other)) <= 1 or one + other in _neighbours()
 
 

@@ -90,7 +90,7 @@ current = CurrentDatabase()
 
 
 def on_postgres() -> bool:
-    """True if the current database is PostgreSQL, False if it is SQLite."""
+    """Return whether the current database is PostgreSQL, not SQLite."""
     return isinstance(current.obj, pw.PostgresqlDatabase)
 
 

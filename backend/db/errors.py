@@ -43,7 +43,7 @@ _SQLITE_CLASHES = re.compile("already exists|duplicate column name|no such index
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """True if `error` means that the database is down, full, locked, overloaded or not migrated.
+    """Return whether the database is down, full, locked, overloaded or not migrated.
 
     Such a state passes, or the operator can end it. Any other database error is a bug.
     """
@@ -56,12 +56,12 @@ def is_unavailable(error: BaseException) -> bool:
 
 
 def is_missing(error: BaseException) -> bool:
-    """True if a statement named a table, column or unique index that the database does not have."""
+    """Return whether a statement named a table, column or unique index that does not exist."""
     return _matches(error, _MISSING, _SQLITE_MISSING)
 
 
 def is_clash(error: BaseException) -> bool:
-    """True if a migration creates something that exists, or changes something that is missing."""
+    """Return whether a migration creates what exists, or changes what is missing."""
     return is_missing(error) or _matches(error, _CLASHES, _SQLITE_CLASHES)
 
 
@@ -83,7 +83,7 @@ def first_line(error: BaseException) -> str:
 
 
 def is_unique_violation(error: pw.IntegrityError, table: str, column: str) -> bool:
-    """True if `error` means that the value of this unique column is taken, on either database."""
+    """Return whether the value of this unique column is taken, on either database."""
     cause = _cause(error)
     if isinstance(cause, sqlite3.Error):
         return f"{table}.{column}" in str(cause)

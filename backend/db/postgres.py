@@ -88,7 +88,7 @@ class BoundedConnection(psycopg.Connection):
             raise
 
     def has_ended(self) -> bool:
-        """True if the server has closed the connection. Does not send anything to it."""
+        """Return whether the server has closed the connection. Does not send anything to it."""
         if not hasattr(select, "poll"):  # Windows
             return False
         poll = select.poll()
@@ -178,7 +178,7 @@ class PostgresDatabase(BoundedPool, PooledPostgresqlDatabase):
             self._asked_at = time.monotonic() - RETRY_SECONDS
 
     def _is_closed(self, conn: BoundedConnection) -> bool:
-        """True if an idle connection is dead. Then drops all idle ones, which probably are too."""
+        """Return whether an idle connection is dead; drop all idle ones if so."""
         if time.monotonic() - conn.used_at < FRESH_SECONDS:
             closed = conn.has_ended()
         else:

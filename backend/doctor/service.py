@@ -1,4 +1,4 @@
-"""Find errors and risks of an installation, as sentences that say what to do.
+"""Find errors and risks in an installation, and say in sentences what to do.
 
 Skip it on a first reading.
 """
@@ -116,7 +116,7 @@ def _about_dotenv() -> list[str]:
 
 
 def _about_clock(database: pw.Database) -> list[str]:
-    """Compare the clocks: this machine's decides when things expire, also in the database."""
+    """Compare the clocks: the one of this machine decides what has expired."""
     if not isinstance(database, pw.PostgresqlDatabase):
         return []
     [there] = database.execute_sql("SELECT clock_timestamp()").fetchone()

@@ -32,7 +32,7 @@ PAUSE = 0.02  # seconds between batches: other writers on SQLite retry every 0.0
 @click.option("--skip-existing", is_flag=True, help="Skip keys that already exist.")
 @inside
 def import_keys(file: BinaryIO, *, skip_existing: bool) -> None:
-    """Import keys from another system by their digests, as one JSON object per line.
+    """Import keys from another system by their digests: one JSON object per line.
 
     All lines are checked first: if one is invalid, no key is imported. Keys are stored in order, a
     few at a time, so that other writers get their turn. If the import is interrupted, the keys

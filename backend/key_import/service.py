@@ -54,7 +54,7 @@ def draft(
 
 
 def refusals(drafts: Mapping[int, Draft]) -> dict[int, Failure]:
-    """Return why some drafts cannot be stored once those before them are, by their numbers.
+    """Return the drafts that cannot be stored after those before them, by number, with the reason.
 
     Conflict `conflict` means that the key already exists; for `limit_reached`, see `keys.issue`.
     """

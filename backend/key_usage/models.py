@@ -7,7 +7,7 @@ from ..db.database import Model
 
 
 class KeyUsage(Model):
-    """How often a key was presented in one hour with one outcome. Hours count from 1970, UTC."""
+    """How often a key got one outcome in one hour. `hour` counts from 1970, in UTC."""
 
     id = None
     created_at = None

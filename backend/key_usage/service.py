@@ -36,9 +36,9 @@ def count(key_id: str, code: str) -> None:
 
 
 def write_usage(counts: dict[tuple[str, int, str], int]) -> None:
-    """Add up decisions, {(key id, hour, code): how often}, in one statement.
+    """Add to the counts, {(key id, hour, code): how often}, in one statement.
 
-    Keys that are gone are left out. If the database's confirmation is lost, they count twice.
+    Deleted keys are left out. If the database's confirmation is lost, uses are counted twice.
     """
     # In one order, as in keys.write_last_used.
     rows = json.dumps([(*what, uses) for what, uses in counts.items()])
@@ -62,7 +62,7 @@ def list_usage(
     until: datetime | None = None,
     interval: str = "hour",
 ) -> list[dict[str, Any]]:
-    """Return what is known of each hour or day in which the key was presented, oldest first.
+    """Return the counts of each hour or day in which the key was presented, oldest first.
 
     The first is the one that contains `since`, and the last the one that contains `until`; by
     default, the last 24 hours or 30 days. Raises Invalid for more than 31 days by the hour, or 400

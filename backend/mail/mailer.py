@@ -41,7 +41,7 @@ Complete = Callable[[str, UUID | None, dict[str, Any]], dict[str, Any] | None]
 
 
 def enabled() -> bool:
-    """True if MAIL_URL is set."""
+    """Return whether MAIL_URL is set."""
     return bool(context.settings().mail_url)
 
 
@@ -157,7 +157,7 @@ class Mailer:
         return None
 
     def _without_text(self, mail: Mail, at: datetime) -> EmailMessage:
-        """Return a message with all headers but the subject. ValueError for a bad address."""
+        """Return a message with all headers but the subject; ValueError for a bad address."""
         domain = _domain(self._host)
         name, _, address = self._settings.mail_from.rpartition("<")
         sender = address.rstrip(">") or f"no-reply@{domain}"
@@ -216,7 +216,7 @@ def _print(message: EmailMessage) -> None:
 
 
 def _parts(address: str) -> tuple[str, str]:
-    """Return local part and domain in ASCII (IDNA 2008). ValueError if it is not an address."""
+    """Return local part and domain in ASCII (IDNA 2008). Raises ValueError for a bad address."""
     local, _, domain = address.rpartition("@")
     if not (local and local.isascii() and local.isprintable()):
         raise ValueError("not an e-mail address")

@@ -51,7 +51,7 @@ def require_enrolment(user: Any) -> None:
 
 
 def login(mfa_token: str, code: str) -> dict[str, Any]:
-    """Return the tokens of a new session for the user of `mfa_token`, whose code this must be.
+    """Return the tokens of a new session for the user of `mfa_token`, if the code is theirs.
 
     Raises InvalidCredentials for a wrong code, and for a token that is used, too old, or has been
     tried with five wrong codes.
@@ -65,7 +65,7 @@ def login(mfa_token: str, code: str) -> dict[str, Any]:
 
 
 def _user_of(mfa_token: str) -> User:
-    """Return the user who got this token for their password and has not changed that since."""
+    """Return the user who got this token for their password, unless it has changed since."""
     try:
         user_id, epoch = services.current().keyring.read_for(SECOND_STEP, mfa_token)
     except InvalidToken:
@@ -179,14 +179,14 @@ def _conflict(*, enabled: bool) -> Conflict:
 
 
 def _lock_user(user_id: UUID, *, enabled: bool) -> None:
-    """Lock the user's row for the transaction; Conflict if the second factor is not as expected."""
+    """Lock the user's row; raise Conflict unless the second factor is on (`enabled`) or off."""
     rows = User.select(User.id).where((User.id == user_id) & (User.mfa_enabled == enabled))
     if not lock(rows):
         raise _conflict(enabled=not enabled)
 
 
 def _set_enabled(user_id: UUID, *, enabled: bool) -> None:
-    """Set the column of the user's row in which all other code sees whether MFA is on."""
+    """Set the column by which all other code knows whether the second factor is on."""
     changed = User.update(mfa_enabled=enabled, updated_at=clock.now())
     changed.where((User.id == user_id) & (User.mfa_enabled != enabled)).execute()
 

@@ -121,7 +121,7 @@ def stop_listening(listener: socket.socket, accept: Callable[[], object]) -> Non
 
 
 def has_input(connection: socket.socket) -> bool:
-    """True if there is unread input, including the end of the stream."""
+    """Return whether there is unread input, including the end of the stream."""
     if not hasattr(select, "poll"):  # Windows
         return bool(select.select([connection], [], [], 0)[0])
     poll = select.poll()

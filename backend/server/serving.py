@@ -131,6 +131,6 @@ def _drain(polled: dict[int, Any], stop: threading.Event, draining: threading.Ev
 
 
 def _is_busy(channel: Any) -> bool:
-    """True if anything is left to read, do or write: closing would reset the client."""
+    """Return whether anything is left to read, do or write: closing would reset the client."""
     left = channel.request or channel.requests or channel.total_outbufs_len
     return bool(left) or has_input(channel.socket)

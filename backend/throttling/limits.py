@@ -91,7 +91,7 @@ def uncount(counted: list[tuple[str, datetime]]) -> None:
 
 
 def too_many(bucket: str, ends: datetime | None) -> Failure:
-    """Return the error for a full bucket, which empties when it `ends` (None: read that)."""
+    """Return the error for a full bucket, which empties when it `ends`; None if that is unknown."""
     if ends is None:
         row = Throttle.get_or_none(Throttle.bucket == bucket)
         ends = row.expires_at if row else clock.now()

@@ -56,7 +56,10 @@ def attempt(
 
 
 def require_password(actor: Identity, password: str, action: str) -> User:
-    """Return the actor's row if the password is right, as an attempt at `action`, or Forbidden."""
+    """Return the actor's row if the password is right, or raise Forbidden.
+
+    A wrong one counts as a failed `action`.
+    """
     user = users.get(actor, actor.user_id)
     with attempt(user, action, actor):
         if not is_password(user, password):
@@ -65,7 +68,7 @@ def require_password(actor: Identity, password: str, action: str) -> User:
 
 
 def is_password(account: User | str, password: str) -> bool:
-    """Return whether the password is right, after the same time for known and unknown names."""
+    """Return whether the password is right. Takes the same time for an unknown name."""
     stored = account.password_hash if isinstance(account, User) else None
     return services.current().password_hasher.verify(password, stored, _hashes_as(account))
 
@@ -145,7 +148,7 @@ def _count(account: User | str, *, code: bool) -> list[tuple[str, datetime]]:
 
 
 def _is_known(account: User | str, addresses: list[str]) -> bool:
-    """Return whether the user recently used one of these, where others cannot lock them out."""
+    """Return whether the user recently used one of these. Others cannot lock them out there."""
     since = clock.now() - KNOWN_FOR
     return (
         isinstance(account, User)

@@ -132,8 +132,8 @@ def hashing_paths(app: Flask) -> frozenset[str]:
 def _guard(
     views: dict[str, Any], authorize: Callable[[WSGIEnvironment, Requirement], object]
 ) -> ResponseReturnValue | None:
-    present = request._get_current_object()  # type: ignore[attr-defined]
-    rule, environ = present.url_rule, present.environ
+    current = request._get_current_object()  # type: ignore[attr-defined]
+    rule, environ = current.url_rule, current.environ
     if environ["PATH_INFO"].startswith("//") or not environ["PATH_INFO"].startswith("/"):
         raise NotFound  # Werkzeug treats several slashes, or none, as one
     if rule is None:

@@ -122,7 +122,7 @@ def _is_always_open(path: str) -> bool:
 
 
 def _has_host(environ: WSGIEnvironment) -> bool:
-    """True if the Host header meets RFC 9112 section 3.2, which allows an empty one."""
+    """Return whether the Host header meets RFC 9112 section 3.2, which allows an empty one."""
     host = environ.get("HTTP_HOST")
     if host is None:
         return environ.get("SERVER_PROTOCOL") != "HTTP/1.1"

@@ -58,7 +58,7 @@ CODES: dict[str, tuple[int, str]] = {
 
 
 def define_codes(codes: Mapping[str, tuple[int, str]]) -> None:
-    """Add codes of a subject, each with its status and meaning. ValueError if one exists."""
+    """Define codes of a subject, with status and meaning. Raises ValueError if one exists."""
     if clash := CODES.keys() & codes:
         raise ValueError(f"error codes defined twice: {', '.join(sorted(clash))}")
     CODES.update(codes)
