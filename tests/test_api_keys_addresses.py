@@ -34,7 +34,7 @@ def me(client: FlaskClient, key: str, address: str) -> TestResponse:
         ("::/0", "2001:db8::1", "203.0.113.9"),
     ],
 )
-def test_a_key_is_good_from_where_it_may_be_used(
+def test_a_key_works_from_its_allowed_addresses(
     client: FlaskClient, alice: Person, block: str, inside: str, outside: str
 ) -> None:
     key = alice.new_key(allowed_ips=["198.51.100.0/30", block])["key"]
@@ -42,7 +42,7 @@ def test_a_key_is_good_from_where_it_may_be_used(
     assert_problem(me(client, key, outside), 403, "ip_not_allowed")
 
 
-def test_headers_of_strangers_do_not_move_anybody(client: FlaskClient, alice: Person) -> None:
+def test_forwarding_headers_of_strangers_are_ignored(client: FlaskClient, alice: Person) -> None:
     key = alice.new_key(allowed_ips=["192.0.2.0/24"])["key"]
     claimed = by_key(key) | {"X-Forwarded-For": "192.0.2.1", "Forwarded": "for=192.0.2.1"}
     assert_problem(client.get("/v1/auth/me", headers=claimed), 403, "ip_not_allowed")
@@ -57,9 +57,7 @@ def test_behind_a_trusted_proxy_the_clients_address_counts(make_app: Callable[..
         assert client.get("/v1/auth/me", headers=headers).status_code == status
 
 
-def test_what_is_wrong_with_the_key_itself_is_told_first(
-    client: FlaskClient, alice: Person
-) -> None:
+def test_a_fault_of_the_key_itself_is_reported_first(client: FlaskClient, alice: Person) -> None:
     key = alice.new_key(allowed_ips=["192.0.2.0/24"])
     alice.post(f"{KEYS}/{key['id']}/revoke")
     assert_problem(me(client, key["key"], "198.51.100.1"), 401, "invalid_credentials")
@@ -74,7 +72,7 @@ def test_a_refusal_by_address_is_recorded(client: FlaskClient, root: Person, ali
     assert event["detail"]["code"] == "ip_not_allowed"
 
 
-def test_blocks_come_back_as_they_are_written_best(alice: Person) -> None:
+def test_blocks_are_returned_in_their_canonical_form(alice: Person) -> None:
     blocks = ["192.0.2.7", "::ffff:198.51.100.0/120", "2001:DB8:0::/48"]
     key = alice.new_key(allowed_ips=blocks)
     wanted = ["192.0.2.7/32", "198.51.100.0/24", "2001:db8::/48"]
@@ -105,12 +103,12 @@ def test_blocks_come_back_as_they_are_written_best(alice: Person) -> None:
         "١٩٢.0.2.0/24",
     ],
 )
-def test_what_is_no_block_is_refused(alice: Person, block: Any) -> None:
+def test_invalid_blocks_are_refused(alice: Person, block: Any) -> None:
     answer = alice.post(KEYS, {"name": "x", "allowed_ips": [block]})
     assert_problem(answer, 422, "validation_error", "json.allowed_ips")
 
 
-def test_fifty_blocks_are_enough(alice: Person) -> None:
+def test_at_most_fifty_blocks_are_accepted(alice: Person) -> None:
     blocks = [f"192.0.2.{number}" for number in range(51)]
     assert alice.new_key(allowed_ips=blocks[:50])["allowed_ips"][49] == "192.0.2.49/32"
     answer = alice.post(KEYS, {"name": "x", "allowed_ips": blocks})
@@ -126,7 +124,7 @@ def test_a_change_counts_at_the_next_request(client: FlaskClient, alice: Person)
     assert me(client, key["key"], "127.0.0.1").status_code == 200
 
 
-def test_a_key_mints_none_that_may_be_used_from_more_addresses(alice: Person) -> None:
+def test_a_key_cannot_create_one_with_more_addresses(alice: Person) -> None:
     wide = alice.new_key(scopes=["keys:write"], allowed_ips=["127.0.0.0/8", "192.0.2.0/24"])
     actor = alice.with_key(wide)
     for blocks, status in (
@@ -144,7 +142,7 @@ def test_a_key_mints_none_that_may_be_used_from_more_addresses(alice: Person) ->
 # --- metadata ---
 
 
-def test_metadata_comes_back_as_it_was_given(alice: Person) -> None:
+def test_metadata_is_returned_as_it_was_sent(alice: Person) -> None:
     given = {"team": "Größe 😀", "nested": {"list": [1, 2.5, None, True]}, "": ""}
     key = alice.new_key(metadata=given)
     path = f"{KEYS}/{key['id']}"

@@ -30,7 +30,7 @@ MANAGES = ["keys:read", "keys:write"]
 
 
 def child_of(owner: Person, key: Key, **wanted: Any) -> Key:
-    """A key that was made with this one, and may make others unless it is told what it may do."""
+    """A key that was made with this one, and by default may make others."""
     wanted = {"name": "child", "scopes": MANAGES, **wanted}
     minted = owner.with_key(key).post("/v1/api-keys", wanted)
     assert minted.status_code == 201, minted.text
@@ -52,7 +52,7 @@ def of(owner: Person, *keys: Key) -> list[str]:
 # --- which key made which ---
 
 
-def test_a_key_tells_which_key_made_it(alice: Person, root: Person) -> None:
+def test_a_key_names_the_key_that_made_it(alice: Person, root: Person) -> None:
     first, second, third = line_of(alice)
     assert [each["parent_id"] for each in (first, second, third)] == [
         None,
@@ -80,7 +80,7 @@ def test_a_key_tells_which_key_made_it(alice: Person, root: Person) -> None:
         ("expired", None),
     ],
 )
-def test_a_child_is_refused_at_every_door_while_an_ancestor_is_not_good(
+def test_a_child_is_refused_at_every_door_while_an_ancestor_is_not_active(
     app: Flask,
     client: FlaskClient,
     root: Person,
@@ -170,7 +170,7 @@ def test_what_a_child_changes_stays_within_its_ancestors_too(alice: Person) -> N
 # --- revoking and deleting ---
 
 
-def test_revoking_a_key_leaves_its_children_or_takes_them_along(
+def test_revoking_a_key_cascades_to_its_children_only_if_asked(
     client: FlaskClient, root: Person, alice: Person
 ) -> None:
     first, second, third = line_of(alice)
@@ -222,7 +222,7 @@ def test_whoever_revokes_a_leaked_key_revokes_the_children_that_its_thief_made(
     assert len([each for each in mails_of(client) if "reported" in each["Subject"]]) == 1
 
 
-def test_the_mail_about_a_leaked_key_names_so_many_children(
+def test_the_mail_about_a_leaked_key_names_at_most_twenty_children(
     make_app: Callable[..., Flask],
 ) -> None:
     client = client_of(make_app(mail_url="memory:"))
@@ -262,7 +262,7 @@ def test_a_key_with_living_children_is_deleted_only_with_them(
     assert {each["target_id"] for each in events} == {each["id"] for each in (first, second, third)}
 
 
-def test_a_key_takes_its_own_children_along_but_no_wider_ones_and_not_itself(
+def test_a_key_cascades_to_its_own_children_but_not_to_wider_ones_or_itself(
     client: FlaskClient, alice: Person
 ) -> None:
     first, second, third = line_of(alice)
@@ -282,9 +282,7 @@ def test_a_key_takes_its_own_children_along_but_no_wider_ones_and_not_itself(
     assert of(alice, first, second, third) == ["revoked"] * 3
 
 
-def test_nothing_is_revoked_or_deleted_with_a_key_that_is_not_there(
-    alice: Person, bob: Person
-) -> None:
+def test_nothing_is_revoked_or_deleted_with_a_missing_key(alice: Person, bob: Person) -> None:
     key = line_of(bob, 2)[0]
     for path in (path_of(key), "/v1/api-keys/0192d3a4-0000-7d8e-9f01-23456789abcd"):
         assert_problem(alice.post(f"{path}/revoke", {"cascade": True}), 404, "not_found")
@@ -391,7 +389,7 @@ def test_a_use_of_a_child_spends_its_ancestors_quotas_or_nothing(
     assert [left(alice, each) for each in (first, second, third)] == [0, 5, 1]
 
 
-def test_a_child_is_told_when_the_last_of_its_quotas_is_refilled(
+def test_a_child_learns_when_the_last_of_its_quotas_is_refilled(
     client: FlaskClient, alice: Person
 ) -> None:
     first = alice.new_key(scopes=MANAGES, quota=quota(1, 1, "daily"))
@@ -405,7 +403,7 @@ def test_a_child_is_told_when_the_last_of_its_quotas_is_refilled(
     assert abs(int(me(client, second).headers["Retry-After"]) - daily) < 60
 
 
-def test_a_pending_secret_of_a_child_takes_its_place_only_with_all_quotas(
+def test_a_pending_secret_of_a_child_is_activated_only_with_all_quotas(
     client: FlaskClient, alice: Person
 ) -> None:
     first = alice.new_key(scopes=MANAGES, quota=quota(1))
@@ -421,7 +419,7 @@ def test_a_pending_secret_of_a_child_takes_its_place_only_with_all_quotas(
     assert [left(alice, each) for each in (first, second)] == [0, 8]
 
 
-def test_quotas_of_a_line_are_exact_under_many_uses_at_once(
+def test_quotas_of_a_line_are_exact_under_concurrent_uses(
     app: Flask, client: FlaskClient, alice: Person
 ) -> None:
     first = alice.new_key(scopes=MANAGES, quota=quota(30))
@@ -444,7 +442,7 @@ def test_quotas_of_a_line_are_exact_under_many_uses_at_once(
     ]
 
 
-def test_uses_mints_and_cascades_of_one_line_at_the_same_time_end_well(
+def test_concurrent_uses_creations_and_cascades_of_one_line_succeed(
     client: FlaskClient, alice: Person
 ) -> None:
     lines = [line_of(alice) for _ in range(2)]
@@ -469,7 +467,7 @@ def test_uses_mints_and_cascades_of_one_line_at_the_same_time_end_well(
     assert {each["status"] for each in kept} == {"revoked"}, "one was minted behind the cascade"
 
 
-def test_deletions_and_mints_at_the_same_time_leave_no_key_without_its_parent(
+def test_concurrent_deletions_and_creations_leave_no_key_without_its_parent(
     client: FlaskClient, alice: Person
 ) -> None:
     parents = [alice.new_key(scopes=MANAGES) for _ in range(8)]
@@ -485,7 +483,7 @@ def test_deletions_and_mints_at_the_same_time_leave_no_key_without_its_parent(
     assert not [each for each in kept if each["name"] == "late" and each["parent_id"] is None]
 
 
-def test_a_child_whose_ancestor_is_revoked_in_the_middle_of_its_request_makes_no_other(
+def test_a_child_whose_ancestor_is_revoked_during_its_request_creates_no_key(
     app: Flask, alice: Person
 ) -> None:
     first, second = line_of(alice, 2)

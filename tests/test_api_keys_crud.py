@@ -107,7 +107,7 @@ WITHIN_LIMITS = [
 ]
 
 
-def test_what_is_just_within_the_limits_is_stored_as_sent(
+def test_values_just_within_the_limits_are_stored_as_sent(
     alice: Person, subtests: pytest.Subtests
 ) -> None:
     for wanted in WITHIN_LIMITS:
@@ -146,7 +146,7 @@ BEYOND_LIMITS = [
 ]
 
 
-def test_what_exceeds_the_limits_is_refused(alice: Person, subtests: pytest.Subtests) -> None:
+def test_values_beyond_the_limits_are_refused(alice: Person, subtests: pytest.Subtests) -> None:
     for body, fault in BEYOND_LIMITS:
         with subtests.test(body=body):
             assert_problem(alice.post("/v1/api-keys", body), 422, "validation_error", fault)
@@ -165,7 +165,7 @@ def test_a_scope_is_an_area_and_an_act(alice: Person, subtests: pytest.Subtests)
             assert_problem(refused, 422, "validation_error", "json.scopes")
 
 
-def test_what_is_asked_is_judged_before_for_whom(root: Person, alice: Person) -> None:
+def test_the_input_is_checked_before_the_owner(root: Person, alice: Person) -> None:
     for owner in (alice.id, "0192d3a4-8888-7d8e-9f01-23456789abcd"):
         wanted = {"name": "x", "owner_id": owner, "expires_at": "2020-01-01T00:00:00Z"}
         refused = root.post("/v1/api-keys", wanted)
@@ -300,7 +300,7 @@ def test_a_cursor_outlives_its_row_and_skips_what_came_later(alice: Person) -> N
     assert names(alice, f"?cursor={page['next']}") == ["key 1", "key 0"]
 
 
-def test_a_page_holds_50_unless_another_number_up_to_100_is_asked(alice: Person) -> None:
+def test_a_page_holds_50_by_default_and_at_most_100(alice: Person) -> None:
     for _ in range(51):
         alice.new_key()
     assert len(names(alice)) == 50
@@ -341,9 +341,7 @@ def test_a_bad_query_is_refused(root: Person, subtests: pytest.Subtests) -> None
             assert_problem(refused, 422, "validation_error", f"query.{fault}")
 
 
-def test_keys_are_filtered_by_status_of_which_each_has_one(
-    alice: Person, travel: Callable[..., None]
-) -> None:
+def test_keys_are_filtered_by_their_one_status(alice: Person, travel: Callable[..., None]) -> None:
     """Revoked outweighs disabled, and disabled outweighs expired."""
     states = {
         "plain": "active",
@@ -436,9 +434,7 @@ def test_only_an_admins_session_lists_the_keys_of_others(
 # --- changing ---
 
 
-def test_a_key_is_changed_in_what_is_sent_and_nothing_else(
-    alice: Person, travel: Callable[..., None]
-) -> None:
+def test_a_change_affects_only_what_is_sent(alice: Person, travel: Callable[..., None]) -> None:
     before = alice.new_key(name="old", description="old", scopes=["a:x"], expires_in_days=9)
     del before["key"]
     travel(seconds=5)
@@ -484,7 +480,7 @@ BAD_CHANGES = [
 ]
 
 
-def test_a_change_is_held_to_the_same_limits(alice: Person, subtests: pytest.Subtests) -> None:
+def test_a_change_has_the_same_limits(alice: Person, subtests: pytest.Subtests) -> None:
     for changes, fault in BAD_CHANGES:
         with subtests.test(changes=changes):
             key = alice.new_key()
@@ -546,7 +542,9 @@ def test_a_deleted_key_is_gone(client: FlaskClient, alice: Person) -> None:
     assert alice.delete(path_of(other)).status_code == 204
 
 
-def test_an_account_takes_its_keys_along(client: FlaskClient, alice: Person, root: Person) -> None:
+def test_deleting_an_account_deletes_its_keys(
+    client: FlaskClient, alice: Person, root: Person
+) -> None:
     key = alice.new_key()
     assert root.delete(f"/v1/users/{alice.id}").status_code == 204
     assert status_by(client, key) == 401
@@ -571,7 +569,7 @@ def test_whoever_holds_a_key_can_revoke_it(
         assert status_by(client, key) == 401
 
 
-def test_revoking_by_possession_never_tells_whether_there_was_such_a_key(
+def test_revoking_by_possession_never_reveals_whether_a_key_exists(
     client: FlaskClient, alice: Person
 ) -> None:
     kept, gone = alice.new_key(), alice.new_key()
@@ -588,7 +586,7 @@ def test_revoking_by_possession_never_tells_whether_there_was_such_a_key(
 NO_TEXTS = [{}, {"key": None}, {"key": 1}, {"key": "a\0"}, {"token": "x"}]
 
 
-def test_revoking_by_possession_takes_a_text(
+def test_revoking_by_possession_requires_a_text(
     client: FlaskClient, subtests: pytest.Subtests
 ) -> None:
     for body in NO_TEXTS:

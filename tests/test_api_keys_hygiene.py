@@ -1,4 +1,4 @@
-"""Keys that nobody uses end; owners are told of keys that soon expire, or were reported."""
+"""Unused keys are disabled; owners are notified of keys that expire soon or have leaked."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def mailing(make_app: Callable[..., Flask]) -> Flask:
 
 
 def prune(app: Flask) -> list[str]:
-    """What `flask prune` tells."""
+    """What `flask prune` reports."""
     result = app.test_cli_runner().invoke(args=["prune"])
     assert result.exit_code == 0, result.output
     return result.stdout.splitlines()
@@ -68,9 +68,7 @@ def use(person: Person, key: dict[str, Any]) -> None:
 # --- keys that nobody uses ---
 
 
-def test_keys_that_nobody_uses_are_disabled_and_nobody_did_it(
-    mailing: Flask, travel: Travel
-) -> None:
+def test_unused_keys_are_disabled_by_the_service_itself(mailing: Flask, travel: Travel) -> None:
     client = client_of(mailing)
     alice = sign_in(client, "alice")
     names = ("never used", "used once", "used since", "revoked", "expired")
@@ -104,7 +102,9 @@ def test_keys_that_nobody_uses_are_disabled_and_nobody_did_it(
         assert event["detail"] == {"owner_id": alice.id, "reason": "unused"}
 
 
-def test_a_key_that_is_enabled_again_has_its_time_once_more(mailing: Flask, travel: Travel) -> None:
+def test_a_key_that_is_enabled_again_has_the_full_time_again(
+    mailing: Flask, travel: Travel
+) -> None:
     client = client_of(mailing)
     key = sign_in(client, "alice").new_key()
     travel(days=91)
@@ -119,7 +119,9 @@ def test_a_key_that_is_enabled_again_has_its_time_once_more(mailing: Flask, trav
     assert status(sign_in(client, "alice"), key) == "disabled"
 
 
-def test_without_the_setting_keys_live_unused(app: Flask, alice: Person, travel: Travel) -> None:
+def test_without_the_setting_unused_keys_stay_enabled(
+    app: Flask, alice: Person, travel: Travel
+) -> None:
     key = alice.new_key()
     travel(days=3650)
     prune(app)
@@ -138,7 +140,7 @@ def test_the_servers_do_it_too(mailing: Flask, travel: Travel) -> None:
 # --- keys that soon expire ---
 
 
-def test_the_owner_is_told_14_and_3_days_before_a_key_expires(
+def test_the_owner_is_notified_14_and_3_days_before_a_key_expires(
     mailing: Flask, travel: Travel, logged: Logged
 ) -> None:
     client = client_of(mailing)
@@ -162,9 +164,7 @@ def test_the_owner_is_told_14_and_3_days_before_a_key_expires(
     assert {event["owner_id"] for event in told} == {alice.id}
 
 
-def test_who_made_a_key_for_a_short_time_is_not_told_of_that(
-    mailing: Flask, travel: Travel
-) -> None:
+def test_the_owner_of_a_short_lived_key_is_not_notified(mailing: Flask, travel: Travel) -> None:
     alice = sign_in(client_of(mailing), "alice")
     alice.new_key(name="two days", expires_in_days=2)
     alice.new_key(name="ten days", expires_in_days=10)
@@ -176,7 +176,7 @@ def test_who_made_a_key_for_a_short_time_is_not_told_of_that(
     assert "ten days" in words(message)
 
 
-def test_another_expiry_is_told_of_anew_and_a_key_that_is_none_never(
+def test_a_new_expiry_is_announced_again_and_inactive_keys_never(
     mailing: Flask, travel: Travel
 ) -> None:
     client = client_of(mailing)
@@ -201,7 +201,7 @@ def test_another_expiry_is_told_of_anew_and_a_key_that_is_none_never(
     assert mails(mailing) == []
 
 
-def test_service_accounts_and_disabled_users_get_no_mail_but_the_log_tells(
+def test_service_accounts_and_disabled_users_get_no_mail_but_a_log_line(
     mailing: Flask, travel: Travel, logged: Logged
 ) -> None:
     client = client_of(mailing)
@@ -218,7 +218,7 @@ def test_service_accounts_and_disabled_users_get_no_mail_but_the_log_tells(
 
 
 @pytest.mark.slow
-def test_of_several_processes_one_tells(
+def test_of_several_processes_one_notifies(
     mailing: Flask, make_app: Callable[..., Flask], travel: Travel, logged: Logged
 ) -> None:
     values = {"mail_url": "memory:", "disable_keys_unused_days": 90}
@@ -245,7 +245,7 @@ def test_of_several_processes_one_tells(
 # --- keys that leaked ---
 
 
-def test_the_owner_of_a_key_that_is_reported_is_told_once(mailing: Flask, logged: Logged) -> None:
+def test_the_owner_of_a_leaked_key_is_notified_once(mailing: Flask, logged: Logged) -> None:
     client = client_of(mailing)
     alice = sign_in(client, "alice")
     key, other = alice.new_key(name="deploys"), alice.new_key()

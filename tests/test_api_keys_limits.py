@@ -1,4 +1,4 @@
-"""Rate limits of keys: what they are set to, what counts, and what is told of them."""
+"""Rate limits of keys: how they are set, what counts, and how they are reported."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Travel = Callable[..., None]
 # --- what is set ---
 
 
-def test_a_limit_is_what_was_set(alice: Person) -> None:
+def test_a_limit_is_stored_as_sent(alice: Person) -> None:
     assert alice.new_key()["rate_limit"] is None
     for wanted in (limit(1, 1), limit(100, 60), limit(1_000_000, 86_400)):
         key = alice.new_key(rate_limit=wanted)
@@ -60,7 +60,7 @@ NO_LIMITS: list[Any] = [
 ]
 
 
-def test_what_is_no_limit_is_refused(alice: Person) -> None:
+def test_invalid_limits_are_refused(alice: Person) -> None:
     key = alice.new_key(rate_limit=limit(7))
     for wanted in NO_LIMITS:
         for answer in (
@@ -107,7 +107,9 @@ def test_parallel_uses_through_several_doors_count_for_one_limit(
     assert passed == 10
 
 
-def test_denials_and_looks_are_no_uses(client: FlaskClient, root: Person, alice: Person) -> None:
+def test_denials_and_reads_do_not_count_as_uses(
+    client: FlaskClient, root: Person, alice: Person
+) -> None:
     key = alice.new_key(rate_limit=limit(2), scopes=["a:b"], allowed_ips=["192.0.2.0/24"])
     text, ip = key["key"], "192.0.2.1"
     assert verify(root, text)["code"] == "ip_not_allowed"
@@ -122,7 +124,7 @@ def test_denials_and_looks_are_no_uses(client: FlaskClient, root: Person, alice:
         assert verify(root, text, ip=ip, **asked)["code"] == "rate_limited"
 
 
-def test_what_no_key_may_call_is_no_use_of_it(client: FlaskClient, alice: Person) -> None:
+def test_routes_closed_to_keys_do_not_count_as_uses(client: FlaskClient, alice: Person) -> None:
     key = alice.new_key(rate_limit=limit(1))
     holder = alice.with_key(key)
     for _ in range(2):
@@ -133,7 +135,7 @@ def test_what_no_key_may_call_is_no_use_of_it(client: FlaskClient, alice: Person
     assert_problem(holder.post("/v1/auth/logout"), 403, "session_required")
 
 
-def test_what_was_used_counts_when_the_limit_is_changed(root: Person, alice: Person) -> None:
+def test_earlier_uses_count_when_the_limit_is_changed(root: Person, alice: Person) -> None:
     key = alice.new_key(rate_limit=limit(3))
     assert codes(root, key, 4) == {"valid": 3, "rate_limited": 1}
     alice.patch(path_of(key), {"rate_limit": limit(5)})
@@ -173,7 +175,7 @@ def test_sessions_have_no_limit(make_app: Callable[..., Flask]) -> None:
 # --- what is told ---
 
 
-def test_every_answer_to_a_limited_key_tells_how_it_stands(
+def test_every_answer_to_a_limited_key_reports_the_state_of_the_limit(
     client: FlaskClient, alice: Person, travel: Travel
 ) -> None:
     key = alice.new_key(scopes=["keys:read"], rate_limit=limit(6, 60))
@@ -197,7 +199,9 @@ def test_every_answer_to_a_limited_key_tells_how_it_stands(
         assert stands.startswith(f'"key";r={left};t='), (status, stands)
 
 
-def test_an_unlimited_or_bad_key_is_told_nothing(client: FlaskClient, alice: Person) -> None:
+def test_an_unlimited_or_invalid_key_gets_no_rate_headers(
+    client: FlaskClient, alice: Person
+) -> None:
     free, revoked = alice.new_key(), alice.new_key(rate_limit=limit(5))
     alice.post(f"{path_of(revoked)}/revoke")
     answers = [me(client, free), me(client, revoked), me(client, {"key": "garbage"})]
@@ -206,7 +210,7 @@ def test_an_unlimited_or_bad_key_is_told_nothing(client: FlaskClient, alice: Per
         assert not {"RateLimit", "RateLimit-Policy", "Retry-After"} & set(answer.headers.keys())
 
 
-def test_when_it_is_reached_one_is_told_when_to_come_again(
+def test_a_reached_limit_says_when_to_retry(
     client: FlaskClient, alice: Person, travel: Travel
 ) -> None:
     key = alice.new_key(rate_limit=limit(2, 60))
@@ -224,7 +228,7 @@ def test_when_it_is_reached_one_is_told_when_to_come_again(
 
 
 @pytest.mark.parametrize(("most", "longest"), [(1, 120), (2, 90), (3, 80), (60, 61)])
-def test_the_next_use_passes_when_retry_after_is_over_and_no_second_before(
+def test_the_next_use_passes_once_retry_after_is_over_and_no_sooner(
     client: FlaskClient, alice: Person, travel: Travel, most: int, longest: int
 ) -> None:
     key = alice.new_key(rate_limit=limit(most, 60))
@@ -243,7 +247,7 @@ def test_the_next_use_passes_when_retry_after_is_over_and_no_second_before(
             pass
 
 
-def test_verifying_tells_how_the_limit_stands(root: Person, alice: Person) -> None:
+def test_verifying_reports_the_state_of_the_limit(root: Person, alice: Person) -> None:
     key = alice.new_key(rate_limit=limit(2))
     told = [verify(root, key["key"])["rate_limit"] for _ in range(3)]
     assert told[:2] == [
@@ -263,7 +267,7 @@ def test_verifying_tells_how_the_limit_stands(root: Person, alice: Person) -> No
 # --- several processes ---
 
 
-def test_in_redis_two_processes_count_together_and_without_it_each_alone(
+def test_two_processes_count_together_in_redis_and_separately_without_it(
     make_app: Callable[..., Flask], redis_url: str
 ) -> None:
     first = make_app(redis_url=redis_url)
@@ -297,7 +301,7 @@ def test_in_redis_two_processes_count_together_and_without_it_each_alone(
         (None, None, True),
     ],
 )
-def test_a_key_gives_no_higher_limit_than_its_own(
+def test_a_key_cannot_give_a_higher_limit_than_its_own(
     alice: Person, own: dict[str, int] | None, wanted: dict[str, int] | None, allowed: bool
 ) -> None:
     manager = alice.with_key(alice.new_key(scopes=["keys:write"], rate_limit=own))
@@ -316,7 +320,7 @@ def test_a_key_gives_no_higher_limit_than_its_own(
         assert len(alice.get("/v1/api-keys").json["items"]) == 2
 
 
-def test_a_key_changes_and_rotates_no_key_with_a_higher_limit(alice: Person) -> None:
+def test_a_key_cannot_change_or_rotate_a_key_with_a_higher_limit(alice: Person) -> None:
     manager = alice.with_key(alice.new_key(scopes=["keys:write"], rate_limit=limit(100, 60)))
     wider = alice.new_key(rate_limit=limit(200, 60))
     assert_problem(manager.patch(path_of(wider), {"name": "x"}), 403, "insufficient_scope")
@@ -325,7 +329,7 @@ def test_a_key_changes_and_rotates_no_key_with_a_higher_limit(alice: Person) -> 
     assert manager.post(f"{path_of(wider)}/rotate").status_code == 200
 
 
-def test_a_limit_of_the_settings_is_one_too(make_app: Callable[..., Flask]) -> None:
+def test_the_default_limit_limits_what_a_key_can_give(make_app: Callable[..., Flask]) -> None:
     client = client_of(make_app(rate_limit_default="50/60"))
     add_user(client, "alice")
     alice = sign_in(client, "alice")

@@ -38,7 +38,7 @@ def bounded(make_app: Callable[..., Flask]) -> tuple[Person, Person]:
         (limit(1, 9), False),
     ],
 )
-def test_an_owner_sets_no_limit_above_the_highest_neither_at_once_nor_in_the_long_run(
+def test_an_owner_cannot_exceed_the_highest_limit_in_a_burst_or_over_time(
     bounded: tuple[Person, Person], wanted: dict[str, int], allowed: bool
 ) -> None:
     alice, root = bounded
@@ -126,7 +126,7 @@ SET: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", SET)
-def test_what_an_admin_sets_on_anothers_key_its_owner_only_narrows(
+def test_an_owner_can_only_narrow_what_an_admin_has_set(
     alice: Person, root: Person, name: str
 ) -> None:
     key = alice.new_key()
@@ -165,7 +165,7 @@ def test_a_narrowed_lock_is_not_widened_again(alice: Person, root: Person) -> No
     assert_problem(alice.patch(path_of(key), {"rate_limit": {"limit": 10}}), 403, "forbidden")
 
 
-def test_a_key_that_an_admin_disabled_is_rotated_and_enabled_by_an_admin_alone(
+def test_only_an_admin_rotates_or_enables_a_key_that_an_admin_disabled(
     alice: Person, root: Person
 ) -> None:
     key = alice.new_key()
@@ -182,7 +182,7 @@ def test_a_key_that_an_admin_disabled_is_rotated_and_enabled_by_an_admin_alone(
     assert alice.delete(path_of(key)).status_code == 204
 
 
-def test_an_admin_locks_nothing_on_a_key_of_their_own_and_lifts_all_at_once(
+def test_admins_lock_nothing_on_their_own_keys_and_lift_all_locks_at_once(
     alice: Person, root: Person
 ) -> None:
     own, key = root.new_key(), alice.new_key()

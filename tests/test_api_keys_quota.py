@@ -39,7 +39,7 @@ def at(travel: Travel) -> Callable[..., None]:
 # --- what is set ---
 
 
-def test_a_quota_is_what_was_set(alice: Person) -> None:
+def test_a_quota_is_stored_as_sent(alice: Person) -> None:
     assert alice.new_key()["quota"] is None
     for wanted in (quota(0), quota(MOST), quota(7, MOST, "daily"), quota(9, 5, "monthly")):
         key = alice.new_key(quota=wanted)
@@ -79,7 +79,7 @@ NO_QUOTAS: list[Any] = [
 ]
 
 
-def test_what_is_no_quota_is_refused(alice: Person) -> None:
+def test_invalid_quotas_are_refused(alice: Person) -> None:
     key = alice.new_key(quota=quota(7))
     for wanted in NO_QUOTAS:
         for answer in (
@@ -148,7 +148,7 @@ def test_the_largest_numbers_are_counted_to_the_unit(root: Person, alice: Person
     assert left(alice, key) == MOST - 1_000_001
 
 
-def test_denials_and_looks_cost_nothing(client: FlaskClient, root: Person, alice: Person) -> None:
+def test_denials_and_reads_cost_nothing(client: FlaskClient, root: Person, alice: Person) -> None:
     key = alice.new_key(
         quota=quota(5),
         scopes=["a:b"],
@@ -182,7 +182,7 @@ def test_a_use_that_exceeds_the_quota_may_use_the_limit(root: Person, alice: Per
     assert seen == ["usage_exceeded", "usage_exceeded", "rate_limited"]
 
 
-def test_a_key_that_is_used_up_is_told_when_there_is_more(
+def test_a_key_that_is_used_up_learns_when_it_is_refilled(
     client: FlaskClient, alice: Person, at: Callable[..., None]
 ) -> None:
     never, daily = alice.new_key(quota=quota(0)), alice.new_key(quota=quota(0, 5, "daily"))
@@ -200,7 +200,7 @@ def test_a_key_that_is_used_up_is_told_when_there_is_more(
     assert refused.headers["Retry-After"] == "86400"
 
 
-def test_only_a_quota_is_written_at_once(
+def test_only_the_quota_is_written_immediately(
     app: Flask, root: Person, alice: Person, travel: Travel
 ) -> None:
     plain = alice.new_key(rate_limit={"limit": 9, "window_seconds": 60})
@@ -219,7 +219,7 @@ def test_only_a_quota_is_written_at_once(
         assert [verb for verb in verbs if verb in VERBS and verb != "SELECT"] == written
 
 
-def test_what_is_spent_is_no_change_of_the_key(root: Person, alice: Person) -> None:
+def test_spending_does_not_change_the_key(root: Person, alice: Person) -> None:
     key = alice.new_key(quota=quota(5, 5, "daily"))
     verify(root, key["key"])
     kept = alice.get(path_of(key)).json
@@ -280,7 +280,7 @@ def test_without_an_interval_there_is_no_refill(
     assert me(client, key).status_code == 429
 
 
-def test_setting_a_quota_begins_anew(
+def test_setting_a_quota_starts_a_new_period(
     client: FlaskClient, alice: Person, at: Callable[..., None]
 ) -> None:
     at(2031, 5, 10, 12, 0, 0)
@@ -314,7 +314,7 @@ def test_a_clock_that_is_set_back_refills_nothing_twice(
 # --- many at once ---
 
 
-def test_of_64_parallel_uses_as_many_are_valid_as_the_quota_holds(
+def test_of_64_parallel_uses_as_many_are_valid_as_the_quota_allows(
     make_app: Callable[..., Flask], root: Person, alice: Person
 ) -> None:
     """Through two apps on one database, and through two doors each."""
@@ -352,7 +352,7 @@ def test_parallel_first_uses_of_a_day_refill_once(
     assert statuses(at_once(*[partial(me, client, key)] * 24)) == {200: 6, 429: 18}
 
 
-def test_a_change_of_the_key_loses_nothing_that_is_spent_meanwhile(
+def test_a_concurrent_change_of_the_key_loses_no_spending(
     client: FlaskClient, alice: Person
 ) -> None:
     key = alice.new_key(quota=quota(100))
@@ -379,7 +379,7 @@ def test_a_quota_that_is_set_while_it_is_spent_is_never_overspent(
     ("meanwhile", "status", "kept"),
     [({"quota": None}, 200, None), ({"quota": quota(0)}, 429, quota(0)), (None, 401, None)],
 )
-def test_what_is_changed_or_deleted_in_the_middle_of_a_use_counts(
+def test_changes_and_deletions_during_a_use_count(
     app: Flask,
     client: FlaskClient,
     alice: Person,
@@ -416,7 +416,7 @@ def test_what_is_changed_or_deleted_in_the_middle_of_a_use_counts(
         (None, None, True),
     ],
 )
-def test_a_key_gives_no_higher_quota_than_its_own(
+def test_a_key_cannot_give_a_higher_quota_than_its_own(
     alice: Person, own: dict[str, Any] | None, wanted: dict[str, Any] | None, allowed: bool
 ) -> None:
     manager = alice.with_key(alice.new_key(scopes=["keys:write"], quota=own))
@@ -434,7 +434,7 @@ def test_a_key_gives_no_higher_quota_than_its_own(
         assert alice.get(path_of(target)).json["quota"] == quota(1)
 
 
-def test_a_key_with_a_quota_changes_and_rotates_no_key_with_a_higher_one(alice: Person) -> None:
+def test_a_key_cannot_change_or_rotate_a_key_with_a_higher_quota(alice: Person) -> None:
     manager = alice.with_key(alice.new_key(scopes=["keys:write"], quota=quota(20)))
     wider = alice.new_key(quota=quota(30))
     assert_problem(manager.patch(path_of(wider), {"name": "x"}), 403, "insufficient_scope")

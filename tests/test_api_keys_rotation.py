@@ -1,4 +1,4 @@
-"""Rotating a key: a further secret, whose first use begins the end of the one before."""
+"""Rotating a key: a new secret, whose first use starts the grace period of the old one."""
 
 from __future__ import annotations
 
@@ -100,9 +100,7 @@ def test_a_new_secret_waits_for_its_first_use_and_then_the_old_one_ends(
     assert (kept["rotation"], kept["hint"]) == (None, pending["hint"])
 
 
-def test_without_a_wish_the_grace_is_a_day(
-    client: FlaskClient, alice: Person, travel: Travel
-) -> None:
+def test_the_default_grace_is_a_day(client: FlaskClient, alice: Person, travel: Travel) -> None:
     old = alice.new_key()
     answer = client.post(f"{path_of(old)}/rotate", headers=alice.headers)
     assert answer.json["rotation"]["grace_seconds"] == DAY
@@ -126,14 +124,14 @@ def test_without_grace_the_old_secret_ends_with_the_first_use(
 
 
 @pytest.mark.parametrize("wanted", [-1, 604_801, 10**30, 1.0, "60", True, None])
-def test_what_is_no_grace_is_refused(alice: Person, wanted: Any) -> None:
+def test_invalid_grace_is_refused(alice: Person, wanted: Any) -> None:
     key = alice.new_key()
     refused = alice.post(f"{path_of(key)}/rotate", {"grace_seconds": wanted})
     assert_problem(refused, 422, "validation_error", "json.grace_seconds")
     assert state(alice, key) is None
 
 
-def test_denials_and_looks_leave_the_new_secret_pending(
+def test_denials_and_reads_leave_the_new_secret_pending(
     client: FlaskClient, root: Person, alice: Person, travel: Travel
 ) -> None:
     key = alice.new_key(scopes=["a:b"], allowed_ips=["192.0.2.0/24"], expires_in_days=1)
@@ -171,14 +169,14 @@ def test_denials_and_looks_leave_the_new_secret_pending(
     assert state(alice, key) == "grace"
 
 
-def test_what_no_key_may_call_activates_nothing(alice: Person) -> None:
+def test_routes_closed_to_keys_activate_nothing(alice: Person) -> None:
     key = alice.new_key()
     new = alice.with_key(rotate(alice, key))
     assert_problem(new.post("/v1/auth/logout"), 403, "session_required")
     assert state(alice, key) == "pending"
 
 
-def test_rotating_again_replaces_the_secret_that_waits(
+def test_rotating_again_replaces_the_pending_secret(
     client: FlaskClient, app: Flask, alice: Person
 ) -> None:
     old = alice.new_key()
@@ -329,7 +327,7 @@ def test_the_keys_of_others_are_not_found(alice: Person, bob: Person) -> None:
     assert_problem(reader.post(f"{path_of(key)}/rotate"), 403, "insufficient_scope")
 
 
-def test_a_key_rotates_others_within_its_own_and_never_itself(
+def test_a_key_rotates_keys_that_can_do_no_more_and_never_itself(
     client: FlaskClient, alice: Person
 ) -> None:
     own = alice.new_key(
@@ -392,7 +390,7 @@ def test_of_parallel_first_uses_one_activates_and_all_are_valid(
         assert is_good(alice.client, key) is (grace > 0)
 
 
-def test_a_secret_that_is_replaced_in_the_middle_of_its_first_use_has_spent_nothing(
+def test_a_secret_that_is_replaced_during_its_first_use_spends_nothing(
     client: FlaskClient, app: Flask, alice: Person
 ) -> None:
     for activated_by_another in (False, True):
@@ -408,10 +406,10 @@ def test_a_secret_that_is_replaced_in_the_middle_of_its_first_use_has_spent_noth
         assert left == (3 if activated_by_another else 5)
 
 
-def test_rotating_and_first_uses_at_the_same_time_end_well(
+def test_concurrent_rotations_and_first_uses_succeed(
     client: FlaskClient, app: Flask, alice: Person
 ) -> None:
-    """Whoever is refused has spent nothing, and what was shown last is good."""
+    """A refused rotation changes nothing, and the secret that was shown last works."""
     for _ in range(2):
         key = alice.new_key(quota={"remaining": 1000})
         new = rotate(alice, key)

@@ -1,4 +1,4 @@
-"""Scopes: the rules by themselves, what a role allows, and keys that manage keys."""
+"""Scopes: what they cover, what a role allows, and keys that manage keys."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +30,7 @@ def effective(person: Person, key: dict[str, Any]) -> set[str]:
 
 @pytest.fixture
 def manager(alice: Person) -> Person:
-    """Alice by a key that manages keys and is good for ten days."""
+    """Alice by a key that manages keys and expires in ten days."""
     return alice.with_key(alice.new_key(scopes=MANAGER, expires_in_days=10))
 
 
@@ -60,7 +60,7 @@ def test_a_wildcard_covers_its_own_area_and_no_other(
         assert scopes.within([wanted], kind(held)) is covered
 
 
-def test_within_takes_every_one_to_be_covered() -> None:
+def test_within_requires_every_scope_to_be_covered() -> None:
     assert scopes.within([], [])
     assert scopes.within([], ["a:x"])
     assert scopes.within(["a:x", "b:y"], ["a:*", "b:y", "c:z"])
@@ -68,7 +68,7 @@ def test_within_takes_every_one_to_be_covered() -> None:
     assert not scopes.within(["a:*"], ["a:x", "a:y"])
 
 
-def test_what_a_role_and_kind_may_hold() -> None:
+def test_which_scopes_a_role_and_kind_may_have() -> None:
     for scope in [*FOR_ADMINS, *FOR_SERVICES, *FOR_ALL, "users:*", "keys:*", "a:x", "a:*"]:
         for kind in ("person", "service"):
             assert scopes.allowed(scope, "admin", kind)
@@ -83,7 +83,7 @@ def test_what_a_role_and_kind_may_hold() -> None:
             assert scopes.allowed(scope, "user", kind)
 
 
-def test_what_is_effective_is_stored_and_allowed() -> None:
+def test_effective_scopes_are_stored_and_allowed() -> None:
     stored = ["a:*", "keys:*", "tokens:*", "users:*", "audit:read", "reports:read"]
     assert scopes.effective(stored, "admin", "person") == frozenset(stored)
     left = {"a:*", "keys:read", "keys:write", "reports:read"}
@@ -170,7 +170,7 @@ def test_a_missing_scope_is_named_in_the_challenge(alice: Person) -> None:
 
 
 @pytest.mark.parametrize("held", ["keys:write", "keys:read", "reports:*", "keys:verifyx"])
-def test_one_scope_does_not_stand_for_another(alice: Person, held: str) -> None:
+def test_one_scope_does_not_imply_another(alice: Person, held: str) -> None:
     holder = alice.with_key(alice.new_key(scopes=[held]))
     reads = holder.get("/v1/api-keys").status_code
     writes = holder.post("/v1/api-keys", {"name": "x"}).status_code
@@ -205,7 +205,7 @@ def test_a_key_mints_keys_for_its_owner(alice: Person, manager: Person) -> None:
         (["users:read"], 403),
     ],
 )
-def test_a_key_gives_no_scope_that_it_has_not(
+def test_a_key_cannot_give_a_scope_that_it_lacks(
     alice: Person, manager: Person, given: list[str], status: int
 ) -> None:
     wanted = {"scopes": given, "expires_in_days": 9}
@@ -227,7 +227,7 @@ def test_an_admins_key_is_bound_by_its_scopes_too(root: Person) -> None:
         assert_problem(refused, 403, "insufficient_scope")
 
 
-def test_a_demoted_owners_key_gives_what_is_effective_not_what_is_stored(
+def test_a_demoted_owners_key_gives_effective_not_stored_scopes(
     client: FlaskClient, root: Person
 ) -> None:
     add_user(client, "carol", role="admin")
@@ -241,7 +241,7 @@ def test_a_demoted_owners_key_gives_what_is_effective_not_what_is_stored(
     assert holder.post("/v1/api-keys", given).status_code == 201
 
 
-def test_a_key_gives_no_longer_life_than_its_own(alice: Person, manager: Person) -> None:
+def test_a_key_cannot_give_a_longer_life_than_its_own(alice: Person, manager: Person) -> None:
     own = manager.get("/v1/api-keys").json["items"][0]["expires_at"]
     target = alice.new_key(expires_in_days=1)
     for longer in ({}, {"expires_at": None}, {"expires_in_days": 11}):

@@ -26,7 +26,7 @@ def checksum(text: str) -> str:
 
 
 def key_text(body: str, prefix: str = "bt") -> str:
-    """A text of the right form that nobody was given."""
+    """A text of the right form that belongs to no key."""
     return f"{prefix}_{body}{checksum(f'{prefix}_{body}')}"
 
 
@@ -65,7 +65,7 @@ def test_a_short_checksum_is_padded_with_zeros(client: FlaskClient, app: Flask) 
     assert len(ran) == 1
 
 
-def test_what_is_no_key_is_refused_without_a_query_if_its_text_tells(
+def test_text_that_cannot_be_a_key_is_refused_without_a_query(
     client: FlaskClient, app: Flask, alice: Person, subtests: pytest.Subtests
 ) -> None:
     good = alice.new_key()["key"]

@@ -113,7 +113,7 @@ def test_two_different_credentials_are_ambiguous_whether_good_or_not(
         {"Cookie": "X-API-Key=x; access_token=x; session=x"},
     ],
 )
-def test_all_else_counts_as_nothing_sent(client: FlaskClient, headers: dict[str, str]) -> None:
+def test_anything_else_counts_as_nothing_sent(client: FlaskClient, headers: dict[str, str]) -> None:
     response = me(client, headers)
     assert_problem(response, 401, "unauthenticated")
     assert response.headers["WWW-Authenticate"] == "Bearer"
@@ -130,7 +130,7 @@ def test_a_key_in_the_wrong_place_counts_as_nothing_sent(
         assert_problem(response, 401, "unauthenticated")
 
 
-def test_an_access_token_is_no_api_key(client: FlaskClient, alice: Person) -> None:
+def test_an_access_token_is_not_an_api_key(client: FlaskClient, alice: Person) -> None:
     response = me(client, by_key(alice.access_token))
     assert_problem(response, 401, "invalid_credentials")
 
@@ -155,7 +155,7 @@ def test_public_routes_do_not_read_credentials(client: FlaskClient, alice: Perso
 # --- what stops a key ---
 
 
-def test_all_bad_keys_are_told_alike(
+def test_all_invalid_keys_get_the_same_answer(
     client: FlaskClient, alice: Person, bob: Person, root: Person, travel: Callable[..., None]
 ) -> None:
     keys = {
@@ -206,7 +206,7 @@ def test_signing_out_everywhere_and_a_new_password_leave_keys_alone(
     assert me(client, by_key(key["key"])).status_code == 200
 
 
-def test_a_key_is_good_until_its_expiry_on_every_path(
+def test_a_key_works_until_its_expiry_on_every_path(
     client: FlaskClient, alice: Person, travel: Callable[..., None]
 ) -> None:
     scopes = ["keys:read", "keys:write"]
@@ -271,7 +271,7 @@ def test_the_last_of_several_uses_counts(
     assert seen[0] < seen[1]
 
 
-def test_an_older_note_does_not_overwrite_a_newer_one(
+def test_an_older_use_does_not_overwrite_a_newer_one(
     two_apps: Any, travel: Callable[..., None]
 ) -> None:
     """Two processes on one database flush in any order."""
@@ -349,7 +349,7 @@ def test_a_key_moves_to_the_new_secret_at_its_next_use(two_apps: Any) -> None:
     assert me(after, by_key(unused["key"])).status_code == 200
 
 
-def test_a_key_moves_once_and_by_one_write(two_apps: Any) -> None:
+def test_a_key_moves_once_in_one_write(two_apps: Any) -> None:
     before, make_next = two_apps(secret_key=OLD)
     key = sign_in(before, "alice").new_key()
     between = make_next(secret_key=NEW, secret_key_fallbacks=OLD)

@@ -1,4 +1,4 @@
-"""Verifying a key that somebody showed: the answer is 200, and says what was decided."""
+"""Verifying a key that was presented: the answer is 200, and contains the decision."""
 
 import json
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from .support.problems import assert_problem
 Travel = Callable[..., None]
 
 
-def test_a_good_key_is_valid_and_says_what_it_is(root: Person, alice: Person) -> None:
+def test_a_valid_key_is_described(root: Person, alice: Person) -> None:
     key = alice.new_key(scopes=["reports:read"], metadata={"team": "search", "n": [1, None]})
     answer = verify(root, key["key"])
     assert answer == {
@@ -33,11 +33,11 @@ def test_a_good_key_is_valid_and_says_what_it_is(root: Person, alice: Person) ->
 
 
 @pytest.mark.parametrize("text", ["", "x", "bt_" + "0" * 38, "a" * 5000, "schön"])
-def test_what_is_no_key_is_not_found(root: Person, text: str) -> None:
+def test_text_that_is_not_a_key_is_not_found(root: Person, text: str) -> None:
     assert verify(root, text) == {"valid": False, "code": "not_found"}
 
 
-def test_a_refresh_or_access_token_is_no_key(root: Person, alice: Person) -> None:
+def test_a_refresh_or_access_token_is_not_a_key(root: Person, alice: Person) -> None:
     for token in (alice.access_token, alice.refresh_token):
         assert verify(root, token) == {"valid": False, "code": "not_found"}
 
@@ -72,7 +72,7 @@ def test_the_first_check_that_fails_is_the_answer(
     assert code() == "not_found"
 
 
-def test_without_an_address_a_key_that_is_bound_to_some_is_refused(
+def test_a_key_bound_to_addresses_is_refused_without_an_address(
     root: Person, alice: Person
 ) -> None:
     bound = alice.new_key(allowed_ips=["192.0.2.0/24"])["key"]
@@ -91,7 +91,7 @@ def test_scopes_are_those_that_the_owner_may_hold_now(root: Person, alice: Perso
     assert (answer["code"], answer["scopes"]) == ("insufficient_scope", ["reports:*"])
 
 
-def test_who_may_ask(root: Person, alice: Person) -> None:
+def test_who_may_call_it(root: Person, alice: Person) -> None:
     key = alice.new_key()["key"]
     assert_problem(alice.post("/v1/api-keys/verify", {"key": key}), 403, "forbidden")
     asker = root.with_key(root.new_key(scopes=["keys:verify"]))
@@ -101,7 +101,7 @@ def test_who_may_ask(root: Person, alice: Person) -> None:
     assert_problem(refused, 403, "insufficient_scope")
 
 
-def test_a_service_account_may_be_given_a_key_that_asks(
+def test_a_service_account_may_have_a_key_that_verifies(
     client: FlaskClient, root: Person, alice: Person
 ) -> None:
     account = {"username": "shop", "kind": "service"}
@@ -112,7 +112,7 @@ def test_a_service_account_may_be_given_a_key_that_asks(
     assert verify(root.with_key(made.json), alice.new_key()["key"])["valid"]
 
 
-def test_a_valid_answer_is_a_use_and_others_are_not(
+def test_a_valid_answer_counts_as_a_use_and_others_do_not(
     client: FlaskClient, root: Person, alice: Person
 ) -> None:
     key = alice.new_key(scopes=["a:b"])
@@ -132,7 +132,7 @@ def test_a_valid_answer_is_a_use_and_others_are_not(
     assert used["last_used_ip"] == "192.0.2.1"
 
 
-def test_explaining_tells_every_check(root: Person, alice: Person) -> None:
+def test_explaining_lists_every_check(root: Person, alice: Person) -> None:
     key = alice.new_key(scopes=["a:b"], allowed_ips=["192.0.2.0/24"])
     answer = verify(root, key["key"], scopes=["a:c"], explain=True)
     outcomes = {check["code"]: check["passed"] for check in answer["checks"]}
@@ -174,11 +174,13 @@ def test_owners_explain_their_own_keys(alice: Person, bob: Person, root: Person)
         ({"key": "x", "other": 1}, "json.other"),
     ],
 )
-def test_what_is_asked_wrongly_is_told(root: Person, asked: dict[str, Any], field: str) -> None:
+def test_faults_of_the_request_are_reported(
+    root: Person, asked: dict[str, Any], field: str
+) -> None:
     assert_problem(root.post("/v1/api-keys/verify", asked), 422, "validation_error", field)
 
 
-def test_it_is_one_statement_for_the_asker_and_one_for_the_key(
+def test_it_takes_one_statement_for_the_caller_and_one_for_the_key(
     client: FlaskClient, root: Person, alice: Person
 ) -> None:
     key = alice.new_key()["key"]
@@ -189,7 +191,7 @@ def test_it_is_one_statement_for_the_asker_and_one_for_the_key(
     release(service_of(client.application).database)
 
 
-def test_nothing_of_a_key_is_in_the_log(
+def test_keys_are_not_in_the_log(
     root: Person, alice: Person, caplog: pytest.LogCaptureFixture
 ) -> None:
     key = alice.new_key()["key"]
@@ -197,7 +199,9 @@ def test_nothing_of_a_key_is_in_the_log(
     assert key not in json.dumps([record.__dict__ for record in caplog.records], default=str)
 
 
-def test_others_are_not_made_keys_for(client: FlaskClient, root: Person, alice: Person) -> None:
+def test_keys_cannot_be_created_for_others(
+    client: FlaskClient, root: Person, alice: Person
+) -> None:
     add_user(client, "carol")
     wanted = {"name": "x", "owner_id": root.id}
     assert_problem(alice.post("/v1/api-keys", wanted), 403, "forbidden")

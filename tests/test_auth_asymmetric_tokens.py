@@ -153,7 +153,7 @@ def test_a_token_names_algorithm_type_and_key_and_is_accepted(alice: Person, key
     assert refresh(alice.client, alice.refresh_token).status_code == 200
 
 
-def test_others_verify_tokens_with_the_public_keys_alone(alice: Person, key: Any) -> None:
+def test_others_verify_tokens_with_only_the_public_keys(alice: Person, key: Any) -> None:
     response = alice.client.get("/.well-known/jwks.json")
     assert (response.status_code, response.content_type) == (200, "application/json")
     assert response.headers.getlist("Cache-Control") == ["public, max-age=300"]
@@ -188,7 +188,7 @@ def test_a_strict_verifier_accepts_an_access_token_and_learns_the_client_id(alic
         elsewhere.validate_token(elsewhere.authenticate_token(alice.access_token), [], None)
 
 
-def test_the_public_keys_show_public_members_only(client: FlaskClient, key: Any) -> None:
+def test_the_public_keys_have_only_public_members(client: FlaskClient, key: Any) -> None:
     [shown] = client.get("/.well-known/jwks.json").json["keys"]
     if algorithm_of(key) == "EdDSA":
         members = {"crv": "Ed25519", "kty": "OKP"}
@@ -235,7 +235,7 @@ def test_a_secret_has_no_public_keys(bare: FlaskClient) -> None:
 # --- the key is replaced ---
 
 
-def test_old_tokens_go_on_while_the_key_is_replaced(
+def test_old_tokens_keep_working_while_the_key_is_replaced(
     make_app: Callable[..., Flask], app: Flask, alice: Person, key_file: KeyFile, key: Any
 ) -> None:
     fresh, url = new_key(algorithm_of(key)), url_of(app)
@@ -308,7 +308,7 @@ def test_a_token_is_accepted_under_the_header_that_we_write_and_no_other(
         assert_problem(me(alice.client, token), 401, "invalid_credentials")
 
 
-def test_a_public_key_is_no_secret_to_sign_with(alice: Person, key: Any) -> None:
+def test_a_public_key_cannot_be_used_as_a_secret_to_sign_with(alice: Person, key: Any) -> None:
     public = key.public_key()
     header = jwt.get_unverified_header(alice.access_token)
     jwks = alice.client.get("/.well-known/jwks.json")
@@ -383,7 +383,7 @@ def test_a_token_under_the_name_of_another_key_is_refused(
             assert me(client, token).status_code == status
 
 
-def test_keys_that_a_token_brings_or_points_to_are_not_looked_at(alice: Person, key: Any) -> None:
+def test_keys_that_a_token_contains_or_points_to_are_ignored(alice: Person, key: Any) -> None:
     foreign = new_key(algorithm_of(key))
     public = jwt.PyJWK.from_dict(alice.client.get("/.well-known/jwks.json").json["keys"][0])
     to_jwk = public.Algorithm.to_jwk
@@ -481,7 +481,7 @@ def test_other_algorithms_are_refused(make_bare_app: Callable[..., Flask], name:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_a_key_file_that_cannot_be_used_is_told_with_what_to_do(
+def test_an_unusable_key_file_is_reported_with_a_remedy(
     make_bare_app: Callable[..., Flask], key_file: KeyFile, tmp_path: Path, algorithm: str
 ) -> None:
     key, other = new_key(algorithm), new_key(algorithm)
@@ -520,7 +520,7 @@ def test_a_key_file_that_cannot_be_used_is_told_with_what_to_do(
         assert words in refusal(make_bare_app, algorithm, path), words
 
 
-def test_keys_that_openssl_makes_are_taken(
+def test_keys_that_openssl_makes_are_accepted(
     make_bare_app: Callable[..., Flask], key_file: KeyFile
 ) -> None:
     key = new_key("ES256")
@@ -607,7 +607,7 @@ def test_the_command_replaces_the_key(
         assert "contains only one key" in refused.stderr
 
 
-def test_the_command_tells_in_a_sentence_what_it_cannot_do(
+def test_the_command_says_in_a_sentence_what_it_cannot_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_bytes(pem(new_key("ES256"))[:-30])
@@ -660,9 +660,7 @@ def test_a_server_says_why_it_does_not_start(tree: Path) -> None:
     assert "Traceback" not in told.stderr
 
 
-def test_a_key_file_that_nothing_uses_is_doubtful(
-    make_app: Callable[..., Flask], tmp_path: Path
-) -> None:
+def test_doctor_warns_of_an_unused_key_file(make_app: Callable[..., Flask], tmp_path: Path) -> None:
     app = make_app(jwt_private_key_file=tmp_path / "keys.pem")
     told = flask_of(app)("doctor")
     assert "warning: JWT_PRIVATE_KEY_FILE is not used: JWT_ALGORITHM is HS256." in told.stdout

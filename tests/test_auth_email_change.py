@@ -1,4 +1,4 @@
-"""Changing one's own address: it waits until the link that went there is used."""
+"""Changing your own address: it waits until the link that was mailed to it is used."""
 
 import threading
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def test_a_new_address_waits_until_it_is_confirmed(client: FlaskClient, alice: P
     assert sign_in(client, NEW).id == alice.id
 
 
-def test_the_old_address_is_told(client: FlaskClient, alice: Person) -> None:
+def test_the_old_address_is_notified(client: FlaskClient, alice: Person) -> None:
     change(alice)
     confirm(client, token_in(mails_of(client)[-1]))
     notice = mails_of(client)[-1]
@@ -49,7 +49,7 @@ def test_the_old_address_is_told(client: FlaskClient, alice: Person) -> None:
     assert NEW in notice.get_body(("plain",)).get_content()
 
 
-def test_it_takes_the_password(client: FlaskClient, alice: Person) -> None:
+def test_it_requires_the_password(client: FlaskClient, alice: Person) -> None:
     assert_problem(change(alice, password="wrong"), 403, "wrong_password")
     missing = alice.patch("/v1/auth/me", {"email": NEW})
     assert_problem(missing, 422, "validation_error", "json.current_password")
@@ -62,7 +62,7 @@ def test_a_person_keeps_an_address(alice: Person) -> None:
         assert_problem(change(alice, none), 422, "validation_error", "json.email")
 
 
-def test_a_link_works_once_and_the_newest_alone(client: FlaskClient, alice: Person) -> None:
+def test_only_the_newest_link_works_and_only_once(client: FlaskClient, alice: Person) -> None:
     change(alice)
     first = token_in(mails_of(client)[-1])
     change(alice, "alice@newer.example.com")
@@ -82,7 +82,7 @@ def test_a_link_lasts_a_day(
     assert_problem(confirm(client, token), 400, "invalid_token")
 
 
-def test_an_address_that_is_taken_is_told_to_its_holder_alone(
+def test_only_the_holder_of_an_address_learns_that_it_is_taken(
     client: FlaskClient, alice: Person, bob: Person
 ) -> None:
     assert change(alice, "BOB@example.com").status_code == 200
@@ -92,7 +92,7 @@ def test_an_address_that_is_taken_is_told_to_its_holder_alone(
     assert alice.get("/v1/auth/me").json["email"] == "alice@example.com"
 
 
-def test_asking_for_the_present_address_withdraws_the_change(
+def test_asking_for_the_current_address_withdraws_the_change(
     client: FlaskClient, alice: Person
 ) -> None:
     change(alice)
@@ -103,7 +103,7 @@ def test_asking_for_the_present_address_withdraws_the_change(
     assert len(mails_of(client)) == 1
 
 
-def test_what_an_administrator_says_counts_at_once(
+def test_a_change_by_an_administrator_counts_at_once(
     client: FlaskClient, root: Person, alice: Person
 ) -> None:
     change(alice)
@@ -125,7 +125,7 @@ def test_the_link_of_a_disabled_user_is_void(
         assert_problem(confirm(client, token), 400, "invalid_token")
 
 
-def test_a_new_password_withdraws_what_was_asked_with_the_old_one(
+def test_a_new_password_withdraws_a_change_requested_with_the_old_one(
     client: FlaskClient, alice: Person
 ) -> None:
     change(alice, "thief@example.com")
@@ -139,7 +139,7 @@ def test_a_new_password_withdraws_what_was_asked_with_the_old_one(
     assert (me["email"], me["pending_email"]) == ("alice@example.com", None)
 
 
-def test_a_reset_withdraws_what_is_asked_with_the_old_password_at_the_same_time(
+def test_a_reset_withdraws_a_concurrent_change_requested_with_the_old_password(
     client: FlaskClient, alice: Person
 ) -> None:
     link, database = link_for(client, "alice@example.com"), service_of(client.application).database
@@ -164,7 +164,7 @@ def test_a_reset_withdraws_what_is_asked_with_the_old_password_at_the_same_time(
     assert sign_in(client, "alice", NEW_PASSWORD).get("/v1/auth/me").json["pending_email"] is None
 
 
-def test_nobody_can_have_strangers_mailed_without_end(client: FlaskClient, alice: Person) -> None:
+def test_mail_to_strangers_is_limited(client: FlaskClient, alice: Person) -> None:
     for number in range(3):
         assert change(alice, f"stranger{number}@example.com").status_code == 200
         assert len(mails_of(client)) == number + 1  # sent before the next one takes its place
@@ -174,7 +174,7 @@ def test_nobody_can_have_strangers_mailed_without_end(client: FlaskClient, alice
     assert len(mails_of(client)) == 3
 
 
-def test_only_addresses_that_are_mailed_to_count(
+def test_only_addresses_that_get_mail_count(
     client: FlaskClient, alice: Person, travel: Callable[..., None]
 ) -> None:
     add_user(client, "dave")
@@ -202,7 +202,7 @@ def test_only_addresses_that_are_mailed_to_count(
     assert change(alice).status_code == 200
 
 
-def test_without_mail_the_present_address_may_be_sent_along(make_app: Callable[..., Flask]) -> None:
+def test_without_mail_the_current_address_may_be_included(make_app: Callable[..., Flask]) -> None:
     production = {"environment": "production", "secret_key": "k7Jx-q2Wd" * 5}
     client = client_of(make_app(**production, bcrypt_rounds=10))
     add_user(client, "alice")

@@ -34,7 +34,7 @@ Travel = Callable[..., None]
 
 
 def is_active(asker: Person, token: str) -> bool:
-    """Whether the token is; nothing else is told of one that is not."""
+    """Whether the token is active; assert that an inactive one is not described."""
     answer = ask(asker, token)
     assert answer["active"] is True or answer == INACTIVE
     return answer["active"]
@@ -48,7 +48,7 @@ def posted(client: FlaskClient, body: bytes | str, kind: str = FORM, **kwargs: A
 # --- what each kind is ---
 
 
-def test_an_access_token_is_told_by_its_claims(root: Person, alice: Person) -> None:
+def test_an_access_token_is_described_by_its_claims(root: Person, alice: Person) -> None:
     claims = jwt.decode(alice.access_token, options={"verify_signature": False})
     assert ask(root, alice.access_token) == {
         "active": True,
@@ -60,7 +60,7 @@ def test_an_access_token_is_told_by_its_claims(root: Person, alice: Person) -> N
     }
 
 
-def test_a_refresh_token_is_told_with_its_session(root: Person, alice: Person) -> None:
+def test_a_refresh_token_is_described_with_its_session(root: Person, alice: Person) -> None:
     [session] = alice.get("/v1/auth/sessions").json["items"]
     answer = ask(root, alice.refresh_token)
     assert answer["exp"] - answer["iat"] == 7 * 86_400
@@ -78,7 +78,7 @@ def test_a_refresh_token_is_told_with_its_session(root: Person, alice: Person) -
     }
 
 
-def test_an_api_key_is_told_with_what_it_may_do(root: Person, alice: Person) -> None:
+def test_an_api_key_is_described_with_its_scopes(root: Person, alice: Person) -> None:
     key = alice.new_key(scopes=["reports:read", "a:*"], expires_in_days=1)
     answer = ask(root, key["key"])
     assert abs(answer["exp"] - answer["iat"] - 86_400) < 60
@@ -97,7 +97,7 @@ def test_an_api_key_is_told_with_what_it_may_do(root: Person, alice: Person) -> 
     }
 
 
-def test_what_a_key_does_not_have_is_not_told(root: Person, alice: Person) -> None:
+def test_members_that_a_key_does_not_have_are_left_out(root: Person, alice: Person) -> None:
     assert not {"exp", "scope", "sid", "aud", "jti"} & set(ask(root, alice.new_key()["key"]))
 
 
@@ -109,14 +109,14 @@ def test_scopes_are_those_that_the_owner_may_hold_now(root: Person, alice: Perso
     assert ask(root, key)["scope"] == "reports:x"
 
 
-def test_name_and_role_are_those_of_now(root: Person, alice: Person) -> None:
+def test_name_and_role_are_the_current_ones(root: Person, alice: Person) -> None:
     root.patch(f"/v1/users/{alice.id}", {"role": "admin", "username": "alicia"})
     for token in (alice.access_token, alice.refresh_token):
         answer = ask(root, token)
         assert (answer["username"], answer["role"]) == ("alicia", "admin")
 
 
-def test_a_hint_may_be_given_and_wrong(root: Person, alice: Person) -> None:
+def test_a_hint_may_be_given_and_may_be_wrong(root: Person, alice: Person) -> None:
     for hint in ("access_token", "refresh_token", "api_key", "nonsense", ""):
         assert ask(root, alice.refresh_token, token_type_hint=hint)["active"]
 
@@ -124,7 +124,7 @@ def test_a_hint_may_be_given_and_wrong(root: Person, alice: Person) -> None:
 # --- who may ask ---
 
 
-def test_who_may_ask(client: FlaskClient, root: Person, alice: Person) -> None:
+def test_who_may_call_it(client: FlaskClient, root: Person, alice: Person) -> None:
     asked = {"token": alice.refresh_token}
     assert_problem(client.post(PATH, data=asked), 401, "unauthenticated")
     assert_problem(alice.post(PATH, data=asked), 403, "forbidden")
@@ -136,7 +136,9 @@ def test_who_may_ask(client: FlaskClient, root: Person, alice: Person) -> None:
     assert_problem(answer, 403, "insufficient_scope")
 
 
-def test_a_service_account_asks_with_a_key_and_is_told_of_like_any_other(root: Person) -> None:
+def test_a_service_account_introspects_with_a_key_and_is_described_like_any_other(
+    root: Person,
+) -> None:
     account = {"username": "shop", "kind": "service"}
     shop = root.post("/v1/auth/register", account).json["id"]
     wanted = {"name": "asks", "scopes": ["tokens:introspect"], "owner_id": shop}
@@ -160,7 +162,7 @@ def secret(root: Person) -> str:
     return root.new_key(scopes=["tokens:introspect"])["key"]
 
 
-def test_the_key_may_come_as_the_secret_of_a_client_by_basic_or_in_the_form(
+def test_the_key_may_be_sent_as_a_client_secret_by_basic_or_in_the_form(
     client: FlaskClient, alice: Person, secret: str
 ) -> None:
     for client_id in ("reports", "", "a:b c+d%/ü", alice.id):
@@ -202,7 +204,7 @@ def test_authlibs_client_introspects_and_revokes(address: str, method: str) -> N
                 assert (told.status_code, told.json()["active"]) == (200, answer)
 
 
-def test_a_clients_secret_that_is_not_good_is_refused_in_the_scheme_it_came_by(
+def test_an_invalid_client_secret_is_refused_in_the_scheme_it_came_by(
     client: FlaskClient, root: Person, alice: Person, secret: str
 ) -> None:
     asked = {"token": "x"}
@@ -239,7 +241,7 @@ def test_credentials_in_more_than_one_way_are_ambiguous(
         assert answer.json == INACTIVE
 
 
-def test_elsewhere_basic_and_a_posted_secret_count_as_nothing(
+def test_elsewhere_basic_and_a_posted_secret_are_ignored(
     client: FlaskClient, root: Person, secret: str
 ) -> None:
     for method, path, operation in operations(client):
@@ -256,7 +258,7 @@ def test_elsewhere_basic_and_a_posted_secret_count_as_nothing(
     assert_problem(client.post("/v1/api-keys/verify", data=form), 401, "unauthenticated")
 
 
-def test_a_posted_secret_is_looked_for_in_forms_of_32_kibibytes_and_less(
+def test_a_posted_secret_is_read_from_forms_of_at_most_32_kibibytes(
     client: FlaskClient, secret: str
 ) -> None:
     """It is read before anyone is known; a larger form takes a header."""
@@ -274,7 +276,7 @@ def test_a_posted_secret_is_looked_for_in_forms_of_32_kibibytes_and_less(
         assert posted(client, body).status_code in {400, 401}
 
 
-def test_as_a_client_it_is_one_use_of_the_key(client: FlaskClient, root: Person) -> None:
+def test_introspecting_as_a_client_is_one_use_of_the_key(client: FlaskClient, root: Person) -> None:
     limit = {"limit": 2, "window_seconds": 3600}
     key = root.new_key(scopes=["tokens:introspect"], rate_limit=limit)["key"]
     asked = {"token": "x"}
@@ -359,7 +361,7 @@ def test_the_end_of_a_session_counts_at_once(root: Person, alice: Person) -> Non
     assert not is_active(root, other.refresh_token)
 
 
-def test_tokens_end_in_time(root: Person, alice: Person, travel: Travel) -> None:
+def test_tokens_are_inactive_once_expired(root: Person, alice: Person, travel: Travel) -> None:
     key = alice.new_key(expires_in_days=8)["key"]
     travel(minutes=11)
     root = root.again()
@@ -391,7 +393,7 @@ def test_a_refresh_token_is_active_while_it_would_be_exchanged(
     assert is_active(root, third.json["refresh_token"])
 
 
-def test_asking_about_a_refresh_token_does_not_rotate_it(
+def test_introspecting_a_refresh_token_does_not_rotate_it(
     client: FlaskClient, root: Person, alice: Person
 ) -> None:
     before = ask(root, alice.refresh_token)
@@ -418,7 +420,7 @@ def test_a_key_that_is_bound_to_addresses_is_not_active(root: Person, alice: Per
     assert not is_active(root, alice.new_key(allowed_ips=["0.0.0.0/0", "::/0"])["key"])
 
 
-def test_whoever_must_set_up_a_second_factor_first_has_no_active_session(
+def test_a_user_who_must_set_up_a_second_factor_has_no_active_session(
     make_app: Callable[..., Flask],
 ) -> None:
     client = client_of(make_app(mfa_required_roles="admin"))
@@ -437,7 +439,9 @@ def test_whoever_must_set_up_a_second_factor_first_has_no_active_session(
 # --- nothing is spent ---
 
 
-def test_asking_is_no_use_of_a_key(client: FlaskClient, root: Person, alice: Person) -> None:
+def test_introspection_does_not_count_as_a_use_of_the_key(
+    client: FlaskClient, root: Person, alice: Person
+) -> None:
     limit = {"limit": 2, "window_seconds": 3600}
     key = alice.new_key(rate_limit=limit, quota={"remaining": 2})
     path = f"/v1/api-keys/{key['id']}"
@@ -486,7 +490,7 @@ def test_a_secret_in_grace_is_active_until_its_grace_ends(
     assert is_active(root, new)
 
 
-def test_asking_only_reads(client: FlaskClient, root: Person, alice: Person) -> None:
+def test_introspection_only_reads(client: FlaskClient, root: Person, alice: Person) -> None:
     for token in (alice.access_token, alice.refresh_token, alice.new_key()["key"]):
         with statements(client.application) as ran:
             assert is_active(root, token)
@@ -517,7 +521,9 @@ def test_asking_only_reads(client: FlaskClient, root: Person, alice: Person) -> 
         "&".join(f"a{number}=1" for number in range(101)),
     ],
 )
-def test_a_form_that_lacks_the_token_or_cannot_be_read(root: Person, body: bytes | str) -> None:
+def test_a_form_that_lacks_the_token_or_cannot_be_parsed_is_refused(
+    root: Person, body: bytes | str
+) -> None:
     answer = posted(root.client, body, headers=root.headers)
     assert_problem(answer, 400, "bad_request")
     assert answer.json["error"] == "invalid_request"
@@ -530,7 +536,7 @@ def test_parameters_that_nobody_knows_are_ignored(root: Person) -> None:
     assert ask(root, "nobody's", client_id="reports") == INACTIVE
 
 
-def test_what_cannot_be_in_a_token_is_refused(root: Person) -> None:
+def test_characters_that_no_token_has_are_refused(root: Person) -> None:
     for text in ("%00", "%0A", "%1B", "%C2%9B"):
         answer = posted(root.client, f"token=a{text}b", headers=root.headers)
         assert_problem(answer, 422, "validation_error", "form.token")
@@ -569,6 +575,6 @@ def test_a_form_may_have_one_mebibyte_and_no_more(root: Person) -> None:
     assert_problem(padded(1024 * 1024 + 1), 413, "payload_too_large")
 
 
-def test_who_asks_is_settled_before_the_form_is_read(client: FlaskClient, alice: Person) -> None:
+def test_the_caller_is_checked_before_the_form_is_read(client: FlaskClient, alice: Person) -> None:
     assert_problem(posted(client, "%", "text/plain"), 401, "unauthenticated")
     assert_problem(posted(client, "%", headers=alice.headers), 403, "forbidden")

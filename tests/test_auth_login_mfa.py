@@ -25,7 +25,7 @@ def secret(alice: Person, travel: Travel) -> str:
     return secret
 
 
-def test_the_password_alone_signs_nobody_in(client: FlaskClient, secret: str) -> None:
+def test_the_password_alone_is_not_enough(client: FlaskClient, secret: str) -> None:
     answer = first(client)
     assert_problem(answer, 401, "mfa_required")
     assert set(answer.json) == {
@@ -39,7 +39,7 @@ def test_the_password_alone_signs_nobody_in(client: FlaskClient, secret: str) ->
     assert_problem(client.post("/v1/auth/password/reset", json=reset), 400, "invalid_token")
 
 
-def test_a_wrong_password_does_not_tell_of_the_second_factor(
+def test_a_wrong_password_does_not_reveal_the_second_factor(
     client: FlaskClient, secret: str
 ) -> None:
     answer = first(client, "wrong")
@@ -47,7 +47,7 @@ def test_a_wrong_password_does_not_tell_of_the_second_factor(
     assert "mfa_token" not in answer.json
 
 
-def test_a_code_completes_it(client: FlaskClient, alice: Person, secret: str) -> None:
+def test_a_code_completes_the_sign_in(client: FlaskClient, alice: Person, secret: str) -> None:
     answer = second(client, halfway(client), code_of(secret))
     assert answer.status_code == 200
     assert set(answer.json) == {
@@ -66,7 +66,7 @@ def test_a_code_works_once(client: FlaskClient, secret: str) -> None:
         assert_problem(second(client, each, code), 401, "invalid_credentials")
 
 
-def test_a_recovery_code_completes_it_once(client: FlaskClient, alice: Person) -> None:
+def test_a_recovery_code_completes_the_sign_in_once(client: FlaskClient, alice: Person) -> None:
     _, codes = enrol(alice)
     assert second(client, halfway(client), codes[0]).status_code == 200
     assert_problem(second(client, halfway(client), codes[0]), 401, "invalid_credentials")
@@ -89,7 +89,7 @@ def test_after_five_wrong_codes_the_token_is_void(client: FlaskClient, secret: s
     assert second(client, halfway(client), code_of(secret)).status_code == 200
 
 
-def test_wrong_codes_count_as_wrong_passwords_do(client: FlaskClient, secret: str) -> None:
+def test_wrong_codes_count_like_wrong_passwords(client: FlaskClient, secret: str) -> None:
     for _ in range(2):
         token = halfway(client)
         for _ in range(5):
@@ -104,7 +104,7 @@ def test_the_token_lasts_five_minutes(client: FlaskClient, secret: str, travel: 
     assert_problem(second(client, token, code_of(secret)), 401, "invalid_credentials")
 
 
-def test_what_changes_the_account_voids_the_token(
+def test_changes_of_the_account_void_the_token(
     client: FlaskClient, root: Person, alice: Person, secret: str
 ) -> None:
     def change_password() -> None:
@@ -124,7 +124,7 @@ def test_what_changes_the_account_voids_the_token(
         assert_problem(second(client, token, code_of(secret)), 401, "invalid_credentials")
 
 
-def test_without_a_second_factor_the_token_is_no_use(
+def test_without_a_second_factor_the_token_does_not_work(
     client: FlaskClient, root: Person, alice: Person, secret: str
 ) -> None:
     token = halfway(client)
@@ -133,7 +133,7 @@ def test_without_a_second_factor_the_token_is_no_use(
     assert first(client).status_code == 200
 
 
-def test_a_reset_does_not_lift_it(client: FlaskClient, secret: str) -> None:
+def test_a_reset_does_not_remove_the_second_factor(client: FlaskClient, secret: str) -> None:
     client.post("/v1/auth/password/forgot", json={"email": "alice@example.com"})
     token = token_in(mails_of(client)[-1])
     reset = {"token": token, "new_password": NEW}
@@ -165,7 +165,7 @@ def test_the_secret_may_be_rotated_between_the_steps(
     assert second(after, token, code_of(secret)).status_code == 200
 
 
-def test_a_wrong_or_missing_member_is_told(client: FlaskClient) -> None:
+def test_a_wrong_or_missing_member_is_reported(client: FlaskClient) -> None:
     body = {"mfa_token": "x", "code": "123456"}
     assert_problem(client.post("/v1/auth/login/mfa", json=body), 401, "invalid_credentials")
     for code in (None, 123456, "12345", "1" * 41):

@@ -1,4 +1,4 @@
-"""The caller's own account: who one is, and a new username."""
+"""The caller's own account: who is calling, and changing the username."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -47,13 +47,13 @@ def test_me_is_the_owner_and_the_key(alice: Person) -> None:
     }
 
 
-def test_a_key_without_scopes_still_tells_who_one_is(alice: Person) -> None:
+def test_a_key_without_scopes_still_identifies_its_owner(alice: Person) -> None:
     me = alice.with_key(alice.new_key()).get("/v1/auth/me")
     assert me.status_code == 200
     assert me.json["auth"]["scopes"] == []
 
 
-def test_me_takes_a_credential(client: FlaskClient) -> None:
+def test_me_requires_a_credential(client: FlaskClient) -> None:
     for response in (client.get("/v1/auth/me"), client.patch("/v1/auth/me", json={})):
         assert_problem(response, 401, "unauthenticated")
         assert response.headers["WWW-Authenticate"] == "Bearer"
@@ -91,7 +91,9 @@ def test_a_username_that_is_taken_in_any_case_is_refused(alice: Person, bob: Per
     assert alice.get("/v1/auth/me").json["username"] == "alice"
 
 
-def test_changing_oneself_takes_the_right_password_and_the_session_goes_on(alice: Person) -> None:
+def test_changing_your_account_requires_the_password_and_does_not_end_the_session(
+    alice: Person,
+) -> None:
     response = alice.patch("/v1/auth/me", {"username": "alicia", "current_password": "x" * 15})
     assert_problem(response, 403, "wrong_password")
     assert alice.get("/v1/auth/me").json["username"] == "alice"
@@ -105,12 +107,12 @@ def test_changing_nothing_changes_nothing(alice: Person, travel: Callable[..., N
     assert alice.get("/v1/auth/me").json == before
 
 
-def test_the_password_is_asked_for_whatever_is_changed(alice: Person) -> None:
+def test_the_password_is_required_whatever_is_changed(alice: Person) -> None:
     response = alice.patch("/v1/auth/me", {"username": "alicia"})
     assert_problem(response, 422, "validation_error", "json.current_password")
 
 
-def test_nobody_may_set_the_rest_of_their_account(alice: Person) -> None:
+def test_users_cannot_set_the_rest_of_their_account(alice: Person) -> None:
     before = alice.get("/v1/auth/me").json
     rest: dict[str, Any] = {
         "id": "0192d3a4-5b6c-7d8e-9f01-23456789abcd",
@@ -130,7 +132,7 @@ def test_nobody_may_set_the_rest_of_their_account(alice: Person) -> None:
     assert alice.get("/v1/auth/me").json == before
 
 
-def test_a_username_that_is_none_is_refused(alice: Person) -> None:
+def test_an_invalid_username_is_refused(alice: Person) -> None:
     for username in ("ab", "a" * 65, "a b c", "\u00e4lice", "", None, 7, True, ["alice"], {}):
         wanted = {"username": username, "current_password": PASSWORD}
         response = alice.patch("/v1/auth/me", wanted)

@@ -1,4 +1,4 @@
-"""Passwords: changing one's own, what counts as the same, and how many are hashed at once."""
+"""Passwords: changing your own, which count as the same, and how many are hashed at once."""
 
 import time
 import unicodedata
@@ -39,7 +39,7 @@ def test_the_new_password_counts_and_the_old_one_does_not(
     assert sign_in(client, "alice", NEW).id == alice.id
 
 
-def test_a_new_password_ends_all_sessions_but_the_calling_one(
+def test_a_new_password_ends_all_sessions_except_the_calling_one(
     client: FlaskClient, alice: Person, bob: Person
 ) -> None:
     other = alice.again()
@@ -52,7 +52,7 @@ def test_a_new_password_ends_all_sessions_but_the_calling_one(
     assert refresh(client, alice.refresh_token).status_code == 200
 
 
-def test_a_wrong_current_password_is_refused_and_the_session_goes_on(
+def test_a_wrong_current_password_is_refused_and_does_not_end_the_session(
     client: FlaskClient, alice: Person
 ) -> None:
     other = alice.again()
@@ -68,7 +68,7 @@ def test_a_short_password_is_refused_by_name(client: FlaskClient, alice: Person)
     assert change(alice, "fourteen and 1.").status_code == 204
 
 
-def test_the_least_length_is_a_setting(make_app: Callable[..., Flask]) -> None:
+def test_the_minimum_length_is_a_setting(make_app: Callable[..., Flask]) -> None:
     client = client_of(make_app(password_min_length=8))
     add_user(client, "alice")
     alice = sign_in(client, "alice")
@@ -83,7 +83,7 @@ def test_length_is_counted_after_composing(alice: Person) -> None:
     assert change(alice, decomposed).status_code == 204
 
 
-def test_the_most_length_is_counted_after_composing_too(alice: Person) -> None:
+def test_the_maximum_length_is_counted_after_composing_too(alice: Person) -> None:
     words, longer = "été à Liège, où", "\N{DEVANAGARI LETTER QA}"
     decomposed = unicodedata.normalize("NFD", (words * 69)[:1024])
     assert len(unicodedata.normalize("NFC", longer)) == 2
@@ -136,7 +136,7 @@ def test_a_password_is_text(alice: Person) -> None:
             assert_problem(response, 422, "validation_error", f"json.{name}")
 
 
-def test_both_passwords_are_needed_and_nothing_else(alice: Person) -> None:
+def test_both_passwords_are_required_and_nothing_else(alice: Person) -> None:
     body = {"current_password": PASSWORD, "new_password": NEW}
     for name in body:
         response = alice.post("/v1/auth/password", {name: body[name]})
@@ -145,9 +145,7 @@ def test_both_passwords_are_needed_and_nothing_else(alice: Person) -> None:
     assert_problem(response, 422, "validation_error", "json.username")
 
 
-def test_a_password_is_changed_by_the_signed_in_person_alone(
-    client: FlaskClient, alice: Person
-) -> None:
+def test_only_a_signed_in_person_changes_their_password(client: FlaskClient, alice: Person) -> None:
     key = alice.with_key(alice.new_key(scopes=["keys:write"]))
     assert_problem(change(key), 403, "session_required")
     response = client.post("/v1/auth/password", json={})

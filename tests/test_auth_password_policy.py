@@ -1,4 +1,4 @@
-"""Which passwords are refused, and how their hashes keep up with the cost that is set."""
+"""Which passwords are refused, and how their hashes follow the cost that is set."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -66,7 +66,7 @@ def register(root: Person, password: str) -> int:
 
 
 @pytest.mark.parametrize("password", WEAK)
-def test_what_is_guessed_first_is_refused(root: Person, password: str) -> None:
+def test_common_passwords_are_refused(root: Person, password: str) -> None:
     assert register(root, password) == 422
 
 
@@ -88,12 +88,12 @@ def test_a_pattern_is_refused_wherever_a_password_is_set(
 
 
 @pytest.mark.parametrize("password", GOOD)
-def test_no_kind_of_character_is_asked_for(root: Person, password: str) -> None:
+def test_no_kind_of_character_is_required(root: Person, password: str) -> None:
     assert register(root, password) == 201
     assert sign_in(root.client, "dora", password).username == "dora"
 
 
-def test_a_changed_password_is_judged_alike(client: FlaskClient, alice: Person) -> None:
+def test_a_changed_password_meets_the_same_policy(client: FlaskClient, alice: Person) -> None:
     for password in ("passwordpassword", "alice in wonderland again"):
         body = {"current_password": PASSWORD, "new_password": password}
         answer = alice.post("/v1/auth/password", body)
@@ -120,7 +120,7 @@ def test_a_hash_moves_to_another_cost_when_its_owner_signs_in(
     assert stored_hash(after) == moved
 
 
-def test_a_right_password_signs_in_though_no_place_is_left_to_renew_its_hash(
+def test_a_right_password_signs_in_even_if_no_slot_is_free_to_renew_its_hash(
     make_app: Callable[..., Flask], stored_hash: Callable[[Flask], str]
 ) -> None:
     before = make_app(bcrypt_rounds=4)

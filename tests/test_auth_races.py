@@ -1,4 +1,4 @@
-"""What happens at once: in many threads, and in two processes on one database."""
+"""Concurrent requests: in many threads, and in two processes on one database."""
 
 import http.client
 import json
@@ -50,7 +50,7 @@ def signing_in(app: Flask, username: str, password: str = PASSWORD) -> Callable[
 
 
 def assert_all_dead(app: Flask, responses: Sequence[TestResponse]) -> None:
-    """Of all tokens in these answers none is good."""
+    """Assert that none of the tokens in these answers works."""
     client = client_of(app)
     for response in responses:
         if response.status_code == 200:
@@ -125,7 +125,7 @@ def exchanging(port: int, person: Person) -> Callable[[], tuple[int, dict[str, s
     return act
 
 
-def test_of_a_refresh_and_a_logout_at_once_the_logout_wins(app: Flask, alice: Person) -> None:
+def test_of_a_concurrent_refresh_and_logout_the_logout_wins(app: Flask, alice: Person) -> None:
     person = apart(alice)
     ending = lambda: person.post("/v1/auth/logout")  # noqa: E731
     ended, *answers = at_once(ending, *(refreshing(alice) for _ in range(8)))
@@ -287,7 +287,7 @@ def ending(admin: Person, victim: Person, act: str) -> Callable[[], TestResponse
     return lambda: admin.patch(path, change)
 
 
-def test_of_many_admins_who_give_up_at_once_one_stays(app: Flask, root: Person) -> None:
+def test_of_many_admins_who_step_down_at_once_one_stays(app: Flask, root: Person) -> None:
     admins = [root]
     for number in range(7):
         add_user(root.client, f"admin-{number}", role="admin")
@@ -300,7 +300,7 @@ def test_of_many_admins_who_give_up_at_once_one_stays(app: Flask, root: Person) 
     assert len(last.get("/v1/users?role=admin").json["items"]) == 1
 
 
-def test_right_passwords_at_once_are_right_while_their_hash_is_renewed(
+def test_concurrent_sign_ins_succeed_while_the_hash_is_renewed(
     app: Flask, make_app: Callable[..., Flask]
 ) -> None:
     add_user(client_of(app), "alice")

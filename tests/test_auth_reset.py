@@ -69,7 +69,7 @@ def test_a_service_account_is_not_invited(client: FlaskClient, root: Person) -> 
 # --- forgotten passwords ---
 
 
-def test_a_forgotten_password_is_set_anew(client: FlaskClient, alice: Person) -> None:
+def test_a_forgotten_password_is_reset(client: FlaskClient, alice: Person) -> None:
     token = link_for(client, "alice@example.com")
     assert reset(client, token).status_code == 204
     assert_problem(login(client, "alice", PASSWORD), 401, "invalid_credentials")
@@ -84,7 +84,9 @@ def test_a_reset_ends_all_sessions_and_no_key(client: FlaskClient, alice: Person
     assert key.get("/v1/auth/me").status_code == 200
 
 
-def test_the_user_is_told_and_how_many_keys_go_on(client: FlaskClient, alice: Person) -> None:
+def test_the_user_is_notified_and_learns_how_many_keys_keep_working(
+    client: FlaskClient, alice: Person
+) -> None:
     alice.new_key()
     alice.new_key()
     reset(client, link_for(client, "alice@example.com"))
@@ -178,7 +180,7 @@ def test_three_mails_an_hour_for_an_account(
     link_for(client, "alice@example.com")
 
 
-def test_who_asks_too_often_from_one_network_gets_the_same_answer_and_no_mail(
+def test_too_many_requests_from_one_network_get_the_same_answer_and_no_mail(
     make_app: Callable[..., Flask],
 ) -> None:
     client = client_of(make_app(login_attempts_per_address="3/300"))
@@ -197,7 +199,7 @@ def test_who_asks_too_often_from_one_network_gets_the_same_answer_and_no_mail(
     assert len(mails_of(client)) == 1
 
 
-def test_the_order_of_mails_says_nothing_of_the_order_in_which_they_were_asked_for(
+def test_the_order_of_mails_does_not_reveal_the_order_of_requests(
     client: FlaskClient,
 ) -> None:
     names = [f"user{number}@example.com" for number in range(12)]
@@ -210,7 +212,7 @@ def test_the_order_of_mails_says_nothing_of_the_order_in_which_they_were_asked_f
     assert found != names  # in random order they are the same once in 479 million times
 
 
-def test_only_addresses_are_asked_for(client: FlaskClient) -> None:
+def test_anything_but_an_address_is_refused(client: FlaskClient) -> None:
     for email in ("alice", "a@b\nBcc: e@x.co", "", None, "v@x.co\x00"):
         assert_problem(forgot(client, email), 422, "validation_error", "json.email")
 
@@ -251,7 +253,7 @@ def test_an_administrator_sends_a_link_and_never_chooses_the_password(
     )
 
 
-def test_whoever_was_invited_is_invited_again(
+def test_an_invited_user_can_be_invited_again(
     client: FlaskClient, root: Person, travel: Callable[..., None]
 ) -> None:
     carol = register(root).json["id"]
@@ -286,7 +288,7 @@ def test_no_other_token_is_a_link(client: FlaskClient, alice: Person, kind: str)
     assert_problem(reset(client, token), 400, "invalid_token")
 
 
-def test_a_link_is_no_other_token(client: FlaskClient, alice: Person) -> None:
+def test_a_link_is_not_another_token(client: FlaskClient, alice: Person) -> None:
     token = link_for(client, "alice@example.com")
     assert_problem(client.get("/v1/auth/me", headers=by_token(token)), 401, "invalid_credentials")
     assert_problem(refresh(client, token), 401, "invalid_credentials")

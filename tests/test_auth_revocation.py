@@ -1,4 +1,4 @@
-"""Revocation (RFC 7009): whoever holds a token may end it, and learns nothing by that."""
+"""Revocation (RFC 7009): whoever has a token can end it, and learns nothing from that."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_the_key_of_a_service_account_is_revoked(client: FlaskClient, root: Pers
 # --- tokens that are not the newest ---
 
 
-def test_a_refresh_token_that_was_rotated_away_ends_the_session(
+def test_a_replaced_refresh_token_ends_the_session(
     client: FlaskClient, root: Person, alice: Person, travel: Travel
 ) -> None:
     tokens = refresh(client, alice.refresh_token).json
@@ -119,7 +119,7 @@ def test_an_access_token_that_has_expired_ends_nothing(
     assert refresh(client, alice.refresh_token).status_code == 200
 
 
-def test_what_has_ended_already_is_not_ended_again(
+def test_a_session_that_has_ended_is_not_ended_again(
     client: FlaskClient, root: Person, alice: Person, bob: Person, travel: Travel
 ) -> None:
     root.patch(f"/v1/users/{alice.id}", {"is_active": False})
@@ -137,7 +137,7 @@ def test_what_has_ended_already_is_not_ended_again(
 
 
 @pytest.mark.parametrize("text", ["bt_" + "0" * 38, "ü" * 5000, "x" * 513])
-def test_other_text_changes_nothing_and_asks_no_database(bare: FlaskClient, text: str) -> None:
+def test_other_text_changes_nothing_and_needs_no_query(bare: FlaskClient, text: str) -> None:
     revoke(bare, text)
 
 
@@ -158,7 +158,7 @@ def test_a_token_of_another_purpose_changes_nothing(client: FlaskClient, alice: 
     assert me(client, alice.headers) == 200
 
 
-def test_a_refresh_token_is_no_key_to_the_route_for_keys(
+def test_a_refresh_token_does_not_work_at_the_route_for_keys(
     client: FlaskClient, alice: Person
 ) -> None:
     answer = client.post("/v1/api-keys/revoke", json={"key": alice.refresh_token})
@@ -190,7 +190,7 @@ def test_parameters_that_nobody_knows_are_ignored(client: FlaskClient, alice: Pe
     assert me(client, alice.headers) == 401
 
 
-def test_json_is_no_form(bare: FlaskClient) -> None:
+def test_json_is_not_a_form(bare: FlaskClient) -> None:
     def post(**kwargs: Any) -> TestResponse:
         return bare.post(PATH, **kwargs)
 
@@ -198,7 +198,7 @@ def test_json_is_no_form(bare: FlaskClient) -> None:
     assert_problem(post(data={"token": "a\nb"}), 422, "validation_error", "form.token")
 
 
-def test_what_cannot_be_recorded_is_not_done(
+def test_a_revocation_that_cannot_be_recorded_is_not_done(
     client: FlaskClient, alice: Person, audit_refused: None
 ) -> None:
     answer = client.post(PATH, data={"token": alice.refresh_token})

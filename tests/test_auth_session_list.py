@@ -1,4 +1,4 @@
-"""One's sessions as a list: which there are, from where, and ending one of them."""
+"""The list of your sessions: which there are, from where, and ending one of them."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -128,7 +128,7 @@ def test_a_replaced_refresh_token_that_is_used_from_elsewhere_leaves_one_trace_f
     assert seen[0] < seen[1]
 
 
-def test_of_many_who_use_a_replaced_refresh_token_at_once_one_leaves_a_trace(
+def test_of_many_concurrent_uses_of_a_replaced_refresh_token_one_leaves_a_trace(
     client: FlaskClient, root: Person, alice: Person
 ) -> None:
     refresh_as(client, alice.refresh_token, "192.0.2.1", FIREFOX)
@@ -173,14 +173,16 @@ def test_one_session_is_ended_and_only_that(client: FlaskClient, alice: Person) 
     assert_problem(alice.delete(f"/v1/auth/sessions/{there['id']}"), 404, "not_found")
 
 
-def test_what_is_over_is_not_listed(alice: Person, travel: Callable[..., None]) -> None:
+def test_sessions_that_have_ended_are_not_listed(
+    alice: Person, travel: Callable[..., None]
+) -> None:
     travel(days=8)
     again = alice.again()
     [only] = again.get("/v1/auth/sessions").json["items"]
     assert only["current"]
 
 
-def test_somebody_elses_session_is_not_found(alice: Person, bob: Person) -> None:
+def test_the_session_of_another_user_is_not_found(alice: Person, bob: Person) -> None:
     [session] = bob.get("/v1/auth/sessions").json["items"]
     assert_problem(alice.delete(f"/v1/auth/sessions/{session['id']}"), 404, "not_found")
     assert bob.get("/v1/auth/me").status_code == 200

@@ -14,12 +14,12 @@ from .support.tokens import refresh
 
 
 def assert_goes_on(person: Person) -> None:
-    """The person's access token is good."""
+    """Assert that the person's access token works."""
     assert person.get("/v1/auth/me").status_code == 200
 
 
 def assert_ended(person: Person) -> None:
-    """Neither of the person's tokens is good."""
+    """Assert that neither of the person's tokens works."""
     assert_problem(person.get("/v1/auth/me"), 401, "invalid_credentials")
     assert_problem(refresh(person.client, person.refresh_token), 401, "invalid_credentials")
 
@@ -33,7 +33,7 @@ def newer(response: TestResponse) -> str:
 # --- signing in ---
 
 
-def test_login_answers_tokens_and_the_user(client: FlaskClient, alice: Person) -> None:
+def test_login_returns_tokens_and_the_user(client: FlaskClient, alice: Person) -> None:
     response = client.post("/v1/auth/login", json={"username": "alice", "password": PASSWORD})
     assert response.status_code == 200
     assert set(response.json) == {
@@ -55,7 +55,7 @@ def test_login_takes_username_or_email_in_any_case(client: FlaskClient, alice: P
         assert sign_in(client, name).id == alice.id
 
 
-def test_unknown_wrong_and_disabled_are_told_alike(
+def test_unknown_wrong_and_disabled_get_the_same_answer(
     client: FlaskClient, root: Person, alice: Person, bob: Person
 ) -> None:
     assert root.patch(f"/v1/users/{bob.id}", {"is_active": False}).status_code == 200
@@ -69,7 +69,7 @@ def test_unknown_wrong_and_disabled_are_told_alike(
     assert answers[0] == answers[1] == answers[2]
 
 
-def test_login_tells_each_faulty_field(client: FlaskClient) -> None:
+def test_login_reports_each_faulty_field(client: FlaskClient) -> None:
     good = {"username": "alice", "password": PASSWORD}
     for name in good:
         for value in (None, 1, True, [], {}, "", "nul\0", "lone \ud800"):
@@ -109,7 +109,7 @@ def test_login_reads_no_credentials(client: FlaskClient, alice: Person) -> None:
 # --- refreshing ---
 
 
-def test_a_refreshed_session_goes_on(client: FlaskClient, alice: Person) -> None:
+def test_a_refreshed_session_continues(client: FlaskClient, alice: Person) -> None:
     response = refresh(client, alice.refresh_token)
     assert response.status_code == 200
     assert set(response.json) == {
@@ -124,7 +124,7 @@ def test_a_refreshed_session_goes_on(client: FlaskClient, alice: Person) -> None
     assert client.get("/v1/auth/me", headers=headers).json["id"] == alice.id
 
 
-def test_a_refresh_leaves_the_session_what_it_is(client: FlaskClient, alice: Person) -> None:
+def test_a_refresh_keeps_the_session(client: FlaskClient, alice: Person) -> None:
     before = alice.get("/v1/auth/me").json["auth"]
     headers = by_token(refresh(client, alice.refresh_token).json["access_token"])
     assert client.get("/v1/auth/me", headers=headers).json["auth"] == before
@@ -206,7 +206,7 @@ def test_a_session_ends_after_thirty_days_however_busy(
     assert_problem(refresh(client, token), 401, "invalid_credentials")
 
 
-def test_refresh_takes_nothing_but_text(client: FlaskClient) -> None:
+def test_refresh_accepts_only_text(client: FlaskClient) -> None:
     for value in (None, 1, True, [], {}, "", "a\nb", "lone \ud800"):
         response = client.post("/v1/auth/refresh", json={"refresh_token": value})
         assert_problem(response, 422, "validation_error", "json.refresh_token")
@@ -246,7 +246,7 @@ def test_the_sessions_of_others_do_not_count(make_app: Callable[..., Flask]) -> 
 # --- signing out ---
 
 
-def test_logout_ends_the_calling_session_alone(client: FlaskClient, alice: Person) -> None:
+def test_logout_ends_only_the_calling_session(client: FlaskClient, alice: Person) -> None:
     other = alice.again()
     response = alice.post("/v1/auth/logout")
     assert (response.status_code, response.data) == (204, b"")
@@ -255,7 +255,7 @@ def test_logout_ends_the_calling_session_alone(client: FlaskClient, alice: Perso
     assert newer(refresh(client, other.refresh_token))
 
 
-def test_logout_all_ends_all_sessions_of_the_caller_alone(alice: Person, bob: Person) -> None:
+def test_logout_all_ends_only_the_sessions_of_the_caller(alice: Person, bob: Person) -> None:
     other = alice.again()
     response = alice.post("/v1/auth/logout-all")
     assert (response.status_code, response.data) == (204, b"")
@@ -266,16 +266,14 @@ def test_logout_all_ends_all_sessions_of_the_caller_alone(alice: Person, bob: Pe
 
 
 @pytest.mark.parametrize("path", ["/v1/auth/logout", "/v1/auth/logout-all"])
-def test_who_has_signed_out_cannot_do_so_again(
-    client: FlaskClient, alice: Person, path: str
-) -> None:
+def test_signing_out_twice_is_refused(client: FlaskClient, alice: Person, path: str) -> None:
     assert alice.post(path).status_code == 204
     assert_problem(alice.post(path), 401, "invalid_credentials")
     assert_problem(client.post(path), 401, "unauthenticated")
 
 
 @pytest.mark.parametrize("path", ["/v1/auth/logout", "/v1/auth/logout-all"])
-def test_a_key_cannot_sign_anybody_out(alice: Person, path: str) -> None:
+def test_a_key_cannot_sign_anyone_out(alice: Person, path: str) -> None:
     key = alice.with_key(alice.new_key(scopes=["keys:read"]))
     assert_problem(key.post(path), 403, "session_required")
     assert_goes_on(alice)

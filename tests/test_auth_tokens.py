@@ -1,4 +1,4 @@
-"""Tokens as text: what is accepted, and in which place; everything else is refused alike."""
+"""Tokens as text: what is accepted, and in which place; everything else is refused in the same way."""
 
 import base64
 import itertools
@@ -75,7 +75,7 @@ def test_another_spelling_of_a_refresh_token_is_refused_and_ends_nothing(
     assert refresh(client, token).status_code == 200
 
 
-def test_another_secret_makes_all_tokens_worthless(
+def test_another_secret_invalidates_all_tokens(
     app: Flask, alice: Person, make_app: Callable[..., Flask]
 ) -> None:
     other = client_of(make_app(database_url=url_of(app), secret_key=OTHER_SECRET))
@@ -101,7 +101,7 @@ def test_a_new_secret_with_the_old_one_as_fallback_keeps_sessions_alive(
 
 
 @pytest.mark.slow
-def test_two_instances_rotate_the_secret_one_by_one_and_refuse_nothing_meanwhile(
+def test_two_instances_rotate_the_secret_one_by_one_without_refusing_anything(
     app: Flask, alice: Person, make_app: Callable[..., Flask]
 ) -> None:
     url, old, new = url_of(app), service_of(app).settings.secret_key, "n" * 40
@@ -153,7 +153,7 @@ def test_each_access_token_has_an_id_of_its_own(client: FlaskClient, alice: Pers
     assert len(ids) == 2
 
 
-def test_an_access_token_is_good_for_ten_minutes_and_five_seconds(
+def test_an_access_token_works_for_ten_minutes_and_five_seconds(
     alice: Person, travel: Callable[..., None]
 ) -> None:
     travel(minutes=10, seconds=3)
@@ -239,7 +239,7 @@ def test_an_access_token_for_the_session_of_another_is_refused(
     assert_problem(me(client, token), 401, "invalid_credentials")
 
 
-def test_name_and_role_in_an_access_token_are_not_believed(
+def test_name_and_role_in_an_access_token_are_not_trusted(
     app: Flask, client: FlaskClient, alice: Person
 ) -> None:
     token = forged(app, alice.access_token, claims={"username": "root", "role": "admin"})

@@ -104,7 +104,7 @@ def test_other_roles_and_kinds_are_refused(root: Person) -> None:
             assert_problem(response, 422, "validation_error", f"json.{name}")
 
 
-def test_registering_takes_an_administrator(client: FlaskClient, alice: Person) -> None:
+def test_registering_requires_an_administrator(client: FlaskClient, alice: Person) -> None:
     assert_problem(register(alice), 403, "forbidden")
     assert_problem(client.post("/v1/auth/register", json={}), 401, "unauthenticated")
 
@@ -122,7 +122,7 @@ def test_a_service_account_has_no_password_and_needs_no_email(root: Person) -> N
     assert_problem(response, 409, "email_taken")
 
 
-def test_a_service_account_is_given_no_password(root: Person) -> None:
+def test_a_service_account_cannot_be_given_a_password(root: Person) -> None:
     for password in (PASSWORD, "short", ""):
         response = register_service(root, password=password)
         assert_problem(response, 422, "validation_error", "json.password")
@@ -178,7 +178,7 @@ def test_a_cursor_outlives_its_row_and_new_rows_do_not_shift_it(root: Person) ->
     assert names(second) == ["user-0", "root"]
 
 
-def test_a_listing_has_50_items_unless_asked_otherwise_and_100_at_most(root: Person) -> None:
+def test_a_page_has_50_items_by_default_and_at_most_100(root: Person) -> None:
     for number in range(51):
         register_service(root, f"robot-{number}")
     page = root.get("/v1/users")
@@ -311,7 +311,7 @@ def test_a_person_keeps_an_email_address_and_a_service_account_need_not(
     assert register(root, email="robot@example.com").status_code == 201
 
 
-def test_what_a_change_may_not_hold(root: Person, alice: Person) -> None:
+def test_invalid_changes_are_refused(root: Person, alice: Person) -> None:
     bad: dict[str, list[Any]] = {
         "username": ["ab", None, 1, "a\N{RIGHT-TO-LEFT OVERRIDE}lice", "alice\0"],
         "email": ["alice", "", 1, "a@b.co\ud800"],
@@ -333,7 +333,7 @@ def test_what_a_change_may_not_hold(root: Person, alice: Person) -> None:
     assert root.get(path_of(alice)).json == before
 
 
-def test_what_is_not_there_is_not_found(root: Person, alice: Person) -> None:
+def test_missing_accounts_are_not_found(root: Person, alice: Person) -> None:
     unknown = f"/v1/users/{uuid.uuid4()}"
     for path in (
         unknown,
@@ -348,7 +348,7 @@ def test_what_is_not_there_is_not_found(root: Person, alice: Person) -> None:
     assert_problem(root.patch(unknown, {"role": "king"}), 422, "validation_error", "json.role")
 
 
-def test_a_user_administers_nobody(client: FlaskClient, alice: Person, bob: Person) -> None:
+def test_a_user_cannot_administer_accounts(client: FlaskClient, alice: Person, bob: Person) -> None:
     for path in (path_of(alice), path_of(bob), f"/v1/users/{uuid.uuid4()}"):
         assert_problem(alice.get(path), 403, "forbidden")
         assert_problem(alice.patch(path, {"role": "king"}), 403, "forbidden")
@@ -360,7 +360,7 @@ def test_a_user_administers_nobody(client: FlaskClient, alice: Person, bob: Pers
 # --- removing ---
 
 
-def test_a_removed_account_frees_its_names_and_takes_its_keys_along(
+def test_deleting_an_account_frees_its_names_and_deletes_its_keys(
     root: Person, alice: Person
 ) -> None:
     key = alice.with_key(alice.new_key(scopes=["keys:read"]))
@@ -399,7 +399,7 @@ def test_a_stolen_admin_session_cannot_take_over_the_admins_own_account(root: Pe
     assert carol.patch(path_of(carol), harmless).status_code == 200
 
 
-def test_the_last_admin_who_acts_on_their_own_account_is_refused_as_the_last(root: Person) -> None:
+def test_the_last_admin_is_refused_as_such_on_their_own_account(root: Person) -> None:
     moved = {"email": "mallory@example.com"}
     assert_problem(root.delete(path_of(root)), 409, "last_admin")
     assert_problem(root.patch(path_of(root), moved | {"role": "user"}), 409, "last_admin")
@@ -410,7 +410,7 @@ def test_the_last_admin_who_acts_on_their_own_account_is_refused_as_the_last(roo
     assert_problem(root.post(f"{path_of(root)}/password-reset"), 403, "forbidden")
 
 
-def test_an_admin_who_cannot_sign_in_yet_is_not_the_one_that_remains(root: Person) -> None:
+def test_an_admin_who_cannot_sign_in_yet_does_not_count(root: Person) -> None:
     invited = {"username": "carol", "email": "carol@example.com", "role": "admin"}
     assert root.post("/v1/auth/register", invited).status_code == 201
     assert_problem(root.delete(path_of(root)), 409, "last_admin")
@@ -493,7 +493,7 @@ def test_a_key_for_the_whole_area_reads_and_writes(root: Person, alice: Person) 
     assert key.patch(path_of(alice), {"is_active": False}).json["is_active"] is False
 
 
-def test_with_a_key_nobody_becomes_an_admin(root: Person, alice: Person) -> None:
+def test_a_key_cannot_make_anyone_an_admin(root: Person, alice: Person) -> None:
     key = root.with_key(root.new_key(scopes=["users:write"]))
     assert_problem(register(key, role="admin"), 403, "session_required")
     assert_problem(register_service(key, role="admin"), 403, "session_required")
@@ -502,7 +502,7 @@ def test_with_a_key_nobody_becomes_an_admin(root: Person, alice: Person) -> None
     assert names(root.get("/v1/users?role=admin")) == ["root"]
 
 
-def test_with_a_key_no_admin_is_touched(root: Person) -> None:
+def test_a_key_cannot_change_an_admin(root: Person) -> None:
     key = root.with_key(root.new_key(scopes=["users:write"]))
     carol = path_of(second_admin(root))
     robot = path_of(register_service(root, role="admin"))
@@ -512,7 +512,7 @@ def test_with_a_key_no_admin_is_touched(root: Person) -> None:
         assert_problem(key.delete(path), 403, "session_required")
 
 
-def test_with_a_key_the_last_admin_is_refused_for_the_key(root: Person) -> None:
+def test_a_key_that_changes_the_last_admin_is_refused_for_being_a_key(root: Person) -> None:
     key = root.with_key(root.new_key(scopes=["users:write"]))
     assert_problem(key.delete(path_of(root)), 403, "session_required")
     for change in ({"role": "user"}, {"is_active": False}):
@@ -525,7 +525,7 @@ def test_a_user_cannot_mint_keys_that_administer(alice: Person) -> None:
         assert_problem(response, 403, "insufficient_scope")
 
 
-def test_the_keys_of_a_demoted_admin_administer_no_more(root: Person) -> None:
+def test_the_keys_of_a_demoted_admin_can_no_longer_administer(root: Person) -> None:
     carol = second_admin(root)
     key = carol.with_key(carol.new_key(scopes=["users:*", "keys:read"]))
     assert key.get("/v1/users").status_code == 200

@@ -1,4 +1,4 @@
-"""Usernames that users gave up: nobody else takes them for themselves for a while."""
+"""Usernames that users gave up: for a while, no other user can take them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_name_of_a_deleted_account_is_held(root: Person, alice: Person, bob:
     assert_problem(rename(bob, "alice"), 409, "username_taken")
 
 
-def test_a_name_that_an_administrator_took_away_is_held(
+def test_a_name_that_an_administrator_changed_is_held(
     root: Person, alice: Person, bob: Person
 ) -> None:
     assert root.patch(f"/v1/users/{alice.id}", {"username": "mallory"}).status_code == 200
@@ -53,7 +53,7 @@ def test_a_name_that_an_administrator_took_away_is_held(
     assert rename(alice, "alice").status_code == 200
 
 
-def test_administrators_assign_names_that_are_held(
+def test_administrators_can_assign_names_that_are_held(
     root: Person, alice: Person, bob: Person
 ) -> None:
     key = root.with_key(root.new_key(scopes=["users:write"]))
@@ -65,7 +65,7 @@ def test_administrators_assign_names_that_are_held(
     assert_problem(rename(alice, "alice"), 409, "username_taken")
 
 
-def test_a_name_is_held_for_the_last_who_had_it(root: Person, alice: Person, bob: Person) -> None:
+def test_a_name_is_held_for_its_last_holder(root: Person, alice: Person, bob: Person) -> None:
     rename(alice, "alicia")
     root.patch(f"/v1/users/{bob.id}", {"username": "alice"})
     assert rename(bob, "bob").status_code == 200
@@ -112,7 +112,7 @@ def test_administrators_rename_others_as_often_as_they_like(root: Person, alice:
 
 
 @pytest.mark.parametrize("_", range(5))
-def test_a_name_cannot_be_taken_in_the_moment_in_which_it_is_given_up(
+def test_a_name_cannot_be_taken_the_moment_it_is_given_up(
     alice: Person, bob: Person, app: Flask, _: int
 ) -> None:
     with ThreadPoolExecutor(2) as pool:
@@ -122,7 +122,7 @@ def test_a_name_cannot_be_taken_in_the_moment_in_which_it_is_given_up(
         assert_problem(taken.result(), 409, "username_taken")
 
 
-def test_names_that_are_held_no_longer_are_pruned(
+def test_names_that_are_no_longer_held_are_pruned(
     client: FlaskClient, app: Flask, alice: Person, travel: Callable[..., None]
 ) -> None:
     rename(alice, "alicia")

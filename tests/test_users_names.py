@@ -1,4 +1,4 @@
-"""What accounts may be called: usernames, e-mail addresses, and that each is there once."""
+"""Usernames and e-mail addresses: which are accepted, and that each is unique."""
 
 import json
 from typing import Any
@@ -14,7 +14,7 @@ ADDRESS = "carol@example.com"
 
 
 def register(root: Person, **account: Any) -> TestResponse:
-    """The answer to registering Carol, with what is given in place of what is usual."""
+    """The answer to registering Carol, with these members instead of the usual ones."""
     usual = {"username": "carol", "email": ADDRESS, "password": PASSWORD}
     return root.post("/v1/auth/register", usual | account)
 
@@ -45,7 +45,7 @@ def test_other_usernames_are_refused(root: Person) -> None:
     assert_nobody_was_added(root)
 
 
-def test_a_username_is_there_once_in_any_case(root: Person, alice: Person) -> None:
+def test_a_username_is_unique_ignoring_case(root: Person, alice: Person) -> None:
     for name in ("alice", "ALICE", "aLiCe"):
         assert_problem(register(root, username=name), 409, "username_taken")
     assert register(root, username="alice-2").status_code == 201
@@ -67,7 +67,7 @@ def test_email_addresses_are_stored_as_they_were_sent(root: Person) -> None:
         assert sign_in(root.client, address).id == response.json["id"]
 
 
-def test_what_is_no_email_address_is_refused(root: Person) -> None:
+def test_invalid_email_addresses_are_refused(root: Person) -> None:
     addresses: list[Any] = ["", "carol", "carol@", "@example.com", "carol@localhost", "a@b@c.de"]
     addresses += [".a@b.co", "a.@b.co", "a..b@c.de", "a b@c.de", "a@b..co", "a@.b.co", "a@-b.co"]
     addresses += [
@@ -105,7 +105,7 @@ def test_an_email_address_counts_as_its_ascii_form_too(root: Person) -> None:
     assert_problem(response, 422, "validation_error", "json.email")
 
 
-def test_an_email_address_is_there_once_in_any_case_and_spelling(root: Person) -> None:
+def test_an_email_address_is_unique_ignoring_case_and_spelling(root: Person) -> None:
     umlaut = "\N{LATIN SMALL LETTER U WITH DIAERESIS}"
     assert register(root, email=f"carol@b{umlaut}cher.example").status_code == 201
     for same in (
@@ -121,24 +121,24 @@ def test_an_email_address_is_there_once_in_any_case_and_spelling(root: Person) -
 
 
 @pytest.mark.parametrize("dot", [".", "\u3002", "\uff0e", "\uff61"])
-def test_a_dot_at_the_end_makes_no_second_address(root: Person, dot: str) -> None:
+def test_a_trailing_dot_does_not_make_a_second_address(root: Person, dot: str) -> None:
     assert register(root).status_code == 201
     response = register(root, username="other", email=f"{ADDRESS}{dot}")
     assert_problem(response, 422, "validation_error", "json.email")
 
 
-def test_an_email_address_is_no_username(root: Person, alice: Person) -> None:
+def test_an_email_address_is_not_a_username(root: Person, alice: Person) -> None:
     response = register(root, username="alice@example.com")
     assert_problem(response, 422, "validation_error", "json.username")
 
 
-def test_faults_in_several_fields_are_told_at_once(root: Person) -> None:
+def test_faults_in_several_fields_are_reported_at_once(root: Person) -> None:
     response = register(root, username="a", email="b", password="", role="c", kind="d", more=1)
     names = ("username", "email", "password", "role", "kind", "more")
     assert_problem(response, 422, "validation_error", *(f"json.{name}" for name in names))
 
 
-def test_fields_that_are_none_of_the_clients_business_are_refused(root: Person) -> None:
+def test_fields_that_clients_cannot_set_are_refused(root: Person) -> None:
     fields: dict[str, Any] = {
         "id": "0192d3a4-5b6c-7d8e-9f01-23456789abcd",
         "is_active": False,
@@ -156,13 +156,13 @@ def test_fields_that_are_none_of_the_clients_business_are_refused(root: Person) 
     assert_nobody_was_added(root)
 
 
-def test_a_body_that_is_no_object_is_refused(root: Person) -> None:
+def test_a_body_that_is_not_an_object_is_refused(root: Person) -> None:
     for body in ([], "text", 1, True, [{"username": "carol"}]):
         response = root.post("/v1/auth/register", body)
         assert_problem(response, 422, "validation_error", "json._schema")
 
 
-def test_who_is_refused_for_the_role_is_not_told_about_the_body(
+def test_a_caller_without_the_role_learns_nothing_about_the_body(
     client: FlaskClient, alice: Person
 ) -> None:
     for raw in (b"{", b"", json.dumps({"username": 1}).encode()):

@@ -162,7 +162,7 @@ def test_numbers_end_at_400_digits(alice: Person) -> None:
 
 
 @pytest.mark.parametrize("body", ["[]", "[{}]", '"text"', "1", "1.5", "true", "false", "null"])
-def test_a_body_that_is_no_object_is_refused(bare: FlaskClient, body: str) -> None:
+def test_a_body_that_is_not_an_object_is_refused(bare: FlaskClient, body: str) -> None:
     assert_problem(post(bare, body), 422, "validation_error", "json._schema")
 
 

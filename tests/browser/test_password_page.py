@@ -42,7 +42,7 @@ def choose(page: Chromium, password: str, again: str) -> None:
     page.press_enter()
 
 
-def test_a_forgotten_password_is_set_anew(page: Chromium, client: FlaskClient) -> None:
+def test_a_forgotten_password_is_reset(page: Chromium, client: FlaskClient) -> None:
     add_user(client, "alice")
     link = forget(client, "alice@example.com")
     page.open(link)
