@@ -409,7 +409,7 @@ def test_a_secret_that_is_replaced_during_its_first_use_spends_nothing(
 def test_concurrent_rotations_and_first_uses_succeed(
     client: FlaskClient, app: Flask, alice: Person
 ) -> None:
-    """A refused rotation changes nothing, and the secret that was shown last works."""
+    """A refused use spends nothing, and the secret that was shown last works."""
     for _ in range(2):
         key = alice.new_key(quota={"remaining": 1000})
         new = rotate(alice, key)

@@ -1,4 +1,4 @@
-"""Tokens as text: what is accepted, and in which place; everything else is refused in the same way."""
+"""Tokens as text: what is accepted, and in which place; everything else is refused."""
 
 import base64
 import itertools
