@@ -18,6 +18,7 @@ blp = Blueprint(
 
 @blp.route("/<id:key_id>/usage")
 @session_or_key("keys:read")
+@blp.doc(operationId="api_keys_get_usage")
 @blp.arguments(UsageQuery, location="query")
 @blp.response(200, UsageSchema)
 def get_usage(query: dict[str, Any], key_id: UUID) -> dict[str, Any]:
