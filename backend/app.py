@@ -29,8 +29,8 @@ from . import (
 from .api_keys.scopes import define_scopes
 from .audit.denials import deny
 from .audit.service import define_actions
-from .auth.guard import authorize
-from .background.maintenance import HOUR, PAUSE, at_most_every
+from .auth.guard import authorize, require_reserved_scopes
+from .background.maintenance import HOUR, HOURLY_BATCH, PAUSE, at_most_every
 from .background.periodic import PeriodicTasks
 from .background.task_queue import ShuffledTasks, TaskQueue
 from .background.write_behind import WriteBehind
@@ -101,6 +101,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     if settings.docs_enabled:
         docs.init_app(app, api)
     access.init_app(app, authorize)
+    require_reserved_scopes(app)
     cli.init_app(app, COMMANDS)
 
     @app.teardown_request
@@ -119,13 +120,15 @@ def create_services(settings: Settings | None = None) -> Services:
     def inside(work: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap `work` so that it runs inside the service, and releases its connection."""
 
+        name = f"{work.__module__.split('.')[1]}.{work.__name__}"  # as in audit_chain.seal
+
         @functools.wraps(work)
         def wrapper(*args: Any) -> Any:
             with service.active():
                 try:
                     return work(*args)
                 except Exception:
-                    service.metrics.chore_failed(work.__name__)
+                    service.metrics.chore_failed(name)
                     raise
                 finally:
                     release(database)
@@ -154,7 +157,7 @@ def create_services(settings: Settings | None = None) -> Services:
             *(queue.flush for queue in write_behind.values()),
             *(inside(work) for work in collected("periodic")),
             *(at_most_every(PAUSE, inside(task)) for task in collected("maintenance")),
-            *(at_most_every(HOUR, inside(task)) for task in collected("hourly")),
+            *(at_most_every(HOUR, inside(task), HOURLY_BATCH) for task in collected("hourly")),
             sender.start,
         ),
         tasks=TaskQueue(),

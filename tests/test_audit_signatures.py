@@ -394,6 +394,15 @@ def test_an_unsigned_event_does_not_keep_others_from_being_pruned(
     assert (report.checked, report.unsigned, len(report.faults)) == (0, 1, 1)
 
 
+def test_the_server_keeps_an_inserted_event_however_old_it_claims_to_be(
+    sealed: Services, travel: Callable[..., None]
+) -> None:
+    execute(sealed, inserted())
+    travel(days=400)
+    sealed.periodic_tasks.run()
+    assert verified(sealed).unsigned == 1
+
+
 def test_audit_verify_fails_and_names_an_inserted_event(
     make_app: Callable[..., Flask],
 ) -> None:

@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from backend.api_keys.scopes import OWN
-from backend.auth.guard import authorize
+from backend.auth.guard import authorize, require_reserved_scopes
 from backend.web import access
 
 from .support.apps import client_of, statements
@@ -185,6 +185,15 @@ def test_an_app_with_an_unmarked_view_is_refused() -> None:
     app.add_url_rule("/forgotten", "forgotten", lambda: "forgotten")
     with pytest.raises(RuntimeError, match="forgotten"):
         access.init_app(app, authorize)
+
+
+def test_an_administrators_scope_that_everyone_may_have_is_refused() -> None:
+    app = Flask("host", static_folder=None)
+    app.add_url_rule("/all", "all", access.admin("users:read")(lambda: "all"))
+    require_reserved_scopes(app)
+    app.add_url_rule("/every", "every", access.admin("invoices:read")(lambda: "every"))
+    with pytest.raises(RuntimeError, match=r'every: .*Scope\("invoices:read", for_admins=True\)'):
+        require_reserved_scopes(app)
 
 
 def test_the_documentation_says_who_may_call(client: FlaskClient) -> None:

@@ -219,8 +219,8 @@ def test_chores_that_fail_are_counted_and_what_they_leave_stays_late(
     for _ in range(2):
         service.periodic_tasks.run()
     figures = scrape(client)
-    assert figures.get("chore_failures_total", chore="write_last_used") == 2
-    assert figures.get("chore_failures_total", chore="seal") == 2
+    assert figures.get("chore_failures_total", chore="api_keys.write_last_used") == 2
+    assert figures.get("chore_failures_total", chore="audit_chain.seal") == 2
     assert 40 <= figures.get("write_behind_lag_seconds") < 60
 
 

@@ -17,6 +17,8 @@ _RESERVED: list[Scope] = []
 def define_scopes(scopes: Iterable[Scope]) -> None:
     """Define the scopes of a subject."""
     for scope in scopes:
+        if scope.name in OWN:
+            raise ValueError(f"scope defined twice: {scope.name}")
         if not scope.name.endswith(":*"):
             OWN.append(scope.name)
         if scope.for_admins or scope.for_services:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable
 from wsgiref.types import WSGIEnvironment
 
+from flask import Flask
+
 from .. import services
 from ..api_keys.scopes import PATTERN, allowed
 from ..core import context
@@ -28,7 +30,7 @@ def authorize(environ: WSGIEnvironment, wanted: Requirement) -> Identity:
     """
     identify = authenticate_client if wanted.as_client else authenticate
     identity = identify(environ, wanted.key)
-    if identity.method == "session":
+    if identity.method != "api_key":
         _check_session(identity, wanted)
     elif wanted.key is None:
         raise Forbidden("session_required", "This requires a signed-in person, not an API key.")
@@ -59,6 +61,19 @@ def requirement(scopes: Iterable[str], role: str | None) -> Requirement:
     if role is not None and role not in ROLES:
         raise ValueError(f"not a role: {role!r}")
     return Requirement(need, need)
+
+
+def require_reserved_scopes(app: Flask) -> None:
+    """Raise RuntimeError if everyone may create a key that passes an administrator's mark."""
+    for name, view in app.view_functions.items():
+        wanted: Requirement | None = getattr(view, "access").requirement  # noqa: B009
+        if wanted and wanted.session.role == "admin" and wanted.key:
+            for scope in wanted.key.scopes:
+                if allowed(scope, "user", "person"):
+                    raise RuntimeError(
+                        f"{name}: everyone may create a key with {scope}; declare it in SUBJECT:"
+                        f' scopes=(Scope("{scope}", for_admins=True),)'
+                    )
 
 
 def denied(error: Exception) -> Failure:

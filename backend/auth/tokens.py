@@ -13,7 +13,7 @@ from .. import services
 from ..api_keys import lookup, revocation
 from ..api_keys.verification import VALID, checks, first_failure
 from ..core import context
-from ..core.errors import Forbidden, InvalidCredentials
+from ..core.errors import Failure, InvalidCredentials
 from ..core.identity import Identity
 from ..db.database import made_at
 from . import lookup as session_lookup
@@ -75,7 +75,7 @@ def _of_session(user: Any) -> dict[str, Any]:
     try:
         for check in services.current().session_checks:
             check(user)
-    except Forbidden:
+    except Failure:
         raise InvalidCredentials from None
     return _about(user)
 

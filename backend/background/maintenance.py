@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 
 BATCH = 500  # rows of a table at a time, so that other writers do not wait long
+HOURLY_BATCH = 100  # rows that may each need an event and an e-mail
 PAUSE = 20.0  # seconds between batches
 HOUR = 3600.0
 

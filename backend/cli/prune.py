@@ -6,7 +6,7 @@ import click
 from flask.cli import with_appcontext
 
 from .. import services
-from ..background.maintenance import until_done
+from ..background.maintenance import HOURLY_BATCH, until_done
 from ..core.words import counted
 from .common import inside, say
 
@@ -23,5 +23,6 @@ def prune() -> None:
     subjects = services.current().subjects
     deleted = until_done(task for each in subjects for task in each.maintenance)
     say(f"{counted(sum(deleted.values()), 'row')} deleted.")
-    for name, count in until_done(task for each in subjects for task in each.hourly).items():
+    hourly = until_done((task for each in subjects for task in each.hourly), HOURLY_BATCH)
+    for name, count in hourly.items():
         say(f"{name.replace('_', ' ')}: {count}")

@@ -201,6 +201,11 @@ def _unlinked(name: str, value: Any) -> Any:
     """
     if name in {"username", "key"} and _LINKED.search(value):
         return ""
+    if name == "children":  # each is the name of a key with its hint, or how many more there are
+        parted = [each.rpartition(" (") for each in value]
+        return [
+            f"({hint}" if _LINKED.search(key) else f"{key}{gap}{hint}" for key, gap, hint in parted
+        ]
     if name == "new_email" and "/" in value:
         return "another address"
     return value

@@ -18,7 +18,15 @@ from ..db.database import atomic, is_unique_violation
 from ..mail import mailer
 from . import links, permissions, usernames
 from .models import User
-from .rows import UserRow
+
+# Columns that events do not name.
+_INTERNAL = {
+    "username_folded",
+    "email_folded",
+    "session_epoch",
+    "password_link_epoch",
+    "email_link_epoch",
+}
 
 
 def rename(
@@ -76,7 +84,7 @@ def _confirm_email(token: str) -> User:
 
 def save_changes(actor: Identity, user: User, **facts: Any) -> None:
     """Store the changes, and record which columns changed, with `facts`."""
-    changed = sorted({field.name for field in user.dirty_fields}.intersection(UserRow._fields))
+    changed = sorted({field.name for field in user.dirty_fields} - _INTERNAL)
     if changed:
         user.updated_at = clock.now()
         user.save()
