@@ -60,7 +60,7 @@ def list_keys(query: dict[str, Any]) -> dict[str, Any]:
 def get_key(key_id: UUID) -> ApiKey:
     """Get an API key
 
-    The answer does not contain the key's text, which was shown once, when the key was made.
+    The answer does not contain the key's text, which was shown once, when the key was created.
     """
     return queries.get(actor(), key_id)
 
@@ -73,9 +73,9 @@ def get_key(key_id: UUID) -> ApiKey:
 def change_key(changes: dict[str, Any], key_id: UUID) -> ApiKey:
     """Change an API key
 
-    Members that you do not send stay as they are, also inside `rate_limit` and `quota`. A revoked
-    key cannot be changed. What is in `locked_by_admin` can only be made narrower, except by an
-    administrator.
+    Members that you do not send stay unchanged, including those of `rate_limit` and `quota`. A
+    revoked key cannot be changed. Members that `locked_by_admin` names can only be narrowed, except
+    by an administrator.
     """
     return service.change(actor(), key_id, **changes)
 
@@ -129,8 +129,8 @@ def rotate_key(wanted: dict[str, int], key_id: UUID) -> ApiKey:
 def revoke_held_key(body: dict[str, str]) -> None:
     """Revoke an API key whose text you have
 
-    Use this if you find a leaked key; you need not sign in. It revokes the key and all keys made
-    with it, and notifies the owner by e-mail. The answer is the same if there is no such key.
+    Use this if you find a leaked key; you do not have to sign in. It revokes the key and all keys
+    made with it, and notifies the owner by e-mail. The answer is the same if there is no such key.
     """
     revocation.revoke_by_possession(body["key"])
 
@@ -139,22 +139,22 @@ def revoke_held_key(body: dict[str, str]) -> None:
 @admin("keys:verify")
 @blp.arguments(VerifySchema)
 @blp.response(200, VerifiedSchema)
-def verify_key(asked: dict[str, Any]) -> dict[str, Any]:
+def verify_key(question: dict[str, Any]) -> dict[str, Any]:
     """Verify an API key
 
     The status is always 200: read the decision from `valid` and `code`. If the key is valid, this
     counts as a use, unless `cost` is 0 or `explain` is true.
     """
-    return answers.verify(actor(), **asked)
+    return answers.verify(actor(), **question)
 
 
 @blp.route("/<id:key_id>/explain", methods=["POST"])
 @session_or_key("keys:read")
 @blp.arguments(ExplainSchema, required=False)
 @blp.response(200, VerifiedSchema)
-def explain_key(asked: dict[str, Any], key_id: UUID) -> dict[str, Any]:
-    """Explain what would be decided about an API key
+def explain_key(question: dict[str, Any], key_id: UUID) -> dict[str, Any]:
+    """Explain how an API key would be verified
 
-    Runs every check and returns the outcome of each in `checks`. Does not count as a use.
+    Runs every check and returns the outcome of each in `checks`. This does not count as a use.
     """
-    return answers.explain(actor(), key_id, **asked)
+    return answers.explain(actor(), key_id, **question)

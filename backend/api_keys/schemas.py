@@ -69,7 +69,7 @@ class ApiKeySchema(ResponseSchema):
     rate_limit = limit_schemas.rate_limit()
     quota = limit_schemas.quota(limit_schemas.QuotaSchema)
     expires_at = key_fields.expires_at()
-    disabled = fields.Boolean(metadata=about("Whether the key is refused for now.", False))
+    disabled = fields.Boolean(metadata=about("Whether the key is disabled.", False))
     status = EnumString(
         "KeyStatus",
         STATUSES,
@@ -95,7 +95,9 @@ class ApiKeySchema(ResponseSchema):
     )
     locked_by_admin = fields.List(
         EnumString("LockedByAdmin", LOCKABLE),
-        metadata=about("What an administrator has set; only an administrator can widen it.", []),
+        metadata=about(
+            "The members that an administrator has set; only an administrator can widen them.", []
+        ),
     )
     rotation = fields.Nested(
         RotationSchema(),
@@ -129,7 +131,7 @@ class CreateKeySchema(Schema):
         validate=validate.Range(1, 3650),
         allow_none=True,
         metadata=about(
-            "In how many days the key expires, instead of `expires_at`; null: never.", 90
+            "The number of days until the key expires, instead of `expires_at`; null: never.", 90
         ),
     )
     expires_at = Timestamp(allow_none=True, metadata=about("When the key expires; null: never."))

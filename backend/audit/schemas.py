@@ -27,7 +27,7 @@ class AuditEventSchema(ResponseSchema):
     actor_id = Id(allow_none=True, metadata=about("The user who did it; null if unknown.", _USER))
     target_type = fields.String(
         allow_none=True,
-        metadata=about("What it was done to: `user`, `session` or `api_key`.", "user"),
+        metadata=about("The kind of target: `user`, `session` or `api_key`.", "user"),
     )
     target_id = Id(allow_none=True, metadata=about("The id of the target.", _USER))
     ip = fields.String(allow_none=True, metadata=about("The client's IP address.", "192.0.2.1"))

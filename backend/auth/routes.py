@@ -88,7 +88,7 @@ def refresh(body: dict[str, str]) -> dict[str, Any]:
 @session
 @blp.response(204)
 def logout() -> None:
-    """End the calling session
+    """End the session that you are using
 
     Its access token and refresh token stop working immediately.
     """
@@ -101,7 +101,7 @@ def logout() -> None:
 def logout_all() -> None:
     """End all your sessions
 
-    This includes the calling session. Your API keys keep working.
+    This includes the one that you are using. Your API keys keep working.
     """
     sessions.logout_all(actor())
 
@@ -113,7 +113,7 @@ def logout_all() -> None:
 def list_sessions(query: dict[str, Any]) -> dict[str, Any]:
     """List your sessions, newest first
 
-    Returns a page of the sessions that have not ended; `current` marks the calling one.
+    Returns a page of the sessions that have not ended; `current` marks the one you are using.
     """
     return page(sessions.list_sessions(actor(), **query))
 
@@ -134,7 +134,7 @@ def end_session(session_id: UUID) -> None:
 @session_or_any_key
 @blp.response(200, MeSchema)
 def me() -> dict[str, Any]:
-    """Get the calling account and credential
+    """Get your account and the credential of this request
 
     Works with a session and with any API key, whatever its scopes. `auth` describes the credential.
     """
