@@ -31,7 +31,9 @@ def rotate_key(*, promote: bool, drop_others: bool) -> None:
         raise click.UsageError("--promote and --drop-others are two steps; wait between them.")
     act = signing_keys.drop_others if drop_others else signing_keys.add
     act = signing_keys.promote if promote else act
-    service: Services | None = current_app.extensions.get("backend")  # none: refused
+    service: Services | None = current_app.extensions.get(
+        "backend"
+    )  # None if the settings were refused
     try:
         settings = service.settings if service else Settings.load()
         keys = act(settings)

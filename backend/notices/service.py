@@ -30,5 +30,5 @@ def warnings() -> list[str]:
     recent = Notice.select().where(Notice.seen_at > clock.now() - _RECENT).order_by(Notice.name)
     names = {notice.name for notice in recent}
     if context.settings().trusted_proxies:
-        names.discard(FORWARDED)  # noticed before the setting was set
+        names.discard(FORWARDED)  # noticed before it was set
     return [_SENTENCES[name] for name in sorted(names)]
