@@ -10,8 +10,8 @@ import pytest
 from flask import Flask
 
 from backend.audit.models import AuditEvent
+from backend.audit_chain import chain_row
 from backend.audit_chain import service as chain
-from backend.audit_chain import state
 from backend.db.database import release
 from backend.services import Services
 
@@ -270,7 +270,7 @@ def upgraded(sealed: Services, monkeypatch: pytest.MonkeyPatch) -> Services:
     record_some(sealed, 30)
     with sealed.active(), sealed.database.atomic():
         row, key = chain._open_chain()
-        row.mac = state._mac(row, key, state._OF_UNSIGNED)
+        row.mac = chain_row._mac(row, key, chain_row._OF_UNSIGNED)
         row.save()
         AuditEvent.update(seal=None).where(AuditEvent.sequence.is_null()).execute()
     release(sealed.database)

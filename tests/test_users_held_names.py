@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from backend.db.database import release
-from backend.users import usernames
+from backend.users import held_usernames
 from backend.users.models import HeldUsername
 
 from .support.apps import client_of, service_of
@@ -130,6 +130,6 @@ def test_names_that_are_no_longer_held_are_pruned(
     rename(sign_in(client, "alicia"), "alina")
     travel(days=45)
     with service_of(app).active():
-        assert usernames.prune(10) == 1
+        assert held_usernames.prune(10) == 1
         assert [held.username_folded for held in HeldUsername.select()] == ["alicia"]
         release(service_of(app).database)

@@ -16,7 +16,7 @@ import peewee as pw
 from ..core import clock, context
 from ..db.database import atomic, current, db_time, lock
 from ..mail import mailer
-from . import events, lineage
+from . import lineage, recording
 from .models import ApiKey
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def disable_unused_keys(limit: int) -> int:
 
 def _disable(key: ApiKey) -> None:
     key.disabled, key.updated_at = True, clock.now()
-    events.record(None, "key.disable", key, reason="unused")
+    recording.record(None, "key.disable", key, reason="unused")
 
 
 def notify_of_expiring_keys(limit: int) -> int:

@@ -9,7 +9,7 @@ from ..core import clock
 from ..core.errors import Conflict
 from ..core.identity import Identity
 from ..db.database import atomic, lock
-from . import events, lifecycle, lineage, queries
+from . import lifecycle, lineage, queries, recording
 from .models import ApiKey, ApiKeySecret
 
 
@@ -60,7 +60,7 @@ def _revoke(actor: Identity | None, keys: list[ApiKey]) -> bool:
     for key in living:
         key.revoked_at = key.updated_at = clock.now()
         key.save()
-    events.record(actor, "key.revoke", *living)
+    recording.record(actor, "key.revoke", *living)
     return bool(living)
 
 
@@ -80,4 +80,4 @@ def delete(actor: Identity, key_id: UUID, *, cascade: bool = False) -> None:
             )
     for each in (key, *others):
         each.delete_instance()
-    events.record(actor, "key.delete", key, *others)
+    recording.record(actor, "key.delete", key, *others)

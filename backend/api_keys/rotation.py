@@ -10,7 +10,7 @@ from ..core.errors import Conflict
 from ..core.identity import Identity
 from ..crypto import keyring
 from ..db.database import atomic, count_by, new_id
-from . import changes, events, permissions, queries
+from . import changes, permissions, queries, recording
 from .models import ApiKey, ApiKeySecret
 
 
@@ -55,7 +55,7 @@ def rotate(actor: Identity, key_id: UUID, *, grace_seconds: int = 86_400) -> Api
     ApiKeySecret.delete().where((ApiKeySecret.key == key) & others).execute()
     store_secret(key, secret)
     key.key = text
-    events.record(actor, "key.rotate", key, grace_seconds=grace_seconds)
+    recording.record(actor, "key.rotate", key, grace_seconds=grace_seconds)
     return key
 
 

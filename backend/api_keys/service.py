@@ -14,7 +14,7 @@ from ..core.identity import Identity
 from ..core.words import counted
 from ..db.database import atomic, count_by, execute, json_rows, on_postgres
 from ..users.models import User
-from . import changes, events, permissions, queries, rotation
+from . import changes, permissions, queries, recording, rotation
 from .models import ApiKey, ApiKeySecret
 
 
@@ -97,7 +97,7 @@ def _insert(actor: Identity, key: ApiKey, secret: ApiKeySecret) -> None:
     key.current, key.current_secret = secret, secret.id
     key.save(force_insert=True)
     rotation.store_secret(key, secret)
-    events.record(actor, "key.create", key)
+    recording.record(actor, "key.create", key)
 
 
 def count_kept(owners: Collection[UUID]) -> dict[UUID, int]:
@@ -150,7 +150,7 @@ def _change(actor: Identity, key_id: UUID, wanted: dict[str, Any]) -> ApiKey:
         key.updated_at = clock.now()
         key.save()
         action = "key.disable" if wanted.get("disabled") else "key.update"
-        events.record(actor, action, key, changed=sorted(wanted))
+        recording.record(actor, action, key, changed=sorted(wanted))
     return key
 
 

@@ -22,7 +22,7 @@ from ..audit.models import AuditEvent
 from ..core import clock, context
 from ..core.errors import Conflict
 from ..db.database import atomic, current, on_postgres
-from . import state, verification
+from . import chain_row, verification
 from .models import AuditChain
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def _seal_batch() -> tuple[int, bool] | None:
     chain, key = _open_chain()
     found = _append(chain, key)
     if found[0]:
-        state.save(chain, key)
+        chain_row.save(chain, key)
     return found
 
 
@@ -143,22 +143,22 @@ def _open_chain() -> tuple[AuditChain, bytes]:
     Raises Conflict if the row was altered or removed, since going on would hide that, or if the
     key's SECRET_KEY is missing.
     """
-    chain = state.stored()
+    chain = chain_row.stored()
     if chain is None:
-        if state.is_anything_sealed():
-            raise Conflict("conflict", state.GONE)
+        if chain_row.is_anything_sealed():
+            raise Conflict("conflict", chain_row.GONE)
         key = secrets.token_bytes(32)
-        return AuditChain.create(id=state.CHAIN, wrapped_key=state.wrap(key), mac=""), key
-    key, outdated = state.unwrap(chain)
-    if not state.is_authentic(chain, key):
-        raise Conflict("conflict", state.FORGED)
+        return AuditChain.create(id=chain_row.CHAIN, wrapped_key=chain_row.wrap(key), mac=""), key
+    key, outdated = chain_row.unwrap(chain)
+    if not chain_row.is_authentic(chain, key):
+        raise Conflict("conflict", chain_row.FORGED)
     if outdated:
-        chain.wrapped_key = state.wrap(key)
-    if state.takes_unsigned(chain, key):
+        chain.wrapped_key = chain_row.wrap(key)
+    if chain_row.takes_unsigned(chain, key):
         # All of them in this transaction: later, nothing would distinguish them from forged ones.
         while _append(chain, key, unsigned=True)[0]:
             pass
-        state.save(chain, key)
+        chain_row.save(chain, key)
     return chain, key
 
 
@@ -194,15 +194,15 @@ def _prune(before: datetime, limit: int) -> int:
             chain.start_sequence, chain.start_seal = row.sequence, row.seal
     if chain.start_sequence > start:
         AuditEvent.delete().where(AuditEvent.sequence <= chain.start_sequence).execute()
-        state.save(chain, key)
+        chain_row.save(chain, key)
     return int(chain.start_sequence - start)
 
 
 def warnings() -> list[str]:
     """Return a warning for `flask doctor` if the chain is broken or needs an earlier SECRET_KEY."""
     try:
-        chain = state.stored()
-        outdated = chain is not None and state.unwrap(chain)[1]
+        chain = chain_row.stored()
+        outdated = chain is not None and chain_row.unwrap(chain)[1]
     except Conflict as refusal:
         return [refusal.detail]
     if outdated:

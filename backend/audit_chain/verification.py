@@ -13,7 +13,7 @@ from ..core import clock
 from ..core.errors import Conflict
 from ..core.words import counted
 from ..db.database import current, on_postgres
-from . import state
+from . import chain_row
 
 MOST_FAULTS = 20  # reported as sentences; more are only counted
 DISORDER = timedelta(hours=1)  # allowed: clocks differ, and events are committed after their time
@@ -83,15 +83,15 @@ def _verify_chain(report: Report) -> tuple[datetime | None, bool]:
 
     Raises Conflict if there is no chain or no key to check against.
     """
-    chain = state.stored()
+    chain = chain_row.stored()
     if chain is None:
-        if state.is_anything_sealed():
-            raise Conflict("conflict", state.GONE)
+        if chain_row.is_anything_sealed():
+            raise Conflict("conflict", chain_row.GONE)
         return None, False
     report.sequence, report.seal = chain.last_sequence, chain.last_seal
-    key, _ = state.unwrap(chain)
-    if not state.is_authentic(chain, key):
-        report.fault(state.FORGED)
+    key, _ = chain_row.unwrap(chain)
+    if not chain_row.is_authentic(chain, key):
+        report.fault(chain_row.FORGED)
     sequence, seal, latest = chain.start_sequence, chain.start_seal, None
     for row in rows.sealed():
         report.checked += 1
@@ -102,7 +102,7 @@ def _verify_chain(report: Report) -> tuple[datetime | None, bool]:
         seal, latest = row.seal, row.time or latest
     if (sequence, seal) != (chain.last_sequence, chain.last_seal):
         report.fault(f"The chain ends at sequence {chain.last_sequence}, the events at {sequence}.")
-    return latest, state.takes_unsigned(chain, key)
+    return latest, chain_row.takes_unsigned(chain, key)
 
 
 def _verify_unsealed(report: Report, latest: datetime | None, *, takes_unsigned: bool) -> None:

@@ -20,7 +20,7 @@ from ..web.access import (
     session_or_any_key,
 )
 from ..web.api import Blueprint, PageQuery, page, page_of
-from . import refresh_tokens, service, sessions, tokens
+from . import introspection, refresh_tokens, service, sessions
 from .schemas import (
     ChangeMeSchema,
     ChangePasswordSchema,
@@ -220,7 +220,7 @@ def introspect_token(form: dict[str, str]) -> dict[str, Any]:
     `allowed_ips` is never active here, since its caller's address is unknown: verify it with
     `POST /v1/api-keys/verify`.
     """
-    return tokens.introspect(actor(), form["token"])
+    return introspection.introspect(actor(), form["token"])
 
 
 @blp.route("/revoke", methods=["POST"])
@@ -233,7 +233,7 @@ def revoke_token(form: dict[str, str]) -> None:
     You do not have to sign in. An access or refresh token ends its session; an API key is revoked
     with all keys made with it. The answer is the same if there is no such token.
     """
-    tokens.revoke(form["token"])
+    introspection.revoke(form["token"])
 
 
 def _me(identity: Identity) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from ..db.database import atomic, current
 from ..mail import mailer
 from ..throttling import limits
 from ..throttling import service as throttling
-from ..users import links, names, passwords
+from ..users import identifiers, links, passwords
 from ..users import service as users
 from ..users.models import User
 from . import sessions
@@ -59,7 +59,7 @@ def change_me(actor: Identity, current_password: str, **changes: str) -> User:
     if is_new and not mailer.enabled():
         raise Invalid("email", "Cannot be changed, because mail is not configured.")
     with current.atomic():
-        user = names.rename(actor, proven, **changes)
+        user = identifiers.rename(actor, proven, **changes)
         if user.username != proven.username:
             limits.spend(f"usernames for {user.id}", RENAMES)
         if is_new:  # last, since a refused request mails nothing
@@ -141,6 +141,6 @@ def _reset_password(user: User, new: str) -> None:
 def confirm_email(token: str) -> None:
     """Make the pending address of the link's user their address.
 
-    Refuses as names.confirm_email does.
+    Refuses as identifiers.confirm_email does.
     """
-    throttling.trust_address(names.confirm_email(token))
+    throttling.trust_address(identifiers.confirm_email(token))

@@ -11,7 +11,7 @@ from uuid import UUID
 import peewee as pw
 
 from .. import services
-from ..api_keys import events, queries, rotation
+from ..api_keys import queries, recording, rotation
 from ..api_keys import service as keys
 from ..api_keys.models import ApiKey, ApiKeySecret
 from ..core import clock
@@ -105,5 +105,5 @@ def _store(actor: Identity, drafts: Mapping[int, Draft]) -> dict[int, Failure]:
     taken = [each for number, each in owned.items() if number not in refused]
     insert_all([each.key for each in taken])
     insert_all([each.secret for each in taken])
-    events.record(actor, "key.import", *[each.key for each in taken])
+    recording.record(actor, "key.import", *[each.key for each in taken])
     return refused

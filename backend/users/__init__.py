@@ -1,7 +1,7 @@
 """Accounts, and what administrators can do with them."""
 
 from ..subject import Scope, Subject, Target
-from . import commands, routes, service, usernames
+from . import commands, held_usernames, routes, service
 
 SUBJECT = Subject(
     name="users",
@@ -14,5 +14,5 @@ SUBJECT = Subject(
     ),
     audit_actions=("user.create", "user.update", "user.delete", "email.change"),
     targets={"user": Target(service.name_of, service.id_of)},
-    maintenance=(usernames.prune,),
+    maintenance=(held_usernames.prune,),
 )

@@ -12,7 +12,7 @@ from ..core.errors import Conflict, Invalid, NotFound
 from ..core.identity import Identity
 from ..db.database import atomic, contains, current, newest
 from ..mail import mailer
-from . import links, names, passwords, permissions, usernames
+from . import held_usernames, identifiers, links, passwords, permissions
 from .models import User
 
 
@@ -103,8 +103,8 @@ def create(
     )
     now = clock.now()
     user = User(password_hash=hashed, role=role, kind=kind, created_at=now, updated_at=now)
-    names.set_names(user, username=username, email=email)
-    with names.unique(), current.atomic():
+    identifiers.set_names(user, username=username, email=email)
+    with identifiers.unique(), current.atomic():
         user.save(force_insert=True)
         audit.record(actor, "user.create", target=("user", user.id), role=role, kind=kind)
         if kind == "person" and not password:
@@ -117,7 +117,7 @@ def change(actor: Identity, user_id: UUID, **changes: Any) -> User:
 
     Disabling ends all sessions permanently. Raises Conflict if no administrator would be left.
     """
-    with names.unique():
+    with identifiers.unique():
         return _change(actor, user_id, changes)
 
 
@@ -133,9 +133,9 @@ def _change(actor: Identity, user_id: UUID, changes: dict[str, Any]) -> User:
         raise Invalid("email", "A person needs an e-mail address.")
     facts = {name: changes[name] for name in ("role", "is_active") if name in changes}
     if "email" in changes:
-        names.set_email(user, changes["email"])
+        identifiers.set_email(user, changes["email"])
     if "username" in changes:
-        names.set_names(user, username=changes["username"])
+        identifiers.set_names(user, username=changes["username"])
     if user.is_active and facts.get("is_active") is False:
         user.session_epoch += 1
         user.password_link_epoch += 1
@@ -143,7 +143,7 @@ def _change(actor: Identity, user_id: UUID, changes: dict[str, Any]) -> User:
         user.pending_email = None
     for name in changes.keys() - {"username", "email"}:
         setattr(user, name, changes[name])
-    names.save_changes(actor, user, **facts)
+    identifiers.save_changes(actor, user, **facts)
     return user
 
 
@@ -152,7 +152,7 @@ def delete(actor: Identity, user_id: UUID) -> None:
     """Delete another user with all sessions and keys; raise Conflict for the last administrator."""
     user = permissions.for_update(actor, user_id, loses_admin=True, not_own=True)
     user.delete_instance()
-    usernames.hold(user)
+    held_usernames.hold(user)
     audit.record(actor, "user.delete", target=("user", user_id))
 
 

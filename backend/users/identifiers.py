@@ -16,7 +16,7 @@ from ..core.identity import Identity
 from ..crypto.keyring import EMAIL_LINK
 from ..db.database import atomic, is_unique_violation
 from ..mail import mailer
-from . import links, permissions, usernames
+from . import held_usernames, links, permissions
 from .models import User
 
 # Columns that events do not name.
@@ -56,7 +56,7 @@ def _rename(actor: Identity, proven: User, username: str | None, email: str | No
             user.email, user.pending_email = email, None
     save_changes(actor, user)
     if username:
-        usernames.require_not_held(user)
+        held_usernames.require_not_held(user)
     if email and user.pending_email:
         links.send_email_link(user)
     return user
@@ -106,7 +106,7 @@ def set_names(user: User, **names: Any) -> None:
     if names.get("username"):
         folded = names["username"].lower()
         if user.username_folded not in (None, folded):
-            usernames.hold(user)
+            held_usernames.hold(user)
         user.username = names["username"]
         user.username_folded = folded
     if "email" in names:
@@ -121,7 +121,7 @@ def unique() -> Iterator[None]:
         yield
     except pw.IntegrityError as error:
         if is_unique_violation(error, "users", "username_folded"):
-            raise usernames.taken() from None
+            raise held_usernames.taken() from None
         if is_unique_violation(error, "users", "email_folded"):
             raise Conflict("email_taken", "That e-mail address is taken.") from None
         raise
