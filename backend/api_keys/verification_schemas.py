@@ -2,7 +2,7 @@
 
 from marshmallow import fields, validate
 
-from ..users.schemas import kind, role
+from ..users.schemas import USER_ID, kind, role
 from ..web.fields import (
     EnumString,
     Id,
@@ -54,7 +54,7 @@ class CheckSchema(ResponseSchema):
 class OwnerSchema(ResponseSchema):
     """The key's owner."""
 
-    id = Id(metadata=about("The user's id.", KEY_ID))
+    id = Id(metadata=about("The user's id.", USER_ID))
     username = fields.String(metadata=about("The user's name.", "alice"))
     role = role()
     kind = kind()

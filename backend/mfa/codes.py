@@ -49,7 +49,7 @@ def secrets_in_use() -> dict[str, int]:
 def use_one_time_code(factor: SecondFactor, code: str) -> bool:
     """Use up the code's step and all earlier ones in one guarded UPDATE; False for a wrong code.
 
-    Also re-encrypts the secret if its SECRET_KEY is an earlier one, so that that can be dropped.
+    Also re-encrypts a secret of an earlier SECRET_KEY, so that the earlier one can be dropped.
     """
     try:
         secret, is_earlier = services.current().keyring.decrypt(factor.secret)

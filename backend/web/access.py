@@ -1,4 +1,4 @@
-"""The guard: checks who is calling a route, and whether they may.
+"""Access marks: who may call a route, enforced before its view runs.
 
 Every route carries one mark, from which access is both enforced and documented. Building an app
 with an unmarked route fails, so that nothing is open by mistake.
