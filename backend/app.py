@@ -168,6 +168,6 @@ def create_services(settings: Settings | None = None) -> Services:
         subjects=SUBJECTS,
         second_steps=collected("second_steps"),
         session_checks=collected("session_checks"),
-        verified=collected("verified"),
+        on_verification=collected("on_verification"),
     )
     return service

@@ -47,7 +47,7 @@ class Services:
     subjects: tuple[Subject, ...]
     second_steps: tuple[Callable[[Any], None], ...]
     session_checks: tuple[Callable[[Any], None], ...]
-    verified: tuple[Callable[[str, str], None], ...]
+    on_verification: tuple[Callable[[str, str], None], ...]
     draining: threading.Event = field(default_factory=threading.Event)
     probing: threading.Semaphore = field(default_factory=threading.Semaphore)
 

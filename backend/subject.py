@@ -55,8 +55,8 @@ class Subject:
     - `second_steps` are called with a user whose password was right, and raise Failure to ask for
       more.
     - `session_checks` are called with the user of each session, and raise Failure to refuse it.
-    - `verified` functions are called for each API key that is presented, with its id, in hex, and
-      the outcome.
+    - `on_verification` functions are called at each attempt to use an API key, with its id in hex
+      and the outcome.
     """
 
     name: str
@@ -75,4 +75,4 @@ class Subject:
     secrets_in_use: Mapping[str, Callable[[], dict[str, int]]] = field(default_factory=dict)
     second_steps: tuple[Callable[[Any], None], ...] = ()
     session_checks: tuple[Callable[[Any], None], ...] = ()
-    verified: tuple[Callable[[str, str], None], ...] = ()
+    on_verification: tuple[Callable[[str, str], None], ...] = ()

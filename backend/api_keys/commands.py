@@ -34,7 +34,9 @@ def create_key(owner: str, name: str, scopes: tuple[str, ...], expires_in_days: 
     """Create a key for the account OWNER. Its text is printed once, and not stored."""
     wanted: dict[str, Any] = {"name": name, "scopes": list(scopes)}
     wanted |= {"expires_in_days": expires_in_days} if expires_in_days is not None else {}
-    key = keys.issue(CONSOLE, **load(CreateKeySchema(), wanted), owner_id=users.called(owner).id)
+    key = keys.issue(
+        CONSOLE, **load(CreateKeySchema(), wanted), owner_id=users.get_by_name(owner).id
+    )
     say(key.key)
 
 

@@ -236,7 +236,7 @@ def _renew_digest(key: Key, text: str) -> None:
 def _count(key: Key, code: str, address: str | None) -> None:
     """Count the decision, and remember a use and its address, to be written later."""
     service, key_id = services.current(), key.id.hex
-    for count in service.verified:
+    for count in service.on_verification:
         count(key_id, code)
     if code == VALID:
         service.write_behind[write_last_used].add(key_id, (clock.now(), address))

@@ -64,6 +64,6 @@ def rotate_key(*, promote: bool, drop_others: bool) -> None:
 @inside
 def set_password(username: str, *, password_stdin: bool) -> None:
     """Set a password, end all sessions of the account, and forget its failed sign-ins."""
-    user = users.called(username)
+    user = users.get_by_name(username)
     passwords.set_password(CONSOLE, user, read_password(stdin=password_stdin))
     throttling.clear_failures(user)

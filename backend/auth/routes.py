@@ -5,7 +5,6 @@ from uuid import UUID
 
 from flask import url_for
 
-from ..core.identity import Identity
 from ..users import service as users
 from ..users.models import User
 from ..users.schemas import RegisterSchema, UserSchema
@@ -138,7 +137,7 @@ def me() -> dict[str, Any]:
 
     Works with a session and with any API key, whatever its scopes. `auth` describes the credential.
     """
-    return _me(actor())
+    return service.describe(actor())
 
 
 @blp.route("/me", methods=["PATCH"])
@@ -234,13 +233,3 @@ def revoke_token(form: dict[str, str]) -> None:
     with all keys made with it. The answer is the same if there is no such token.
     """
     introspection.revoke(form["token"])
-
-
-def _me(identity: Identity) -> dict[str, Any]:
-    """Return the account and its `auth`, with session_id for a session and key_id for a key."""
-    auth: dict[str, Any] = {"method": identity.method, "scopes": None}
-    if identity.scopes is None:
-        auth["session_id"] = identity.session_id
-    else:
-        auth |= {"key_id": identity.key_id, "scopes": sorted(identity.scopes)}
-    return {**identity.user._asdict(), "auth": auth}

@@ -46,6 +46,16 @@ def login(username: str, password: str) -> dict[str, Any]:
     return sessions.open_session(user, "login")
 
 
+def describe(actor: Identity) -> dict[str, Any]:
+    """Return the actor's account, and as `auth` their credential: a session or an API key."""
+    auth: dict[str, Any] = {"method": actor.method, "scopes": None}
+    if actor.scopes is None:
+        auth["session_id"] = actor.session_id
+    else:
+        auth |= {"key_id": actor.key_id, "scopes": sorted(actor.scopes)}
+    return {**actor.user._asdict(), "auth": auth}
+
+
 def change_me(actor: Identity, current_password: str, **changes: str) -> User:
     """Change the actor's username or e-mail address, the latter once confirmed; return the user.
 

@@ -60,7 +60,7 @@ def _read(file: BinaryIO) -> tuple[dict[int, Draft], dict[int, ValidationError |
     """Return (drafts, refusals), each by line number."""
     drafts: dict[int, Draft] = {}
     refused: dict[int, ValidationError | Failure] = {}
-    schema, owner_called = ImportKeySchema(), functools.cache(users.called)
+    schema, owner_called = ImportKeySchema(), functools.cache(users.get_by_name)
     for number, line in enumerate(file, 1):
         text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
         try:

@@ -8,7 +8,7 @@ from . import routes, service
 SUBJECT = Subject(
     name="key_usage",
     blueprints=(routes.blp,),
-    verified=(service.count,),
+    on_verification=(service.count,),
     write_behind={service.write_usage: operator.add},
     maintenance=(service.prune,),
 )

@@ -84,7 +84,7 @@ def list_users(*, as_json: bool) -> None:
 @inside
 def disable(username: str) -> None:
     """Disable an account: its sessions end permanently, and its keys stop working."""
-    users.change(CONSOLE, users.called(username).id, is_active=False)
+    users.change(CONSOLE, users.get_by_name(username).id, is_active=False)
 
 
 @group.command()
@@ -92,4 +92,4 @@ def disable(username: str) -> None:
 @inside
 def enable(username: str) -> None:
     """Enable an account; its keys work again."""
-    users.change(CONSOLE, users.called(username).id, is_active=True)
+    users.change(CONSOLE, users.get_by_name(username).id, is_active=True)

@@ -27,7 +27,7 @@ def find(name: str) -> User | None:
         return None
 
 
-def called(name: str) -> User:
+def get_by_name(name: str) -> User:
     """Return the user who signs in as `name`, or raise NotFound."""
     user = find(name)
     if user is None:
@@ -37,7 +37,7 @@ def called(name: str) -> User:
 
 def id_of(name: str) -> UUID:
     """Return the id of the user who signs in as `name`, or raise NotFound."""
-    return called(name).id
+    return get_by_name(name).id
 
 
 def name_of(user_id: UUID) -> str | None:

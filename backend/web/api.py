@@ -23,12 +23,10 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from . import problems
 from .application import Empty, Ready, to_json
-from .fields import Cursor, QueryInteger, ResponseSchema, Schema, about
+from .fields import ID, Cursor, QueryInteger, ResponseSchema, Schema, about
 from .parsing import RequestParser
 
 View = TypeVar("View", bound=Callable[..., Any])
-
-_ID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 
 
 class PageQuery(Schema):
@@ -158,7 +156,7 @@ class Blueprint(flask_smorest.Blueprint):
 class IdConverter(BaseConverter):
     """A UUID in lower case as part of a path. Anything else does not match the route."""
 
-    regex = _ID
+    regex = ID
 
     def to_python(self, value: str) -> UUID:
         return UUID(value)

@@ -16,7 +16,7 @@ from marshmallow import fields, validate
 from ..crypto.keyring import from_base64url, to_base64url
 from .parsing import MAX_FAULTS
 
-_ID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+ID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _RFC3339 = re.compile(
     r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)", re.ASCII
 )
@@ -177,7 +177,7 @@ class Id(fields.UUID):
     """A UUID in lower case."""
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> UUID:
-        if not isinstance(value, str) or not re.fullmatch(_ID, value):
+        if not isinstance(value, str) or not re.fullmatch(ID, value):
             raise self.make_error("invalid_uuid")
         return UUID(value)
 
