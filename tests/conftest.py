@@ -412,7 +412,8 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Tell the controller of pytest-xdist what its workers have left out."""
+    """Tell the controller of pytest-xdist what its workers have left out, and end quietly."""
+    logging.lastResort = None  # apps whose database is gone by now would say so at exit
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["left_out"] = dict(session.config.stash[LEFT_OUT])
 
