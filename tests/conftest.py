@@ -413,7 +413,7 @@ def pytest_collection_finish() -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Tell the controller of pytest-xdist what its workers have left out, and end quietly."""
-    logging.lastResort = None  # apps whose database is gone by now would say so at exit
+    logging.root.addHandler(logging.NullHandler())  # apps whose database is gone would say so
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["left_out"] = dict(session.config.stash[LEFT_OUT])
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from flask import Flask
 
+from backend.key_usage.service import write_usage
+
 from .apps import service_of
 from .people import Person
 
@@ -13,7 +15,7 @@ from .people import Person
 def flush(*apps: Flask) -> None:
     """Write what the apps have counted."""
     for app in apps:
-        service_of(app).flush()
+        service_of(app).write_behind[write_usage].flush()
 
 
 def usage(person: Person, key: dict[str, Any], query: str = "") -> list[dict[str, Any]]:
