@@ -27,7 +27,7 @@ from ..support.openapi import NOTHING
 from ..support.people import add_user, by_token, sign_in
 
 JSON = "application/json"
-ALLOWED = 20.0  # milliseconds
+ALLOWED = 20.0 if FULL else 40.0  # milliseconds; CI also runs on machines that are slower or busy
 SHORT = {"/v1/api-keys": "allowed_ips", "/v1/auth/introspect": "token"}
 
 ITEMS = [
