@@ -201,12 +201,12 @@ def peer(name: str, folder: Path) -> Iterator[Contender]:
         stdout=subprocess.PIPE,
     ).stdout
     work = {}
-    for name, request in json.loads(printed).items():
+    for title, request in json.loads(printed).items():
         if "json" in request:
             request = ask(request["path"], request["json"], request.get("headers", {}))
         else:
             request = Request(**request, method="POST" if "body" in request else "GET")
-        work[name] = Workload([request])
+        work[title] = Workload([request])
     with _started([*line, "app:app"], database, PEERS / name) as server:
         yield Contender(server, lambda number: work)
 
