@@ -19,7 +19,7 @@ from ..core.errors import (
     InvalidCredentials,
 )
 from ..core.identity import Identity, Need
-from ..web.headers import bearer_of
+from ..web.headers import api_key_of, bearer_of
 from . import lookup
 
 _ACCESS_TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
@@ -51,7 +51,7 @@ def authenticate(environ: WSGIEnvironment, need: Need | None) -> Identity:
 def _presented(environ: WSGIEnvironment) -> tuple[str, str]:
     """Return (bearer token, X-API-Key) as sent. Both may be sent only if they are equal."""
     bearer = bearer_of(environ)
-    key = environ.get("HTTP_X_API_KEY", "").strip(" \t")
+    key = api_key_of(environ)
     if bearer and key and bearer != key:
         raise Failure("ambiguous_credentials", "Two different credentials were sent.")
     if not bearer and not key:

@@ -14,7 +14,7 @@ from flask import request
 
 from ..core.errors import Failure, InvalidCredentials
 from ..core.identity import Identity, Need
-from ..web.headers import bearer_of
+from ..web.headers import api_key_of, bearer_of
 from ..web.parsing import FORM, MAX_PARAMETERS, MAX_PUBLIC_BODY
 from .authentication import authenticate, by_api_key
 
@@ -27,7 +27,7 @@ def authenticate_client(environ: WSGIEnvironment, need: Need | None) -> Identity
     basic, posted = _basic(environ), _posted()
     if basic is None and not posted:
         return authenticate(environ, need)
-    others = bearer_of(environ) or environ.get("HTTP_X_API_KEY", "").strip(" \t")
+    others = bearer_of(environ) or api_key_of(environ)
     if others or (basic is not None and posted):
         raise Failure("ambiguous_credentials", "Credentials were sent in more than one way.")
     try:

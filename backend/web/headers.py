@@ -63,6 +63,11 @@ def rate_headers(rate: Rate) -> Headers:
     ]
 
 
+def api_key_of(environ: dict[str, Any]) -> str:
+    """Return the API key in X-API-Key; empty if there is none."""
+    return str(environ.get("HTTP_X_API_KEY", "")).strip(" \t")
+
+
 def bearer_of(environ: dict[str, Any]) -> str:
     """Return the bearer token that was sent (RFC 6750 section 2.1), or an empty string."""
     scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")

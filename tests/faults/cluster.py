@@ -52,7 +52,7 @@ class Postgres:
         self._run("pg_ctl", "stop", "-w", "-m", mode)
 
     def freeze(self) -> None:
-        """Stop all of its processes: connections stay, and nobody answers."""
+        """Stop all of its processes: connections stay open without an answer."""
         for pid in self._processes():
             os.kill(pid, signal.SIGSTOP)
 

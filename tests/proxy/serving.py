@@ -13,7 +13,7 @@ from waitress.server import create_server
 
 
 def echo(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-    """Answer with what arrived, and the status that stands in the path."""
+    """Answer with what arrived, and the status in the path."""
     status = environ["PATH_INFO"].strip("/")
     start_response(f"{status if status.isdigit() else 200} Said", [("X-Own", "1")])
     headers = {name[5:]: text for name, text in environ.items() if name.startswith("HTTP_")}

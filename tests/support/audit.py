@@ -44,7 +44,7 @@ def assert_clean(service: Services, checked: int, unsealed: int = 0) -> Report:
 
 
 def execute(service: Services, *statements: str) -> Any:
-    """Run statements as somebody does who can write to the database; the rows of the last."""
+    """Run statements as someone with write access to the database would; return the last rows."""
     with service.database.atomic():
         for statement in statements:
             cursor = service.database.execute_sql(statement)
